@@ -1,0 +1,8 @@
+"""The one error that is meant for the person at the keyboard."""
+
+
+class UserError(Exception):
+    """Something only the user can mend: one sentence saying what is wrong and what to do.
+
+    Commands print it without a traceback and exit with code 1.
+    """
