@@ -1,0 +1,24 @@
+"""`ganzoo NAME ...` is `python -m ganzoo.NAME ...`."""
+
+import runpy
+import sys
+
+COMMANDS = {
+    "train": "train a model, or go on with a run",
+    "sample": "images from a checkpoint",
+}
+
+
+def main() -> None:
+    if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
+        print("usage: ganzoo COMMAND ...\n")
+        for name, purpose in COMMANDS.items():
+            print(f"  {name:10} {purpose}")
+        sys.exit(0 if sys.argv[1:] in ([], ["-h"], ["--help"]) else 2)
+    # As if started by `python -m`, so that a launcher can start the same command again.
+    name = sys.argv.pop(1)
+    runpy.run_module(f"ganzoo.{name}", run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()

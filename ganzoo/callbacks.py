@@ -1,0 +1,242 @@
+"""What happens beside training: checkpoints, pictures, numbers, a progress bar.
+
+Each is triggered when the clock (`images_seen`) crosses a multiple of `every_kimg` thousand images,
+so a resumed run does everything at the moments where an uninterrupted one does.
+"""
+
+import logging
+import signal
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+from tqdm import tqdm
+
+from ganzoo.gan import GAN
+from ganzoo.loggers import read_rows
+from ganzoo.pictures import grid, plot_curves, progress_strip
+from ganzoo.preflight import peak_memory
+from ganzoo.schedule import crossed
+from ganzoo.strategy import any_process
+
+log = logging.getLogger(__name__)
+
+
+class SaveLast(Callback):
+    """Writes `last.ckpt` now and then, at the end, and before stopping on SIGTERM or Ctrl-C.
+
+    A signal lets the iteration finish first; a second Ctrl-C does not wait.
+    """
+
+    def __init__(self, every_kimg: float = 10.0) -> None:
+        self.every_kimg = every_kimg
+        self._signal = 0
+        self._saved_at = -1
+
+    def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:  # type: ignore[override]
+        # Replaces Lightning's SIGTERM handler, which starts a collective inside of the handler.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._remember)
+        self._saved_at = gan.images_seen
+
+    def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *_: Any) -> None:  # type: ignore[override]
+        if any_process(self._signal != 0, gan.device):
+            gan.stopped_by = self._signal or signal.SIGTERM
+            trainer.should_stop = True
+        elif crossed(gan.images_before, gan.images_seen, self.every_kimg):
+            self._save(trainer, gan)
+
+    def on_train_end(self, trainer: L.Trainer, gan: GAN) -> None:  # type: ignore[override]
+        self._save(trainer, gan)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+
+    def on_exception(self, trainer: L.Trainer, gan: GAN, exception: BaseException) -> None:  # type: ignore[override]
+        # Alone and between two iterations all is well, for instance when a file could not be read.
+        if trainer.world_size == 1 and trainer.training and gan.whole and self._saved_at >= 0:
+            try:
+                self._save(trainer, gan)
+            except Exception as error:
+                log.warning("%s", error)
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        if self._signal == number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._signal = number
+
+    def _save(self, trainer: L.Trainer, gan: GAN) -> None:
+        if self._saved_at == gan.images_seen:
+            return
+        gan.check_finite()  # a checkpoint is never of a broken state
+        self._saved_at = gan.images_seen  # also when it fails: once is enough
+        path = Path(trainer.default_root_dir) / "last.ckpt"
+        trainer.save_checkpoint(path)
+        gan.last_checkpoint = f"{path} ({gan.images_seen:,} images)"
+
+
+class SampleGrid(Callback):
+    """`samples/<kimg>.png`: the same seeds again and again; at the end `progress.png`.
+
+    Args:
+        every_kimg: how often.
+        seeds: of the tiles, in rows.
+        raw: of the generator as it is instead of its average.
+    """
+
+    def __init__(
+        self,
+        every_kimg: float = 10.0,
+        seeds: Iterable[int] | int = 64,
+        raw: bool = False,
+        columns: int | None = None,
+    ) -> None:
+        self.every_kimg = every_kimg
+        self.seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+        self.raw, self.columns = raw, columns
+
+    def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:  # type: ignore[override]
+        if gan.images_seen == 0 and not trainer.should_stop:
+            self._write(trainer, gan)
+
+    def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *_: Any) -> None:  # type: ignore[override]
+        if crossed(gan.images_before, gan.images_seen, self.every_kimg):
+            self._write(trainer, gan)
+
+    def on_train_end(self, trainer: L.Trainer, gan: GAN) -> None:  # type: ignore[override]
+        if trainer.is_global_zero and not gan.stopped_by and gan.images_seen >= gan.total_images:
+            self._write(trainer, gan)
+            self._strip(Path(trainer.default_root_dir))
+
+    def _write(self, trainer: L.Trainer, gan: GAN) -> None:
+        if not trainer.is_global_zero:
+            return
+        raw = {"raw": True} if self.raw else {}
+        images = gan.sample(self.seeds, **raw)
+        self._tile = images.shape[-2], images.shape[-1]
+        picture = grid(images, self.columns)
+        name = kimg_name(gan.images_seen, self.every_kimg) + ("-raw" if self.raw else "")
+        path = Path(trainer.default_root_dir) / "samples" / f"{name}.png"
+        path.parent.mkdir(exist_ok=True)
+        picture.save(path)
+        for logger in trainer.loggers:
+            logger.log_picture("samples" + ("_raw" if self.raw else ""), picture, gan.images_seen)  # type: ignore[attr-defined]
+
+    def _strip(self, run_dir: Path) -> None:
+        raw = "-raw" if self.raw else ""
+        stems = sorted(
+            p.stem for p in (run_dir / "samples").glob("*.png") if p.stem.endswith("-raw") == self.raw
+        )
+        at = sorted({round(i * (len(stems) - 1) / 7) for i in range(8)})  # at most eight, evenly
+        grids = {
+            f"{float(stems[i].removesuffix('-raw')):g} kimg": run_dir / "samples" / f"{stems[i]}.png"
+            for i in at
+        }
+        progress_strip(grids, self._tile).save(run_dir / f"progress{raw}.png")
+
+
+class Ticks(Callback):
+    """One line in `train.log` and one row for every logger each `every_kimg` thousand images.
+
+    Losses and gradient norms are means over the tick; beside them images/s, sec/kimg, the share of
+    the time that was spent waiting for data, and the peak memory. At the end `curves.png`.
+    """
+
+    def __init__(self, every_kimg: float = 1.0) -> None:
+        self.every_kimg = every_kimg
+
+    def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:  # type: ignore[override]
+        self._begin(gan)
+
+    def on_train_batch_start(self, trainer: L.Trainer, gan: GAN, *_: Any) -> None:  # type: ignore[override]
+        self._waited += time.perf_counter() - self._idle_since
+
+    def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *_: Any) -> None:  # type: ignore[override]
+        if crossed(gan.images_before, gan.images_seen, self.every_kimg):
+            self._tick(trainer, gan)
+        self._idle_since = time.perf_counter()
+
+    def on_train_end(self, trainer: L.Trainer, gan: GAN) -> None:  # type: ignore[override]
+        if gan.images_seen > self._images:
+            self._tick(trainer, gan)
+        if trainer.is_global_zero:
+            run_dir = Path(trainer.default_root_dir)
+            plot_curves(read_curves(run_dir / "metrics.csv"), run_dir / "curves.png")
+
+    def _begin(self, gan: GAN) -> None:
+        self._images = gan.images_seen
+        self._since = self._idle_since = time.perf_counter()
+        self._waited = 0.0
+
+    def _tick(self, trainer: L.Trainer, gan: GAN) -> None:
+        means = gan.drain_report()
+        images = gan.images_seen - self._images
+        seconds = time.perf_counter() - self._since
+        speed = {
+            "images_per_second": images / seconds,
+            "sec_per_kimg": 1000 * seconds / images,
+            "data_wait_share": self._waited / seconds,
+            "peak_memory_gib": peak_memory(gan.device) / 2**30,
+        }
+        rates = {f"lr/{name}": rate for name, rate in gan.learning_rates().items()}
+        for logger in trainer.loggers:
+            logger.log_metrics({**means, **rates, **speed}, step=gan.images_seen)
+        if trainer.is_global_zero:
+            left = (gan.total_images - gan.images_seen) * seconds / images
+            log.info(
+                "kimg %.1f  images/s %.0f  sec/kimg %.2f  data wait %.1f %%  memory %.2f GiB  "
+                "left %s  %s",
+                gan.images_seen / 1000,
+                *list(speed.values())[:2],
+                100 * speed["data_wait_share"],
+                speed["peak_memory_gib"],
+                tqdm.format_interval(max(0, left)),
+                "  ".join(f"{name} {mean:.3f}" for name, mean in means.items()),
+            )
+        self._begin(gan)
+
+
+class ProgressBar(Callback):
+    """A bar with images, images/s and the time left; silent where there is no terminal."""
+
+    def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:  # type: ignore[override]
+        self._bar = tqdm(
+            total=gan.total_images,
+            initial=gan.images_seen,
+            unit=" images",
+            unit_scale=True,
+            dynamic_ncols=True,
+            # None: only where there is a terminal
+            disable=None if trainer.is_global_zero and not trainer.should_stop else True,
+        )
+
+    def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *_: Any) -> None:  # type: ignore[override]
+        self._bar.update(gan.images_seen - gan.images_before)
+
+    def on_train_end(self, trainer: L.Trainer, gan: GAN) -> None:  # type: ignore[override]
+        self._bar.close()
+
+    def on_exception(self, trainer: L.Trainer, gan: GAN, exception: BaseException) -> None:  # type: ignore[override]
+        if hasattr(self, "_bar"):
+            self._bar.close()
+
+
+def kimg_name(images_seen: int, every_kimg: float) -> str:
+    """Thousands of images, zero-padded so that names sort; with decimals if `every_kimg` has."""
+    kimg = images_seen / 1000
+    return f"{kimg:06.0f}" if float(every_kimg).is_integer() else f"{kimg:010.3f}"
+
+
+def read_curves(path: Path) -> dict[str, tuple[list[float], list[float]]]:
+    """Losses and gradient norms in a `metrics.csv`: name -> (thousands of images, values)."""
+    curves: dict[str, tuple[list[float], list[float]]] = {}
+    for row in read_rows(path):
+        for name, value in row.items():
+            if value and name.endswith(("_loss", "_score", "_grad_norm")):
+                x, y = curves.setdefault(name, ([], []))
+                x.append(int(row["images_seen"]) / 1000)
+                y.append(float(value))
+    return curves

@@ -1,0 +1,177 @@
+"""Checkpoints: written whole or not at all, read without running code, enough to rebuild the model.
+
+A checkpoint is Lightning's, plus an entry `ganzoo` with the resolved config (plain dicts and
+numbers), the images seen and ganzoo's version.
+"""
+
+import errno
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from hydra.utils import instantiate
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import Tensor, nn
+
+from ganzoo.errors import UserError
+
+if TYPE_CHECKING:
+    from ganzoo.gan import GAN
+
+# What a checkpoint's config may call when a model is rebuilt from it: code of this package, and
+# torch's optimizers. Anything else has to be named by the caller.
+TRUSTED = ("ganzoo.", "torch.optim.", "hydra.utils.get_method")
+
+
+def find(path: str | Path) -> Path:
+    """The checkpoint file meant by `path`: itself, or `last.ckpt` of a run folder.
+
+    Raises `UserError` if there is none.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "last.ckpt"
+    if not path.is_file():
+        raise UserError(
+            f"There is no checkpoint at {path}: give a .ckpt file or a run folder that holds last.ckpt."
+        )
+    return path
+
+
+def read(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """The contents of a checkpoint of ganzoo, read with `weights_only=True`.
+
+    Raises `UserError` if the file is damaged or was not written by ganzoo.
+    """
+    path = find(path)
+    try:
+        checkpoint = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:
+        raise UserError(
+            f"{path} cannot be read as a checkpoint ({type(error).__name__}): it is damaged or of "
+            f"another kind; give a file that ganzoo wrote."
+        ) from error
+    if not isinstance(checkpoint, dict) or "ganzoo" not in checkpoint:
+        raise UserError(f"{path} was not written by ganzoo: give a last.ckpt of one of its runs.")
+    return checkpoint
+
+
+def load(
+    path: str | Path, device: torch.device | str | None = None, trust: Sequence[str] = ()
+) -> "GAN":
+    """The model of a checkpoint or run folder, rebuilt from that alone, in eval mode.
+
+    Args:
+        path: a `.ckpt` file, or a run folder (its `last.ckpt`).
+        device: where to put it; the CPU by default.
+        trust: prefixes of further names that its config may call, such as `"mypackage."`.
+
+    Raises:
+        UserError: no such file, not a checkpoint of ganzoo, or a config that calls what is not
+            trusted.
+    """
+    checkpoint = read(path)
+    config = checkpoint["ganzoo"]["config"]
+    if config is None:
+        raise UserError(
+            f"{path} does not say how its model was built: set `gan.config` before training from "
+            f"Python, or load its `state_dict` into the networks yourself."
+        )
+    for target in _targets(config["model"]):
+        if not target.startswith((*TRUSTED, *trust)):
+            raise UserError(
+                f"{path} wants to call {target}: if you trust its author, load it with "
+                f"trust=[{target.rpartition('.')[0]!r}]."
+            )
+    gan: GAN = instantiate(config["model"], _convert_="all")
+    gan.config = config
+    gan.on_load_checkpoint(checkpoint)
+    gan.load_state_dict(checkpoint["state_dict"])
+    return gan.to(device or "cpu").eval()
+
+
+def initialize_from(gan: "GAN", path: str | Path) -> list[str]:
+    """Take over the weights of another checkpoint where name and shape fit.
+
+    Returns a sentence for every key that did not fit. Raises `UserError` if none did.
+    """
+    theirs: dict[str, Tensor] = read(path)["state_dict"]
+    ours = gan.state_dict()
+    fitting = {k: v for k, v in theirs.items() if k in ours and ours[k].shape == v.shape}
+    if not fitting:
+        raise UserError(f"Nothing in {path} fits this model: init_from needs a similar model.")
+    gan.load_state_dict(fitting, strict=False)
+    return [
+        *(f"{k}: {_shape(v)} there, {_shape(ours[k])} here; not taken"
+          for k, v in theirs.items() if k in ours and k not in fitting),
+        *(f"{k}: only there; not taken" for k in theirs if k not in ours),
+        *(f"{k}: only here; left as initialized" for k in ours if k not in theirs),
+    ]  # fmt: skip
+
+
+def check_fits(gan: nn.Module, checkpoint: Mapping[str, Any]) -> None:
+    """Raise `UserError` unless the checkpoint was written by ganzoo and has this model's weights."""
+    if "ganzoo" not in checkpoint:
+        raise UserError("The checkpoint was not written by ganzoo: choose another run_dir.")
+    ours, theirs = gan.state_dict(), checkpoint["state_dict"]
+    differing = [
+        key
+        for key in sorted({*ours, *theirs})
+        if key not in ours or key not in theirs or ours[key].shape != theirs[key].shape
+    ]
+    if differing:
+        key = differing[0]
+        raise UserError(
+            f"The checkpoint belongs to another model: {len(differing)} weights differ, the first "
+            f"is {key} ({_shape(theirs.get(key))} there, {_shape(ours.get(key))} here). Use the "
+            f"options it was trained with, or another run_dir."
+        )
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes beside the target and renames, so a file under its final name is always whole."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        path = Path(path)
+        partial = path.with_name(path.name + ".partial")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+            partial.unlink(missing_ok=True)
+            kept = f"the previous one at {path} is untouched" if path.exists() else "there is none yet"
+            raise UserError(
+                f"The checkpoint could not be written ({_reason(error)}); {kept}. Make room or "
+                f"choose another run_dir, then run the same command: it goes on from there."
+            ) from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk is full"
+    return str(error).splitlines()[0]
+
+
+def _targets(node: Any) -> Iterator[str]:
+    """Every name that instantiating a config would import."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            if key in ("_target_", "path") and isinstance(value, str):
+                yield value
+            else:
+                yield from _targets(value)
+    elif isinstance(node, list | tuple):
+        for value in node:
+            yield from _targets(value)
+
+
+def _shape(tensor: Tensor | None) -> str:
+    return "none" if tensor is None else "x".join(map(str, tensor.shape)) or "a number"

@@ -1,0 +1,130 @@
+"""The embedded data set: every emoji of Unicode 16.0 as drawn by two vendors (see NOTICE.md)."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ganzoo.data.source import check_choice, pair
+from ganzoo.errors import UserError
+
+PACK = Path(__file__).parent / "emoji64.zip"
+SIDE = 64
+CLASSES = [
+    "Smileys & Emotion",
+    "People & Body",
+    "Animals & Nature",
+    "Food & Drink",
+    "Travel & Places",
+    "Activities",
+    "Objects",
+    "Symbols",
+    "Flags",
+]  # a tenth category, Component, is five swatches of skin color: never part of the data
+ATTRIBUTION = (
+    "Emoji images: Noto Emoji by Google, Apache License 2.0; Twemoji by Twitter, Inc and other "
+    "contributors, CC-BY 4.0 (https://creativecommons.org/licenses/by/4.0/), laid on white. "
+    "Names and categories: emoji-data by Cal Henderson, MIT License."
+)
+
+
+class Emoji:
+    """Emoji on white, labeled by category.
+
+    Args:
+        vendor: "noto", "twemoji", or "both": all of Noto's images, then all of Twemoji's.
+        split: "train", "test" (a tenth of each category), or "all".
+        variants: also the skin tones of each person, which are most of People & Body.
+        image_size: 64, or 64 divided by a power of two; smaller images are box means.
+        channels: 3, or 1 for luminance (ITU-R 601).
+    """
+
+    def __init__(
+        self,
+        vendor: str = "noto",
+        split: str = "train",
+        variants: bool = True,
+        image_size: int | Sequence[int] = SIDE,
+        channels: int = 3,
+    ) -> None:
+        check_choice("data.source.vendor", vendor, ["noto", "twemoji", "both"])
+        check_choice("data.source.split", split, ["train", "test", "all"])
+        check_choice("channels", channels, [1, 3])
+        height, width = pair(image_size)
+        if height != width or SIDE % height:
+            raise UserError(
+                f"The emoji come in 64x64, 32x32, 16x16 and so on, not in {height}x{width}: choose "
+                "one of these as image_size, or set data.source.image_size=64 to have that resized."
+            )
+        self.name = f"emoji ({vendor}, {split})"
+        self.vendors = ["noto", "twemoji"] if vendor == "both" else [vendor]
+        self.split, self.variants, self.side, self.channels = split, variants, height, channels
+        self.classes = CLASSES
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.channels, self.side, self.side
+
+    @property
+    def notes(self) -> list[str]:
+        notes = [ATTRIBUTION]
+        if self.side != SIDE:
+            notes.append(f"Emoji are reduced from 64x64 to {self.side}x{self.side} by box means.")
+        if self.channels == 1:
+            notes.append("Emoji are converted from RGB to luminance (ITU-R 601).")
+        return notes
+
+    def prepare(self) -> None:
+        """Nothing to do: the images come with the package."""
+
+    def labels(self) -> Tensor:
+        return self._labels
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitems__(self, indices: list[int]) -> dict[str, Tensor]:
+        return {"image": self._images[indices], "label": self._labels[indices]}
+
+    @cached_property
+    def _chosen(self) -> np.ndarray:
+        with np.load(PACK) as pack:
+            chosen = pack["label"] < len(CLASSES)
+            if self.split != "all":
+                chosen &= pack["test"] == (self.split == "test")
+            if not self.variants:
+                chosen &= ~pack["variant"]
+        return chosen
+
+    @cached_property
+    def _labels(self) -> Tensor:
+        with np.load(PACK) as pack:
+            label = pack["label"][self._chosen].astype(np.int64)
+        return torch.from_numpy(np.tile(label, len(self.vendors)))
+
+    @cached_property
+    def _images(self) -> Tensor:
+        with np.load(PACK) as pack:
+            images = np.concatenate([pack[vendor][self._chosen] for vendor in self.vendors])
+        images = box_mean(images, SIDE // self.side)
+        if self.channels == 1:
+            images = luminance(images)
+        return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+
+
+def box_mean(images: np.ndarray, factor: int) -> np.ndarray:
+    """Means over factor x factor pixels, rounded half up: uint8 NHWC to uint8 NHWC."""
+    n, height, width, channels = images.shape
+    boxes = images.reshape(n, height // factor, factor, width // factor, factor, channels)
+    area = factor**2
+    return ((boxes.sum((2, 4), dtype=np.uint32) + area // 2) // area).astype(np.uint8)
+
+
+def luminance(images: np.ndarray) -> np.ndarray:
+    """ITU-R 601 luma as Pillow rounds it: uint8 [N, H, W, 3] to [N, H, W, 1]."""
+    weights = np.array([19595, 38470, 7471], np.uint32)  # 0.299, 0.587, 0.114 in units of 1 / 65536
+    luma = (images.astype(np.uint32) * weights).sum(-1, keepdims=True)
+    return ((luma + 32768) >> 16).astype(np.uint8)

@@ -1,0 +1,126 @@
+"""Fashion-MNIST (Xiao, Rasul and Vollgraf 2017), read by torchvision."""
+
+import gzip
+import shutil
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch.nn.functional as F
+import torchvision
+from torch import Tensor
+from torchvision.datasets.mnist import read_image_file, read_label_file
+
+from ganzoo.data.source import check_choice
+from ganzoo.errors import UserError
+
+SIDE = 28
+FILES = {"train": "train", "test": "t10k"}
+
+
+class FashionMNIST:
+    """60,000 training and 10,000 test images of clothing in ten classes.
+
+    Args:
+        root: folder that holds the idx files, gzipped or not, themselves or in torchvision's
+            layout (FashionMNIST/raw).
+        split: "train" or "test".
+        pad: pixels of black added on every side; 2 makes 32x32.
+        channels: 1, or 3 for the same gray three times.
+        download: fetch the files into `root` if they are not there, with torchvision's checksums.
+    """
+
+    def __init__(
+        self,
+        root: str = "data",
+        split: str = "train",
+        pad: int = 2,
+        channels: int = 1,
+        download: bool = False,
+    ) -> None:
+        check_choice("data.source.split", split, list(FILES))
+        check_choice("channels", channels, [1, 3])
+        if pad < 0:
+            raise UserError(f"data.source.pad must not be negative: {pad}.")
+        self.name = f"Fashion-MNIST ({split})"
+        self.root, self.split, self.pad, self.channels = Path(root), split, pad, channels
+        self.download = download
+        self.classes = list(torchvision.datasets.FashionMNIST.classes)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        side = SIDE + 2 * self.pad
+        return self.channels, side, side
+
+    @property
+    def notes(self) -> list[str]:
+        notes = [f"Images are padded with {self.pad} black pixels on every side."] * (self.pad > 0)
+        if self.channels == 3:
+            notes.append("The gray channel is given three times.")
+        return notes
+
+    def prepare(self) -> None:
+        if not self.download or (self._find("images-idx3") and self._find("labels-idx1")):
+            return
+        try:
+            torchvision.datasets.FashionMNIST(str(self.root), download=True)
+        except (OSError, RuntimeError) as error:
+            raise UserError(
+                f"Fashion-MNIST could not be downloaded ({' '.join(str(error).split())}): put its "
+                f"four idx files into {self.root} by hand."
+            ) from error
+
+    def labels(self) -> Tensor:
+        return self._labels
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitems__(self, indices: list[int]) -> dict[str, Tensor]:
+        images = F.pad(self._images[indices], (self.pad,) * 4)
+        return {
+            "image": images[:, None].repeat(1, self.channels, 1, 1),
+            "label": self._labels[indices],
+        }
+
+    @cached_property
+    def _images(self) -> Tensor:
+        images = self._read("images-idx3", read_image_file)
+        if images.shape != (len(self), SIDE, SIDE):
+            raise UserError(
+                f"The images of {self.name} in {self.root} are of shape {list(images.shape)}, not "
+                f"{[len(self), SIDE, SIDE]} as the labels say: fetch the files again."
+            )
+        return images
+
+    @cached_property
+    def _labels(self) -> Tensor:
+        return self._read("labels-idx1", read_label_file)
+
+    def _find(self, kind: str) -> Path | None:
+        for folder in (self.root, self.root / "FashionMNIST" / "raw"):
+            for suffix in ("", ".gz"):
+                path = folder / f"{FILES[self.split]}-{kind}-ubyte{suffix}"
+                if path.is_file():
+                    return path
+        return None
+
+    def _read(self, kind: str, reader: Callable[[str], Tensor]) -> Tensor:
+        path = self._find(kind)
+        if path is None:
+            raise UserError(
+                f"Fashion-MNIST ({FILES[self.split]}-{kind}-ubyte) is not in {self.root}: set "
+                "data.source.root to the folder with its files, or data.source.download=true, or "
+                "install Debian's package dataset-fashion-mnist and set the root to its folder."
+            )
+        try:
+            if path.suffix != ".gz":
+                return reader(str(path))
+            with TemporaryDirectory() as folder:  # torchvision's readers want a plain file
+                plain = Path(folder) / path.stem
+                with gzip.open(path) as packed, plain.open("wb") as file:
+                    shutil.copyfileobj(packed, file)
+                return reader(str(plain))
+        except Exception as error:  # broken headers raise whatever comes of them
+            raise UserError(f"{path} is not a whole idx file: fetch it again.") from error

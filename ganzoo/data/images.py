@@ -1,0 +1,250 @@
+"""Batches of real images: from a source, in the order of the stream, to floats on the device."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ganzoo.data.source import Source, check_choice, pair
+from ganzoo.data.stream import BatchSize, Stream, batch_size_at
+from ganzoo.draws import Draws, integers
+from ganzoo.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+class ImageData(L.LightningDataModule):
+    """Images of one source, shown to the discriminator in an endless stream.
+
+    A training batch is {"image": [n, C, H, W] in [-1, 1] and in the module's dtype, "label": int64
+    [n] where the source has labels}, with the images of all discriminator steps of an iteration in
+    their order. Images that the source delivers in another size than `image_size` are cropped if
+    `crop` is given, otherwise resized (see `resize`).
+
+    The module that is trained must have `images_seen` and `discriminator_steps`.
+
+    Args:
+        source: the images.
+        image_size: of the batches, one int or [height, width].
+        channels: of the batches, for comparison with the source's.
+        batch_size: images of one discriminator step over all devices, or a function from images
+            seen to it.
+        seed: of the order and the crops.
+        mirror: show every image twice an epoch, once flipped left to right.
+        crop: None, "random" (a window per image, drawn anew each time), or "center".
+        workers: processes that load images; 0 loads them in the training process.
+    """
+
+    trainer: Any  # set by the Trainer; its module is a GAN, which Lightning's types cannot say
+
+    def __init__(
+        self,
+        source: Source,
+        image_size: int | Sequence[int],
+        channels: int,
+        batch_size: BatchSize,
+        seed: int,
+        mirror: bool = True,
+        crop: str | None = None,
+        workers: int = 0,
+    ) -> None:
+        super().__init__()
+        check_choice("data.crop", crop, [None, "random", "center"])
+        self.source, self.image_size, self.channels = source, pair(image_size), channels
+        self.batch_size, self.seed, self.mirror = batch_size, seed, mirror
+        self.crop, self.workers = crop, workers
+        self._announced = False
+
+    def prepare_data(self) -> None:
+        self.source.prepare()
+
+    def setup(self, stage: str) -> None:
+        """Check everything that can be known before training, and log what the data is.
+
+        Raises:
+            UserError: when source, sizes or batch do not fit together, or files cannot be read.
+        """
+        if stage == "fit":
+            batch_size_at(self.batch_size, 0, self.trainer.world_size)
+        channels, height, width = self.source.shape
+        if channels != self.channels:
+            raise UserError(
+                f"{self.source.name} delivers {channels} channel(s) where channels is "
+                f"{self.channels}: set channels={channels}, or choose other data."
+            )
+        if self.crop and (height < self.image_size[0] or width < self.image_size[1]):
+            raise UserError(
+                f"{self.source.name} delivers {height}x{width}, too small to crop "
+                f"{self.image_size[0]}x{self.image_size[1]} out of it: lower image_size, raise "
+                "data.source.image_size, or set data.crop=null."
+            )
+        if len(self.source) == 0:
+            raise UserError(f"{self.source.name} holds no images: choose other data.")
+        notes = self.source.notes  # on every rank, because this is where bad files are found
+        if self.trainer.global_rank == 0 and not self._announced:
+            for line in [self._summary(), *notes, *self._resize_notes()]:
+                log.info(line)
+            self._announced = True
+
+    def train_dataloader(self) -> DataLoader:
+        module, length = self.trainer.lightning_module, len(self.source)
+        return _Loader(
+            _Batches(self.source),
+            batch_sampler=Stream(
+                length=length * 2 if self.mirror else length,
+                batch_size=self.batch_size,
+                seed=self.seed,
+                start=module.images_seen,
+                rank=self.trainer.global_rank,
+                world=self.trainer.world_size,
+                steps=module.discriminator_steps,
+            ),
+            collate_fn=_as_it_is,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+            pin_memory=module.device.type == "cuda",
+        )
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Crop, mirror, convert and resize training batches; leave other batches alone."""
+        if not self.trainer.training:
+            return batch
+        mirror = batch.pop("mirror")
+        images = self._cropped(batch["image"])
+        images = torch.where(mirror.view(-1, 1, 1, 1), images.flip(-1), images)
+        images = resize(to_float(images), self.image_size)
+        return {**batch, "image": images.to(self.trainer.lightning_module.dtype)}
+
+    def describe(self) -> dict[str, Any]:
+        """Plain facts: name, number of images, shape [C, H, W] as delivered, images per class."""
+        labels, classes = self.source.labels(), self.source.classes
+        counts = None
+        if labels is not None and classes is not None:
+            bins = torch.bincount(labels, minlength=len(classes)).tolist()
+            counts = dict(zip(classes, bins, strict=True))
+        return {
+            "name": self.source.name,
+            "images": len(self.source),
+            "shape": list(self.source.shape),
+            "classes": counts,
+        }
+
+    def _cropped(self, images: Tensor) -> Tensor:
+        height, width = self.image_size
+        down, right = images.shape[-2] - height, images.shape[-1] - width  # room to move
+        if self.crop == "center":
+            top, left = down // 2, right // 2
+            return images[..., top : top + height, left : left + width]
+        if self.crop == "random":
+            module = self.trainer.lightning_module
+            draws = Draws(
+                self.seed,
+                "crop",
+                module.images_seen,
+                rank=self.trainer.global_rank,
+                world=self.trainer.world_size,
+                device=images.device,
+            )
+            # One draw per discriminator step, because a rank's batch is its share of each of them.
+            steps = module.discriminator_steps
+            share = len(images) // steps
+            tops = torch.cat([draws.rows(share, of=integers(down + 1)) for _ in range(steps)])
+            lefts = torch.cat([draws.rows(share, of=integers(right + 1)) for _ in range(steps)])
+            return windows(images, tops, lefts, self.image_size)
+        return images
+
+    def _summary(self) -> str:
+        facts = self.describe()
+        channels, height, width = facts["shape"]
+        what = f"{facts['images']} images of {height}x{width}, {channels} channel(s)"
+        line = f"{facts['name']}: {what}"
+        counts = facts["classes"]
+        if not counts:
+            return f"{line}, without labels."
+        if len(counts) > 20:
+            return (
+                f"{line}, {len(counts)} classes of {min(counts.values())} to "
+                f"{max(counts.values())} images."
+            )
+        classes = ", ".join(f"{name} {count}" for name, count in counts.items())
+        return f"{line}, {len(counts)} classes: {classes}."
+
+    def _resize_notes(self) -> list[str]:
+        _, height, width = self.source.shape
+        goal_height, goal_width = self.image_size
+        if self.crop or (height, width) == self.image_size:
+            return []
+        note = f"Images are resized from {height}x{width} to {goal_height}x{goal_width}"
+        if height * goal_width != width * goal_height:
+            note += ", which changes their proportions"
+        return [f"{note}."]
+
+
+def to_float(images: Tensor) -> Tensor:
+    """uint8 in 0..255 to float32 in [-1, 1]: x / 127.5 - 1."""
+    return images.float().div_(127.5).sub_(1)
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Floats to uint8: round(x * 127.5 + 127.5), values outside [-1, 1] saturate."""
+    return images.float().mul(127.5).add_(127.5).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Float [N, C, H, W] to [N, C, *size].
+
+    A reduction by whole factors is the mean over boxes; anything else is bilinear, antialiased.
+    """
+    height, width = images.shape[-2:]
+    if (height, width) == size:
+        return images
+    if height % size[0] == 0 and width % size[1] == 0:
+        return F.avg_pool2d(images, (height // size[0], width // size[1]))
+    return F.interpolate(images, size, mode="bilinear", antialias=True)
+
+
+def windows(images: Tensor, tops: Tensor, lefts: Tensor, size: tuple[int, int]) -> Tensor:
+    """One window per image: [N, C, H, W] to [N, C, *size] with corners at (tops[i], lefts[i])."""
+    n, channels = images.shape[:2]
+    rows = tops[:, None] + torch.arange(size[0], device=images.device)
+    columns = lefts[:, None] + torch.arange(size[1], device=images.device)
+    item = torch.arange(n, device=images.device).view(n, 1, 1, 1)
+    channel = torch.arange(channels, device=images.device).view(1, channels, 1, 1)
+    return images[item, channel, rows[:, None, :, None], columns[:, None, None, :]]
+
+
+class _Batches(Dataset):
+    """The source with every index doubled: i >= len(source) is item i - len(source), mirrored."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    def __getitems__(self, indices: list[int]) -> dict[str, Tensor] | UserError:
+        length = len(self.source)
+        try:
+            batch = self.source.__getitems__([i % length for i in indices])
+        except UserError as error:
+            return error  # see _Loader
+        return {**batch, "mirror": torch.tensor([i >= length for i in indices])}
+
+
+class _Loader(DataLoader):
+    """Raises the UserErrors that arrive in place of batches.
+
+    An exception that leaves a worker gets the worker's traceback for a message; a value does not.
+    """
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        for batch in super().__iter__():
+            if isinstance(batch, UserError):
+                raise batch
+            yield batch
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

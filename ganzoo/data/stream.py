@@ -1,0 +1,81 @@
+"""The order in which images are shown: a function of the seed and the images seen."""
+
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from ganzoo.draws import seed_of
+from ganzoo.errors import UserError
+
+BatchSize = int | Callable[[int], int]  # images per step over all devices, or that from images seen
+
+
+class Stream:
+    """Endless batch sampler that starts anywhere: `DataLoader(..., batch_sampler=Stream(...))`.
+
+    Epoch e, the positions [e * length, (e + 1) * length), visits every index of range(length) once,
+    in an order that depends on `seed` and e alone. A batch may reach over the ends of epochs.
+
+    An iteration is `steps` consecutive global batches of `batch_size`. Each list holds this rank's
+    contiguous share of every one of them, so a step sees the same images on any number of devices.
+    A function as `batch_size` is given the sampler's own position, so that prefetching is safe.
+
+    Args:
+        length: number of indices.
+        batch_size: images of a step over all ranks, or a function from images seen to it.
+        start: images already seen, the position of the first batch.
+        rank, world: this process and the number of processes.
+        steps: global batches in an iteration.
+
+    Raises:
+        UserError: on iteration, when a batch size is not a positive multiple of `world`.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        batch_size: BatchSize,
+        seed: int,
+        start: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        steps: int = 1,
+    ) -> None:
+        self.length, self.batch_size, self.seed, self.start = length, batch_size, seed, start
+        self.rank, self.world, self.steps = rank, world, steps
+
+    def order(self, epoch: int) -> Tensor:
+        """The permutation of range(length) that epoch number `epoch` follows, int64."""
+        generator = torch.Generator().manual_seed(seed_of(self.seed, "order", epoch))
+        return torch.randperm(self.length, generator=generator)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = lru_cache(maxsize=2)(self.order)  # a batch reads from one epoch and the next
+        position = self.start
+        while True:
+            size = batch_size_at(self.batch_size, position, self.world)
+            share = size // self.world
+            batch: list[int] = []
+            for step in range(self.steps):
+                at = position + step * size + self.rank * share
+                stop = at + share
+                while at < stop:
+                    epoch, offset = divmod(at, self.length)
+                    part = order(epoch)[offset : offset + stop - at].tolist()
+                    batch += part
+                    at += len(part)
+            yield batch
+            position += size * self.steps
+
+
+def batch_size_at(batch_size: BatchSize, images_seen: int, world: int) -> int:
+    """The global batch size at `images_seen`, checked to be a positive multiple of `world`."""
+    size = batch_size(images_seen) if callable(batch_size) else batch_size
+    if size < 1 or size % world:
+        raise UserError(
+            f"A batch of {size} images cannot be shared equally by {world} device(s): "
+            f"choose a batch_size that is a multiple of {world}, or another number of devices."
+        )
+    return size

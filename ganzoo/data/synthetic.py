@@ -1,0 +1,68 @@
+"""Images made of nothing, of any number and size, for tests and benchmarks."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ganzoo.data.source import pair
+from ganzoo.errors import UserError
+
+
+class Synthetic:
+    """A disc on a slanted gradient. The class sets the colors, the index place, size and slant.
+
+    Args:
+        num: number of images.
+        image_size: one int or [height, width].
+        channels: any number.
+        classes: number of classes, which take turns; 0 for images without labels.
+    """
+
+    def __init__(
+        self, num: int, image_size: int | Sequence[int], channels: int = 3, classes: int = 10
+    ) -> None:
+        if num < 1:
+            raise UserError(f"data.source.num must be at least 1, not {num}.")
+        self.name = "synthetic"
+        self.num, self.size, self.channels = num, pair(image_size), channels
+        self.classes = [f"class {c}" for c in range(classes)] or None
+        self.notes: list[str] = []
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.channels, *self.size
+
+    def prepare(self) -> None:
+        """Nothing to do."""
+
+    def labels(self) -> Tensor | None:
+        return torch.arange(self.num) % len(self.classes) if self.classes else None
+
+    def __len__(self) -> int:
+        return self.num
+
+    def __getitems__(self, indices: list[int]) -> dict[str, Tensor]:
+        index = torch.tensor(indices)
+        label = index % len(self.classes or [None])
+        batch = {"image": _draw(index, label / len(self.classes or [None]), self.shape)}
+        return {**batch, "label": label} if self.classes else batch
+
+
+def _draw(index: Tensor, hue: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """uint8 [n, *shape] from int64 index [n] and hue [n] in [0, 1)."""
+    channels, height, width = shape
+    y = torch.linspace(-1, 1, height).view(-1, 1)
+    x = torch.linspace(-1, 1, width)
+    # Fractions of multiples of irrational numbers fill [0, 1) evenly and never repeat.
+    steps = torch.tensor([2, 3, 5, 7], dtype=torch.float64).sqrt()
+    u = (index[:, None] * steps).frac().float().view(-1, 4, 1, 1)
+    angle = 2 * math.pi * u[:, 0]
+    gradient = (x * angle.cos() + y * angle.sin()) / 4 + 0.5
+    center_x, center_y, radius = u[:, 1] - 0.5, u[:, 2] - 0.5, 0.25 + 0.25 * u[:, 3]
+    disc = (x - center_x) ** 2 + (y - center_y) ** 2 < radius**2
+    phase = hue[:, None] + torch.arange(channels) / channels
+    color = (0.5 + 0.5 * torch.cos(2 * math.pi * phase))[:, :, None, None]
+    image = torch.where(disc[:, None], color, gradient[:, None] * (1 - color))
+    return (image * 255).round().clamp(0, 255).to(torch.uint8)

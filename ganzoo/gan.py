@@ -1,0 +1,346 @@
+"""What all models share: the clock, turns at updating, the average generator, losses watched.
+
+A model subclasses `GAN`, hands it a generator and a discriminator, and defines `step` (update every
+network once) and `sample`. See `ganzoo/models/dcgan` for a whole one.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.strategies import DDPStrategy
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ganzoo import __version__ as version_now
+from ganzoo.checkpoint import check_fits
+from ganzoo.draws import Draws, seed_of
+from ganzoo.errors import UserError
+from ganzoo.schedule import ema_beta
+from ganzoo.strategy import Replicated, average, world_size
+
+Batch = dict[str, Tensor]
+
+
+class GAN(L.LightningModule):
+    """A generator, a discriminator, and one clock: `images_seen`.
+
+    Args:
+        generator, discriminator: the networks; a `ModuleDict` where a model has several of a kind.
+        optimizers: for each network that is updated by itself (a submodule's name), a function
+            from parameters to an optimizer.
+        total_kimg: length of the run, in thousands of images shown to the discriminator.
+        seed: of every draw of the run.
+        ema_kimg: half-life of the average generator in thousands of images; 0 for no average.
+        ema_rampup: the half-life is at most this share of the images seen; None for no such limit.
+        ema_beta: a fixed decay per iteration instead of a half-life, for papers that fix it.
+        ema_start_kimg: until then the average is a copy of the generator.
+        discriminator_steps: updates of the discriminator an iteration, each with new images.
+        generator_steps: updates of the generator an iteration.
+        accumulate: micro-batches that a batch is split into; gradients add up to the whole batch's.
+        clip: largest gradient norm for each named network; longer gradients are scaled down.
+        lr_factors: for each named network, a function of the images seen that its learning rate
+            is multiplied with.
+        compiled: networks to run through `torch.compile`.
+        channels_last: keep weights and images in the channels-last memory format.
+
+    The average copies the generator's buffers (BatchNorm statistics) and averages its parameters.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        optimizers: Mapping[str, Callable[..., Optimizer]],
+        total_kimg: float,
+        seed: int = 0,
+        ema_kimg: float = 10.0,
+        ema_rampup: float | None = 0.05,
+        ema_beta: float | None = None,
+        ema_start_kimg: float = 0.0,
+        discriminator_steps: int = 1,
+        generator_steps: int = 1,
+        accumulate: int = 1,
+        clip: Mapping[str, float] | None = None,
+        lr_factors: Mapping[str, Callable[[int], float]] | None = None,
+        compiled: Sequence[str] = (),
+        channels_last: bool = False,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.generator = generator
+        self.discriminator = discriminator
+        self.average: nn.Module | None = None
+        if ema_kimg or ema_beta:
+            self.average = deepcopy(generator).eval().requires_grad_(False)
+        self.optimizer_makers = dict(optimizers)
+        self.total_images = round(total_kimg * 1000)
+        self.seed = seed
+        self.ema_kimg, self.ema_rampup, self.ema_beta = ema_kimg, ema_rampup, ema_beta
+        self.ema_start_kimg = ema_start_kimg
+        self.discriminator_steps, self.generator_steps = discriminator_steps, generator_steps
+        self.accumulate = accumulate
+        self.clip, self.lr_factors = dict(clip or {}), dict(lr_factors or {})
+        self.compiled, self.channels_last = tuple(compiled), channels_last
+        for kind, names in (
+            ("optimizers", self.optimizer_makers),
+            ("clip", self.clip),
+            ("lr_factors", self.lr_factors),
+            ("compiled", self.compiled),
+        ):
+            self._check_names(kind, names)
+
+        self.images_seen = 0  # the clock: images shown to the discriminator, over all processes
+        self.images_before = 0  # the clock before the last iteration
+        self.whole = True  # false in the middle of an iteration, when a checkpoint would be torn
+        self.stopped_by = 0  # the signal that ended the run early
+        self.config: dict[str, Any] | None = None  # what `ganzoo.load` rebuilds the model from
+        self.last_checkpoint: str | None = None
+        self.draws = Draws(seed)
+        self._network = ""  # being updated
+        self._recent: list[tuple[int, dict[str, Tensor]]] = []  # not yet looked at
+        self._sums: dict[str, float] = defaultdict(float)
+        self._counts: dict[str, int] = defaultdict(int)
+
+    # -- what a model defines ---------------------------------------------------------------------
+
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        """Update every network; return the losses by name (scalars, detached)."""
+        raise NotImplementedError
+
+    def sample(self, prompts: Any) -> Tensor:
+        """Images, float NCHW in [-1, 1], for seeds (or for what else the model starts from)."""
+        raise NotImplementedError
+
+    # -- what a model uses ------------------------------------------------------------------------
+
+    @contextmanager
+    def updating(self, name: str) -> Iterator[None]:
+        """One optimizer step of network `name`, after the backward passes made inside.
+
+        Inside, only that network's parameters require gradients. Without an exception its gradients
+        are averaged over the processes, clipped and stepped with; in any case they are then freed
+        and `requires_grad` is as before.
+        """
+        own = {id(p) for p in self.get_submodule(name).parameters()}
+        frozen = [p for p in self.parameters() if p.requires_grad and id(p) not in own]
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+        optimizer = self._optimizer(name)
+        self._network = name
+        try:
+            yield
+            optimizer.step()
+        finally:
+            optimizer.zero_grad(set_to_none=True)
+            for parameter in frozen:
+                parameter.requires_grad_(True)
+
+    def update(
+        self, name: str, loss: Callable[..., Tensor], *parts: Sequence[Tensor]
+    ) -> Tensor:
+        """One optimizer step of network `name` on `loss(*part)`; returns the loss, detached.
+
+        `parts` are micro-batches as `split` makes them, of images, latents and other draws. Their
+        losses are averaged, so a run does not depend on how many there are (unless samples see each
+        other, as in BatchNorm).
+        """
+        total = torch.zeros((), device=self.device)
+        with self.updating(name):
+            for part in zip(*parts, strict=True):
+                value = loss(*part) / self.accumulate
+                self.manual_backward(value)
+                total = total + value.detach()
+        return total
+
+    def split(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """The `accumulate` micro-batches of a batch of images or draws.
+
+        Raises `UserError` if they would not be equal.
+        """
+        if len(rows) % self.accumulate:
+            raise UserError(
+                f"{len(rows)} images a device do not split into model.accumulate="
+                f"{self.accumulate} equal parts: change batch_size or model.accumulate."
+            )
+        return rows.chunk(self.accumulate)
+
+    def note(self, **values: Tensor) -> None:
+        """Report scalars beside the losses. Means are logged; not finite ones stop the run."""
+        self._recent.append((self.images_seen, {k: v.detach() for k, v in values.items()}))
+
+    def learning_rates(self) -> dict[str, float]:
+        """What each network's optimizer steps with now."""
+        return {n: self._optimizer(n).param_groups[0]["lr"] for n in self.optimizer_makers}
+
+    # -- one iteration ----------------------------------------------------------------------------
+
+    def training_step(self, batch: Batch, batch_idx: int = 0) -> None:
+        """One iteration. All progress happens here, so a checkpoint made after it is whole."""
+        self.whole = False
+        self._reseed()
+        self._set_learning_rates()
+        if self.channels_last:
+            batch = {
+                k: v.contiguous(memory_format=torch.channels_last) if v.dim() == 4 else v
+                for k, v in batch.items()
+            }
+        losses = self.step(batch)
+        average(self._synced_buffers())
+        images = len(next(iter(batch.values()))) * world_size()
+        self.images_before, self.images_seen = self.images_seen, self.images_seen + images
+        self._update_average(images)
+        self.note(**losses)
+        self.whole = True
+        # Looking at a number waits for the device, so on a GPU many iterations are looked at once.
+        if self.device.type == "cpu" or len(self._recent) >= 256:
+            self.check_finite()
+        if self.images_seen >= self.total_images:
+            self.trainer.should_stop = True
+
+    def validation_step(self, prompts: Any, batch_idx: int = 0) -> Tensor:
+        return self.sample(prompts)
+
+    def check_finite(self) -> None:
+        """Raise `UserError` if a loss, gradient or noted value was NaN or infinite."""
+        recent, self._recent = self._recent, []
+        flat = [(seen, name, value) for seen, values in recent for name, value in values.items()]
+        if not flat:
+            return
+        numbers = torch.stack([value.float().reshape(()) for *_, value in flat]).tolist()
+        for (seen, name, _), number in zip(flat, numbers, strict=True):
+            if not math.isfinite(number):
+                raise UserError(
+                    f"{name} became {number} after {seen:,} images: training cannot go on. "
+                    f"Last good checkpoint: {self.last_checkpoint or 'none yet'}. Start again from "
+                    f"there with a lower learning rate, model.clip, or precision=32-true."
+                )
+            self._sums[name] += number
+            self._counts[name] += 1
+
+    def forget_report(self) -> None:
+        """Drop everything noted since the last report."""
+        self._recent = []
+        self._sums.clear()
+        self._counts.clear()
+
+    def drain_report(self) -> dict[str, float]:
+        """Means of everything noted since the last call, over all processes."""
+        self.check_finite()
+        names = sorted(self._sums)
+        means = torch.tensor([self._sums[n] / self._counts[n] for n in names], device=self.device)
+        average([means])
+        self.forget_report()
+        return dict(zip(names, means.tolist(), strict=True))
+
+    # -- Lightning's hooks ------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> list[Optimizer]:
+        optimizers = [
+            make(self.get_submodule(name).parameters())
+            for name, make in self.optimizer_makers.items()
+        ]
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["base_lr"] = group["lr"]
+        return optimizers
+
+    def setup(self, stage: str) -> None:
+        strategy = self.trainer.strategy
+        if isinstance(strategy, DDPStrategy) and not isinstance(strategy, Replicated):
+            raise UserError(
+                "Plain DDP cannot train two networks that take turns: start with trainer=ddp "
+                "(from Python: Trainer(strategy=ganzoo.strategy.Replicated()))."
+            )
+        if self.channels_last:
+            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for name in self.compiled:
+            self.get_submodule(name).compile()
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Gradients are averaged by now: measure them, and clip where asked."""
+        gradients = [
+            p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None
+        ]
+        norm = nn.utils.get_total_norm(gradients)
+        self.note(**{f"{self._network}_grad_norm": norm})
+        if (limit := self.clip.get(self._network)) is not None:
+            nn.utils.clip_grads_with_norm_(
+                [p for group in optimizer.param_groups for p in group["params"]], limit, norm
+            )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["ganzoo"] = {
+            "version": version_now,
+            "images_seen": self.images_seen,
+            "config": self.config,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        check_fits(self, checkpoint)
+        self.images_seen = self.images_before = checkpoint["ganzoo"]["images_seen"]
+
+    def train(self, mode: bool = True) -> "GAN":
+        super().train(mode)
+        if self.average is not None:
+            self.average.eval()
+        return self
+
+    # -- details ----------------------------------------------------------------------------------
+
+    def _optimizer(self, name: str) -> Any:
+        optimizers = self.optimizers()
+        if not isinstance(optimizers, list):
+            optimizers = [optimizers]
+        return optimizers[list(self.optimizer_makers).index(name)]
+
+    def _check_names(self, kind: str, names: Sequence[str] | Mapping[str, Any]) -> None:
+        modules = dict(self.named_modules())
+        for name in names:
+            if name not in modules:
+                raise UserError(
+                    f"model.{kind} names a network {name!r}, which this model does not have: use "
+                    f"'generator', 'discriminator' or a part of one of them."
+                )
+
+    def _reseed(self) -> None:
+        key = (self.seed, "step", self.images_seen)
+        rank = self.global_rank
+        # Layers that draw for themselves (dropout) use the default generator: one stream a process.
+        torch.manual_seed(seed_of(*key, rank))
+        self.draws = Draws(
+            *key, rank=rank, world=world_size(), device=self.device, dtype=self.dtype
+        )
+
+    def _set_learning_rates(self) -> None:
+        for name, factor in self.lr_factors.items():
+            for group in self._optimizer(name).param_groups:
+                group["lr"] = group["base_lr"] * factor(self.images_seen)
+
+    def _synced_buffers(self) -> list[Tensor]:
+        """Buffers that differ between processes because their batches do.
+
+        They are averaged each iteration, so that whoever reads them, a checkpoint or a sample grid,
+        finds the same everywhere and changes nothing by reading.
+        """
+        return [b for net in (self.generator, self.discriminator) for b in net.buffers()]
+
+    @torch.no_grad()
+    def _update_average(self, images: int) -> None:
+        if self.average is None:
+            return
+        beta = self.ema_beta
+        if self.images_seen <= self.ema_start_kimg * 1000:
+            beta = 0.0
+        elif beta is None:
+            beta = ema_beta(images, self.ema_kimg, self.ema_rampup, self.images_seen)
+        torch._foreach_lerp_(
+            list(self.average.parameters()), list(self.generator.parameters()), 1 - beta
+        )
+        for target, source in zip(self.average.buffers(), self.generator.buffers(), strict=True):
+            target.copy_(source)

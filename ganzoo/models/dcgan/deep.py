@@ -1,0 +1,115 @@
+"""The deeper DCGAN for CIFAR-10 that PyTorch-StudioGAN measures (its `deep_conv` backbone).
+
+Biases everywhere, ReLU in both networks, orthogonal weights; two convolutions per stage in the
+discriminator. Published for 32x32; other sizes add or drop stages at the wide end.
+"""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from ganzoo.models.dcgan.networks import (
+    Norm,
+    base_grid,
+    doubling,
+    halving,
+    normalization,
+    widths,
+)
+
+
+class DeepGenerator(nn.Module):
+    """z, [N, nz] or [N, nz, 1, 1] -> images, [N, nc, H, W] in [-1, 1].
+
+    A linear layer onto the base grid, neither normalized nor activated; stages of ConvT 4x4, BN,
+    ReLU; Conv 3x3, tanh. At 32x32: 512-256-128-64 filters. Raises UserError when image_size cannot
+    be halved down to a base grid (`networks.base_grid`).
+    """
+
+    def __init__(
+        self,
+        image_size: int | Sequence[int] = 32,
+        nc: int = 3,
+        nz: int = 128,
+        ngf: int = 64,
+        max_width: int | None = None,
+        eps: float = 1e-4,
+    ) -> None:
+        super().__init__()
+        grid, doublings = base_grid(image_size)
+        width, *hidden = reversed(widths(ngf, doublings + 1, max_width))
+        self.base = nn.Sequential(
+            nn.Linear(nz, width * grid[0] * grid[1]), nn.Unflatten(1, (width, *grid))
+        )
+        self.stages = nn.Sequential()
+        for out in hidden:
+            self.stages.append(
+                nn.Sequential(
+                    doubling(width, out, kernel=4, bias=True),
+                    nn.BatchNorm2d(out, eps),
+                    nn.ReLU(inplace=True),
+                )
+            )
+            width = out
+        self.image = nn.Sequential(nn.Conv2d(width, nc, 3, padding=1), nn.Tanh())
+        self.apply(orthogonal_init)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.image(self.stages(self.base(z.flatten(1))))
+
+
+class DeepDiscriminator(nn.Module):
+    """Images, [N, nc, H, W] in [-1, 1] -> logits, [N].
+
+    Stages of Conv 3x3, BN, ReLU, Conv 4x4 stride 2, BN, ReLU; one more Conv 3x3, BN, ReLU on the
+    base grid; the sum over positions; a linear unit. At 32x32: 64-128-256-512 filters. `norm` is
+    that of `networks.Discriminator`. Raises UserError when image_size cannot be halved down to a
+    base grid, or norm is unknown.
+    """
+
+    def __init__(
+        self,
+        image_size: int | Sequence[int] = 32,
+        nc: int = 3,
+        ndf: int = 64,
+        norm: Norm = "batch",
+        max_width: int | None = None,
+        eps: float = 1e-4,
+    ) -> None:
+        super().__init__()
+        _, halvings = base_grid(image_size)
+        *hidden, last = widths(ndf, halvings + 1, max_width)
+        self.stages = nn.Sequential()
+        width = nc
+        for out in hidden:
+            self.stages.append(
+                nn.Sequential(
+                    nn.Conv2d(width, out, 3, padding=1),
+                    normalization(norm, out, eps),
+                    nn.ReLU(inplace=True),
+                    halving(out, out, kernel=4, bias=True),
+                    normalization(norm, out, eps),
+                    nn.ReLU(inplace=True),
+                )
+            )
+            width = out
+        self.stages.append(
+            nn.Sequential(
+                nn.Conv2d(width, last, 3, padding=1),
+                normalization(norm, last, eps),
+                nn.ReLU(inplace=True),
+            )
+        )
+        self.score = nn.Linear(last, 1)
+        self.apply(orthogonal_init)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.score(self.stages(images).sum((2, 3))).squeeze(1)
+
+
+def orthogonal_init(module: nn.Module) -> None:
+    """Orthogonal weights, biases 0; BatchNorm keeps its gain of 1."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+        nn.init.orthogonal_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,219 @@
+"""The DCGAN networks (Radford et al. 2016, figure 1 and section 3), at any size that halves well.
+
+Two layouts are in use and both are here: that of dcgan.torch and of PyTorch's own example, 4x4
+kernels and 64 filters (the defaults), and that of the paper's code, 5x5 kernels, 128 filters and
+an eps of 1e-8, with `projection=True` in the generator.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import Tensor, nn
+
+from ganzoo.errors import UserError
+
+Norm = Literal["batch", "layer", "none"]
+
+
+class Generator(nn.Module):
+    """z, [N, nz] or [N, nz, 1, 1] -> images, [N, nc, H, W] in [-1, 1].
+
+    Args:
+        image_size: H and W in pixels, or one number for both; see `base_grid`.
+        nc: channels of the image.
+        nz: length of z.
+        ngf: filters of the last hidden layer; each layer before it has twice as many.
+        kernel: side of the kernels of all layers but the first.
+        projection: normalize each unit of the first layer by itself, as the paper's code does,
+            instead of each of its channels. What the layer multiplies is the same.
+        max_width: the most filters that any layer may have.
+        eps: BatchNorm's.
+
+    Raises UserError when image_size cannot be halved down to a base grid.
+    """
+
+    def __init__(
+        self,
+        image_size: int | Sequence[int],
+        nc: int = 3,
+        nz: int = 100,
+        ngf: int = 64,
+        kernel: int = 4,
+        projection: bool = False,
+        max_width: int | None = None,
+        eps: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        grid, doublings = base_grid(image_size)
+        first, *hidden = reversed(widths(ngf, doublings, max_width))
+        if projection:
+            units = first * grid[0] * grid[1]
+            self.base = nn.Sequential(
+                nn.Linear(nz, units, bias=False),
+                nn.BatchNorm1d(units, eps),
+                nn.ReLU(inplace=True),
+                nn.Unflatten(1, (first, *grid)),
+            )
+        else:
+            self.base = nn.Sequential(
+                nn.Unflatten(1, (nz, 1, 1)),
+                nn.ConvTranspose2d(nz, first, grid, bias=False),
+                nn.BatchNorm2d(first, eps),
+                nn.ReLU(inplace=True),
+            )
+        self.stages = nn.Sequential()
+        width = first
+        for out in hidden:
+            self.stages.append(
+                nn.Sequential(
+                    doubling(width, out, kernel, bias=False),
+                    nn.BatchNorm2d(out, eps),
+                    nn.ReLU(inplace=True),
+                )
+            )
+            width = out
+        self.image = nn.Sequential(doubling(width, nc, kernel, bias=False), nn.Tanh())
+        self.apply(normal_init)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.image(self.stages(self.base(z.flatten(1))))
+
+
+class Discriminator(nn.Module):
+    """Images, [N, nc, H, W] in [-1, 1] -> logits, [N].
+
+    Args:
+        image_size: H and W in pixels, or one number for both; see `base_grid`.
+        nc: channels of the image.
+        ndf: filters of the first layer; each layer after it has twice as many.
+        kernel: side of the kernels of all layers but the last.
+        norm: "batch" as published; "layer" (over each image, as in WGAN-GP) or "none" where a
+            gradient penalty asks that images do not depend on each other. The first layer has
+            none. Without any, the convolutions have biases instead.
+        max_width: the most filters that any layer may have.
+        eps: of the normalization.
+
+    Raises UserError when image_size cannot be halved down to a base grid, or norm is unknown.
+    """
+
+    def __init__(
+        self,
+        image_size: int | Sequence[int],
+        nc: int = 3,
+        ndf: int = 64,
+        kernel: int = 4,
+        norm: Norm = "batch",
+        max_width: int | None = None,
+        eps: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        grid, halvings = base_grid(image_size)
+        bias = norm == "none"
+        self.stages = nn.Sequential()
+        width = nc
+        for i, out in enumerate(widths(ndf, halvings, max_width)):
+            self.stages.append(
+                nn.Sequential(
+                    halving(width, out, kernel, bias),
+                    nn.Identity() if i == 0 else normalization(norm, out, eps),
+                    nn.LeakyReLU(0.2, inplace=True),
+                )
+            )
+            width = out
+        # The kernel covers the grid, so this is also the paper's flattening and one linear unit.
+        self.score = nn.Conv2d(width, 1, grid, bias=bias)
+        self.apply(normal_init)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.score(self.stages(images)).reshape(images.shape[0])
+
+
+def base_grid(image_size: int | Sequence[int]) -> tuple[tuple[int, int], int]:
+    """The smallest grid, (height, width), and how many doublings lead from it to the image.
+
+    Height and width are halved together while both are even and the shorter exceeds 4: 4x4 for
+    any power of two, 7x7 for 28, (3, 5) for [48, 80].
+
+    Raises UserError unless at least two halvings lead to a shorter side of 3 to 7.
+    """
+    sides = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    if len(sides) != 2 or min(sides) < 1:
+        raise UserError(
+            f"image_size={image_size} is no size: give one number or [height, width], in pixels."
+        )
+    height, width = sides
+    if not _fits(height, width):
+        sizes = " or ".join(f"{h}x{w}" for h, w in _nearest(height, width)[:2])
+        raise UserError(
+            f"images of {height}x{width} cannot be halved down to a grid of 3 to 7 pixels: "
+            f"use {sizes} (height x width)."
+        )
+    return _halved(height, width)
+
+
+def _halved(height: int, width: int) -> tuple[tuple[int, int], int]:
+    halvings = 0
+    while height % 2 == 0 and width % 2 == 0 and min(height, width) > 4:
+        height, width, halvings = height // 2, width // 2, halvings + 1
+    return (height, width), halvings
+
+
+def _fits(height: int, width: int) -> bool:
+    grid, halvings = _halved(height, width)
+    return halvings >= 2 and 3 <= min(grid) <= 7
+
+
+def _nearest(height: int, width: int) -> list[tuple[int, int]]:
+    """Sizes that fit, the nearest first; squares only for a square."""
+    found = {
+        (h, w)
+        for scale in (2**k for k in range(2, 12))
+        for h in _multiples(height, scale)
+        for w in _multiples(width, scale)
+        if _fits(h, w) and (h == w or height != width)
+    }
+    return sorted(found, key=lambda size: (abs(size[0] - height) + abs(size[1] - width), size))
+
+
+def _multiples(side: int, scale: int) -> set[int]:
+    return {scale * max(3, side // scale), scale * max(3, -(-side // scale))}
+
+
+def widths(width: int, doublings: int, most: int | None = None) -> list[int]:
+    """The filters from the image inward: `width`, twice as many with each halving, up to `most`."""
+    return [min(width * 2**i, most or width * 2**i) for i in range(doublings)]
+
+
+def doubling(inputs: int, outputs: int, kernel: int, bias: bool) -> nn.ConvTranspose2d:
+    """A transposed convolution that doubles height and width exactly, for any kernel from 2."""
+    return nn.ConvTranspose2d(
+        inputs, outputs, kernel, 2, (kernel - 1) // 2, output_padding=kernel % 2, bias=bias
+    )
+
+
+def halving(inputs: int, outputs: int, kernel: int, bias: bool) -> nn.Conv2d:
+    """A convolution that halves an even height and width exactly, for any kernel from 2."""
+    return nn.Conv2d(inputs, outputs, kernel, 2, (kernel - 1) // 2, bias=bias)
+
+
+def normalization(norm: Norm, width: int, eps: float) -> nn.Module:
+    """BatchNorm2d, layer normalization over (C, H, W), or nothing; UserError for other names."""
+    if norm == "batch":
+        return nn.BatchNorm2d(width, eps)
+    if norm == "layer":
+        return nn.GroupNorm(1, width, eps)
+    if norm == "none":
+        return nn.Identity()
+    raise UserError(f"norm={norm!r} is unknown: use batch, layer or none.")
+
+
+def normal_init(module: nn.Module) -> None:
+    """Weights N(0, 0.02), BatchNorm's gains N(1, 0.02), biases 0 (section 3 and the code)."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+    elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0, 0.02)
+    else:
+        return
+    if module.bias is not None:
+        nn.init.zeros_(module.bias)

@@ -1,0 +1,106 @@
+"""PNG and GIF files that a person looks at."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from ganzoo.data.images import to_uint8
+
+GAP = 2  # pixels between the tiles of a grid
+
+
+def columns_for(num: int) -> int:
+    """Columns of a grid of `num` tiles: near square, wider than high."""
+    return max(1, int(np.ceil(np.sqrt(num))))
+
+
+def grid(images: Tensor, columns: int | None = None) -> Image.Image:
+    """Float NCHW images in [-1, 1] as one picture, row by row, on white.
+
+    One channel is shown as gray, four as red, green, blue and opacity; of any other number the
+    first three are shown (one gray picture, if there are only two).
+    """
+    tiles = _tiles(images)
+    n, h, w, c = tiles.shape
+    columns = min(columns or columns_for(n), n)
+    rows = -(-n // columns)
+    canvas = np.full((rows * (h + GAP) - GAP, columns * (w + GAP) - GAP, c), 255, np.uint8)
+    for i, tile in enumerate(tiles):
+        y, x = i // columns * (h + GAP), i % columns * (w + GAP)
+        canvas[y : y + h, x : x + w] = tile
+    return Image.fromarray(canvas.squeeze(2) if c == 1 else canvas)
+
+
+def singles(images: Tensor) -> list[Image.Image]:
+    """Float NCHW images in [-1, 1], each as a picture."""
+    return [Image.fromarray(t.squeeze(2) if t.shape[2] == 1 else t) for t in _tiles(images)]
+
+
+def save_gif(frames: Sequence[Image.Image], path: Path, frames_per_second: int = 20) -> None:
+    """An endless GIF."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    first, *rest = frames
+    duration = round(1000 / frames_per_second)
+    first.save(path, save_all=True, append_images=rest, duration=duration, loop=0)
+
+
+def progress_strip(grids: Mapping[str, Path], tile: tuple[int, int], tiles: int = 10) -> Image.Image:
+    """The first row of each of several grids, one under the other, with its name at the left.
+
+    Args:
+        grids: name -> PNG written from `grid`.
+        tile: height and width of one image in them.
+        tiles: how many of the row to show.
+    """
+    h, w = tile
+    pictures = {name: Image.open(path).convert("RGB") for name, path in grids.items()}
+    tiles = min([tiles, *((p.width + GAP) // (w + GAP) for p in pictures.values())])
+    margin, scale = 80, max(1, -(-48 // h))  # small images are enlarged, so that one sees something
+    strip_w, strip_h = (tiles * (w + GAP) - GAP) * scale, h * scale
+    sheet = Image.new("RGB", (margin + strip_w, (strip_h + GAP) * len(pictures)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for row, (name, picture) in enumerate(pictures.items()):
+        strip = picture.crop((0, 0, tiles * (w + GAP) - GAP, h))
+        strip = strip.resize((strip_w, strip_h), Image.Resampling.NEAREST)
+        top = row * (strip_h + GAP)
+        sheet.paste(strip, (margin, top))
+        draw.text((4, top + strip_h // 2), name, fill="black", anchor="lm")
+    return sheet
+
+
+def plot_curves(columns: Mapping[str, tuple[list[float], list[float]]], path: Path) -> None:
+    """Curves over thousands of images; one panel for each ending that names share.
+
+    `d_loss` and `g_loss` go into one panel, `discriminator_grad_norm` and `generator_grad_norm`
+    into another.
+    """
+    panels: dict[str, list[str]] = {}
+    for name in columns:
+        panels.setdefault(name.split("_", 1)[-1].replace("_", " "), []).append(name)
+    if not panels:
+        return
+    figure = Figure(figsize=(7, 2.6 * len(panels)), layout="constrained")
+    for place, (title, names) in enumerate(panels.items(), 1):
+        axes = figure.add_subplot(len(panels), 1, place)
+        for name in names:
+            axes.plot(*columns[name], label=name, linewidth=1)
+        axes.set_ylabel(title)
+        axes.set_xlabel("thousand images")
+        axes.legend(loc="upper right", fontsize="small")
+        axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=100)
+
+
+def _tiles(images: Tensor) -> np.ndarray:
+    """uint8 NHWC with one, three or four channels."""
+    pixels = to_uint8(images.detach().float()).cpu()
+    if pixels.shape[1] == 2:
+        pixels = pixels[:, :1]
+    elif pixels.shape[1] > 4:
+        pixels = pixels[:, :3]
+    return pixels.permute(0, 2, 3, 1).contiguous(memory_format=torch.contiguous_format).numpy()

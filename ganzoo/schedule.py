@@ -1,0 +1,81 @@
+"""Functions of images seen, the one clock of a run.
+
+A kimg is a thousand real images shown to the discriminator.
+"""
+
+from dataclasses import dataclass
+
+from ganzoo.errors import UserError
+
+
+def crossed(before: int, now: int, every_kimg: float | None) -> bool:
+    """Whether a multiple of `every_kimg` lies in (before, now], both in images.
+
+    Never when `every_kimg` is None or not positive.
+    """
+    if every_kimg is None or every_kimg <= 0:
+        return False
+    every = max(1, round(every_kimg * 1000))
+    return now // every > before // every
+
+
+def ema_beta(images: int, half_life_kimg: float, rampup: float | None, images_seen: int) -> float:
+    """What an average of weights keeps of itself over `images` images, in [0, 1).
+
+    average <- beta average + (1 - beta) weights; a weight's share halves every `half_life_kimg`.
+    With `rampup` the half-life is at most that share of the images seen, so that early weights are
+    soon forgotten (Karras et al. 2020, StyleGAN2-ADA, which uses 0.05). A half-life of 0 follows
+    the weights: beta is 0.
+    """
+    half_life = half_life_kimg * 1000
+    if rampup is not None:
+        half_life = min(half_life, rampup * images_seen)
+    return 0.5 ** (images / half_life) if half_life > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A learning rate factor of 1."""
+
+    def __call__(self, images_seen: int) -> float:
+        return 1.0
+
+
+@dataclass(frozen=True)
+class LinearDecay:
+    """A learning rate factor of 1 until `start_kimg`, then linearly to 0 at `end_kimg`.
+
+    Raises UserError unless 0 <= start_kimg < end_kimg.
+    """
+
+    start_kimg: float
+    end_kimg: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start_kimg < self.end_kimg:
+            raise UserError(
+                f"a decay from {self.start_kimg} to {self.end_kimg} kimg has no length: "
+                f"let 0 <= start_kimg < end_kimg."
+            )
+
+    def __call__(self, images_seen: int) -> float:
+        left = (self.end_kimg - images_seen / 1000) / (self.end_kimg - self.start_kimg)
+        return min(1.0, max(0.0, left))
+
+
+@dataclass(frozen=True)
+class Warmup:
+    """A learning rate factor that rises linearly from 0 to 1 over the first `kimg`, then stays.
+
+    The very first step has a factor of 0, as in the official StyleGAN3 and EDM loops. Raises
+    UserError when kimg is negative.
+    """
+
+    kimg: float
+
+    def __post_init__(self) -> None:
+        if self.kimg < 0:
+            raise UserError(f"a warm-up of {self.kimg} kimg is negative: give 0 or more.")
+
+    def __call__(self, images_seen: int) -> float:
+        return min(1.0, images_seen / (self.kimg * 1000)) if self.kimg else 1.0

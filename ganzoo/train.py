@@ -1,0 +1,293 @@
+"""python -m ganzoo.train: trains a model on data, or goes on with a run.
+
+Composed by Hydra from `conf/train.yaml`; `--help` lists groups and keys. Starting in a run folder
+(`run_dir=...`) that holds `last.ckpt` resumes that run bit for bit.
+"""
+
+import logging
+import os
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import hydra
+import lightning as L
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from omegaconf import DictConfig, OmegaConf
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from ganzoo.checkpoint import AtomicCheckpointIO, initialize_from, read
+from ganzoo.errors import UserError
+from ganzoo.gan import GAN
+from ganzoo.loggers import MetricsCSV
+from ganzoo.preflight import Preflight
+from ganzoo.strategy import BatchNormSync
+
+log = logging.getLogger(__name__)
+
+PACKAGE = Path(__file__).resolve().parent
+CONF = next(p for p in (PACKAGE / "conf", PACKAGE.parent / "conf") if p.is_dir())
+PRECISIONS = ("auto", "32-true", "bf16-mixed", "64-true")
+# What may change between the runs of one run folder without making it another run.
+CHANGEABLE = ("run_dir", "total_kimg", "model.total_kimg", "trainer", "callbacks", "logger",
+              "data.workers", "dry", "init_from")  # fmt: skip
+
+
+def train(cfg: DictConfig) -> GAN:
+    """Train what the config describes and return the model.
+
+    `cfg.run_dir` is the run folder. Raises `UserError` for what the user has to mend.
+    """
+    run_dir = Path(cfg.run_dir).resolve()
+    with log_to(run_dir):
+        last = run_dir / "last.ckpt"
+        resumed = read(last) if last.is_file() else None
+        images_seen = resumed["ganzoo"]["images_seen"] if resumed else 0
+        config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+        if resumed:
+            check_same_run(resumed["ganzoo"]["config"], config)
+        del resumed
+
+        L.seed_everything(cfg.seed, verbose=False)
+        data = make(cfg.data)
+        gan: GAN = make(cfg.model)
+        gan.config = config
+        if images_seen >= gan.total_images and not cfg.dry:
+            log.info("%s is complete: raise total_kimg to train on", run_dir)
+            return gan
+        if cfg.init_from and not images_seen:
+            for sentence in initialize_from(gan, cfg.init_from):
+                log.warning("init_from: %s", sentence)
+
+        trainer = make_trainer(cfg, run_dir, images_seen)
+        write_config(run_dir, config)
+        log.info("run folder: %s", run_dir)
+        log.info("%s", describe(gan))
+        if images_seen:
+            log.info("resuming at %.1f of %g kimg", images_seen / 1000, cfg.total_kimg)
+        fit(trainer, gan, data, last if images_seen else None)
+        if trainer.is_global_zero:
+            close(trainer, gan, run_dir, cfg.dry)
+        return gan
+
+
+def fit(trainer: L.Trainer, gan: GAN, data: L.LightningDataModule, last: Path | None) -> None:
+    """`Trainer.fit`, with the other processes ended when this one fails."""
+    try:
+        for logger in trainer.loggers:
+            logger.log_hyperparams(gan.config)
+        with logging_redirect_tqdm():
+            trainer.fit(gan, datamodule=data, ckpt_path=last)
+    except BaseException:
+        if (launcher := trainer.strategy.launcher) is not None:
+            launcher.kill(signal.SIGTERM)  # they wait in a collective for ever
+        raise
+    finally:
+        for logger in trainer.loggers:
+            logger.finalize("success" if gan.images_seen >= gan.total_images else "failed")
+
+
+def close(trainer: L.Trainer, gan: GAN, run_dir: Path, dry: bool) -> None:
+    """Say how the run ended; write `done` if it is complete, exit with 128 + n after a signal n."""
+    if gan.stopped_by:
+        log.info(
+            "stopped by %s at %.1f kimg; last.ckpt is written, the same command with run_dir=%s "
+            "goes on from there",
+            signal.Signals(gan.stopped_by).name,
+            gan.images_seen / 1000,
+            run_dir,
+        )
+        sys.exit(128 + gan.stopped_by)
+    if dry:
+        log.info("dry run: everything is ready, nothing was trained")
+        return
+    (run_dir / "done").write_text(f"{gan.images_seen} images\n")
+    log.info("done: pictures, curves and last.ckpt are in %s", run_dir)
+
+
+def make(node: Any) -> Any:
+    """`hydra.utils.instantiate`, with a sentence for the user when the config does not fit."""
+    try:
+        return instantiate(node, _convert_="all")
+    except InstantiationException as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, UserError):
+                raise cause from None
+            cause = cause.__cause__
+        message = str(error).replace("\n", "; ")
+        raise UserError(f"The config does not fit the code: {message}.") from error
+
+
+def make_trainer(cfg: DictConfig, run_dir: Path, images_seen: int) -> L.Trainer:
+    """The Trainer of a run, with the loggers, callbacks and plugins that every run has."""
+    on_gpu = torch.cuda.is_available() and cfg.trainer.accelerator in ("auto", "gpu", "cuda")
+    precision, why = choose_precision(cfg.precision, on_gpu)
+    log.info("precision: %s (%s)", precision, why)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = bool(cfg.tf32)
+
+    loggers = [MetricsCSV(run_dir, images_seen)]
+    if cfg.get("logger"):
+        loggers.append(make(cfg.logger))
+    plugins: list[Any] = [AtomicCheckpointIO()]
+    if cfg.sync_batchnorm:
+        plugins.append(BatchNormSync())
+    warnings.filterwarnings("ignore", module="lightning.*")
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    return make(cfg.trainer)(
+        precision=precision,
+        default_root_dir=run_dir,
+        callbacks=[Preflight(cfg.dry), *(make(c) for c in cfg.callbacks.values() if c)],
+        logger=loggers,
+        plugins=plugins,
+        max_epochs=-1,  # the run ends by images seen
+        limit_val_batches=0,
+        use_distributed_sampler=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+def choose_precision(asked: str, on_gpu: bool) -> tuple[str, str]:
+    """Lightning's name of a precision, and why it was taken.
+
+    `auto` is bf16-mixed where the hardware is fast at it and 32-true elsewhere. Raises `UserError`
+    for a precision that was not shown to be right.
+    """
+    if asked not in PRECISIONS:
+        raise UserError(
+            f"precision={asked} is not offered: choose one of {', '.join(PRECISIONS)}."
+        )
+    if asked != "auto":
+        return asked, "as asked for"
+    if on_gpu:
+        if torch.cuda.get_device_capability() >= (8, 0):
+            return "bf16-mixed", "the GPU is an Ampere or newer"
+        return "32-true", "the GPU is older than Ampere"
+    # Emulated elsewhere, and slower than float32 there.
+    if getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)():
+        return "bf16-mixed", "the CPU has AMX"
+    return "32-true", "the CPU has no AMX"
+
+
+def check_same_run(old: dict[str, Any] | None, new: dict[str, Any]) -> None:
+    """Raise `UserError` if a resumed run's config differs where that would make it another run."""
+    before, now = flatten(old or {}), flatten(new)
+    changed = [
+        f"{key} ({before.get(key)} there, {now.get(key)} now)"
+        for key in sorted({*before, *now})
+        if before.get(key) != now.get(key)
+        and not any(key == name or key.startswith(name + ".") for name in CHANGEABLE)
+    ]
+    if changed:
+        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+        raise UserError(
+            f"The run folder holds a run with another config: {', '.join(changed[:3])}{more}. Give "
+            f"the same keys to go on with it, or another run_dir (with init_from to start from its "
+            f"weights)."
+        )
+
+
+def flatten(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as one, keys joined by dots."""
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        name = f"{prefix}{key}"
+        flat |= flatten(value, name + ".") if isinstance(value, dict) else {name: value}
+    return flat
+
+
+def describe(gan: GAN) -> str:
+    """One line: the model and the sizes of its networks."""
+
+    def size(network: torch.nn.Module) -> str:
+        return f"{sum(p.numel() for p in network.parameters()):,}"
+
+    return (
+        f"{type(gan).__name__}: generator {size(gan.generator)} parameters, discriminator "
+        f"{size(gan.discriminator)}"
+    )
+
+
+@rank_zero_only
+def write_config(run_dir: Path, config: dict[str, Any]) -> None:
+    (run_dir / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
+    (run_dir / "done").unlink(missing_ok=True)
+
+
+@contextmanager
+def log_to(run_dir: Path) -> Iterator[None]:
+    """`train.log` in the run folder, written by the first process; the others only warn."""
+    root = logging.getLogger()
+    if rank_zero_only.rank != 0:
+        root.setLevel(logging.WARNING)
+        yield
+        return
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(run_dir / "train.log")
+    except OSError as error:
+        raise UserError(
+            f"The run folder {run_dir} cannot be written to ({error.strerror}): choose another run_dir."
+        ) from error
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    root.addHandler(handler)
+    root.setLevel(min(root.level, logging.INFO))
+    try:
+        yield
+    except Exception as error:
+        log.debug("failed", exc_info=error)
+        raise
+    finally:
+        root.removeHandler(handler)
+        handler.close()
+
+
+def start_time() -> str:
+    """When the run started, the same in all of its processes."""
+    now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return now  # Lightning's launcher passes the first process's folder on
+    # torchrun starts the processes side by side; the first to come decides, also after a restart.
+    store = torch.distributed.TCPStore(
+        os.environ["MASTER_ADDR"],
+        int(os.environ["MASTER_PORT"]),
+        is_master=False,
+        timeout=timedelta(minutes=5),
+    )
+    return store.compare_set("ganzoo/start_time", "", now).decode()
+
+
+OmegaConf.register_new_resolver("start_time", start_time, use_cache=True, replace=True)
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
+def main(cfg: DictConfig) -> None:
+    hydra_config = HydraConfig.get()
+    cfg.run_dir = hydra_config.runtime.output_dir
+    start = time.perf_counter()
+    try:
+        train(cfg)
+    except UserError as error:
+        if hydra_config.mode == RunMode.MULTIRUN:
+            raise
+        log.error("%s", error, exc_info=bool(os.environ.get("HYDRA_FULL_ERROR")))
+        sys.exit(1)
+    log.info("%s in all", timedelta(seconds=round(time.perf_counter() - start)))
+
+
+if __name__ == "__main__":
+    main()
