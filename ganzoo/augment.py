@@ -30,9 +30,7 @@ class DiffAugment:
     def __call__(self, images: Tensor, u: Tensor) -> Tensor:
         columns = iter(u.unbind(1))
         if self.color:
-            images = shift_brightness(images, next(columns))
-            images = scale_saturation(images, next(columns))
-            images = scale_contrast(images, next(columns))
+            images = recolor(images, next(columns), next(columns), next(columns))
         if self.translation:
             images = translate(images, next(columns), next(columns))
         if self.cutout:
@@ -40,21 +38,21 @@ class DiffAugment:
         return images
 
 
-def shift_brightness(images: Tensor, u: Tensor) -> Tensor:
-    """Add u - 0.5 to all values."""
-    return images + (_per_image(u, images) - 0.5)
+def recolor(images: Tensor, brightness: Tensor, saturation: Tensor, contrast: Tensor) -> Tensor:
+    """Add u - 0.5 to all values, scale each pixel's distance from its gray (the mean of its
+    channels) by 2u, then the distance from the mean of the image by u + 0.5, each with its own u.
 
-
-def scale_saturation(images: Tensor, u: Tensor) -> Tensor:
-    """Scale every pixel's distance from its gray by 2u; does nothing to a single channel."""
+    """
+    # Saturation changes no mean, so the three are one affine map of the image, its gray and its
+    # mean: two passes over the image instead of nine.
+    brightness, saturation, contrast = (
+        u.to(images.dtype)[:, None, None, None] for u in (brightness, saturation, contrast)
+    )
+    added, contrast = brightness - 0.5, contrast + 0.5
+    scale = contrast * saturation * 2
     gray = images.mean(1, keepdim=True)
-    return (images - gray) * (2 * _per_image(u, images)) + gray
-
-
-def scale_contrast(images: Tensor, u: Tensor) -> Tensor:
-    """Scale the distance from the image's mean by u + 0.5."""
-    mean = images.mean((1, 2, 3), keepdim=True)
-    return (images - mean) * (_per_image(u, images) + 0.5) + mean
+    mean = gray.mean((2, 3), keepdim=True)
+    return images * scale + ((contrast - scale) * gray + ((1 - contrast) * mean + added))
 
 
 def translate(images: Tensor, u_down: Tensor, u_right: Tensor) -> Tensor:
@@ -66,7 +64,7 @@ def translate(images: Tensor, u_down: Tensor, u_right: Tensor) -> Tensor:
     source = (row[:, :, None] * width + column[:, None, :]).flatten(1)[:, None]
     moved = images.flatten(2).gather(2, source.expand(-1, images.shape[1], -1))
     inside = row_inside[:, :, None] & column_inside[:, None, :]
-    moved = moved.view(images.shape).masked_fill(~inside[:, None], 0)
+    moved = moved.view(images.shape) * inside[:, None]
     last = images.is_contiguous(memory_format=torch.channels_last)
     return moved.contiguous(memory_format=torch.channels_last) if last else moved
 
@@ -83,7 +81,7 @@ def cut_out(images: Tensor, u_down: Tensor, u_right: Tensor) -> Tensor:
     """Zero a rectangle of half the height and half the width, its center anywhere in the image."""
     height, width = images.shape[2:]
     hole = _hole(height, u_down)[:, :, None] & _hole(width, u_right)[:, None, :]
-    return images.masked_fill(hole[:, None], 0)
+    return images * ~hole[:, None]
 
 
 def _hole(size: int, u: Tensor) -> Tensor:
@@ -98,7 +96,3 @@ def _hole(size: int, u: Tensor) -> Tensor:
 def _integer(u: Tensor, n: int) -> Tensor:
     """U[0, 1) to an integer in [0, n); the clamp is for u that rounding has made 1."""
     return (u * n).long().clamp_(max=n - 1)
-
-
-def _per_image(u: Tensor, images: Tensor) -> Tensor:
-    return u.to(images.dtype)[:, None, None, None]

@@ -69,6 +69,16 @@ def test_contrast_scales_about_the_mean_of_each_image():
     torch.testing.assert_close(lower.std((1, 2, 3)), x.std((1, 2, 3)) / 2)
 
 
+def test_colors_together_are_brightness_then_saturation_then_contrast():
+    x, u = images(), torch.tensor([0.9, 0.1, 0.8])
+    expected = x + 0.4
+    gray = expected.mean(1, keepdim=True)
+    expected = (expected - gray) * 0.2 + gray
+    mean = expected.mean((1, 2, 3), keepdim=True)
+    expected = (expected - mean) * 1.3 + mean
+    torch.testing.assert_close(color(x, *u), expected)
+
+
 @pytest.mark.parametrize("down", [-2, -1, 0, 2])
 @pytest.mark.parametrize("right", [-3, 0, 1, 3])
 def test_translation_moves_by_whole_pixels_and_zeros_move_in(down, right):

@@ -192,12 +192,14 @@ def decode(path: Path, size: tuple[int, int], channels: int, resize: str = "crop
         window_height = min(window_height, flat.width * height / width)
     left, top = (flat.width - window_width) / 2, (flat.height - window_height) / 2
     factor = window_width / width
-    whole = factor.is_integer() and window_height == factor * height
-    if whole:
-        left, top = int(left), int(top)  # a window on half a pixel would blur
-    box = (left, top, left + window_width, top + window_height)
-    how = Image.Resampling.BOX if whole else Image.Resampling.LANCZOS
-    pixels = np.asarray(flat.resize((width, height), how, box))
+    if factor.is_integer() and window_height == factor * height:
+        left, top = int(left), int(top)  # whole pixels, for exact means
+        box = (left, top, left + int(window_width), top + int(window_height))
+        flat = flat.reduce(int(factor), box)
+    else:
+        box = (left, top, left + window_width, top + window_height)
+        flat = flat.resize((width, height), Image.Resampling.LANCZOS, box)
+    pixels = np.asarray(flat)
     return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
@@ -240,6 +242,8 @@ def _flat(image: Image.Image) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
+    if image.format == "PNG" and "exif" not in image.info:
+        return 1  # asking further would decode all pixels, to look for EXIF behind them
     return image.getexif().get(ExifTags.Base.Orientation, 1)
 
 

@@ -92,23 +92,22 @@ class ImageData(L.LightningDataModule):
             self._announced = True
 
     def train_dataloader(self) -> DataLoader:
-        module, length = self.trainer.lightning_module, len(self.source)
+        """Training batches from `images_seen` on, for ever."""
         return _Loader(
             _Batches(self.source),
-            batch_sampler=Stream(
-                length=length * 2 if self.mirror else length,
-                batch_size=self.batch_size,
-                seed=self.seed,
-                start=module.images_seen,
-                rank=self.trainer.global_rank,
-                world=self.trainer.world_size,
-                steps=module.discriminator_steps,
-            ),
+            batch_sampler=self._stream(),
             collate_fn=_as_it_is,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
-            pin_memory=module.device.type == "cuda",
+            pin_memory=self.trainer.lightning_module.device.type == "cuda",
         )
+
+    def first_batch(self) -> dict[str, Tensor]:
+        """The first batch of `train_dataloader`, loaded in this process and not yet transferred."""
+        batch = _Batches(self.source).__getitems__(next(iter(self._stream())))
+        if isinstance(batch, UserError):
+            raise batch
+        return batch
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Crop, mirror, convert and resize training batches; leave other batches alone."""
@@ -133,6 +132,18 @@ class ImageData(L.LightningDataModule):
             "shape": list(self.source.shape),
             "classes": counts,
         }
+
+    def _stream(self) -> Stream:
+        module, length = self.trainer.lightning_module, len(self.source)
+        return Stream(
+            length=length * 2 if self.mirror else length,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            start=module.images_seen,
+            rank=self.trainer.global_rank,
+            world=self.trainer.world_size,
+            steps=module.discriminator_steps,
+        )
 
     def _cropped(self, images: Tensor) -> Tensor:
         height, width = self.image_size
