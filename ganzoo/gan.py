@@ -113,9 +113,17 @@ class GAN(L.LightningModule):
         """Update every network; return the losses by name (scalars, detached)."""
         raise NotImplementedError
 
-    def sample(self, prompts: Any) -> Tensor:
+    def sample(self, prompts: Any, **options: Any) -> Tensor:
         """Images, float NCHW in [-1, 1], for seeds (or for what else the model starts from)."""
         raise NotImplementedError
+
+    def latents(self, seeds: Sequence[int], truncation: float | None = None) -> Tensor:
+        """One latent vector per seed, [len(seeds), nz]; a model without latents has none."""
+        raise UserError(f"{type(self).__name__} has no latent space to draw from or walk in.")
+
+    def images(self, latents: Tensor, raw: bool = False) -> Tensor:
+        """Images of latents, float NCHW in [-1, 1]."""
+        raise UserError(f"{type(self).__name__} has no latent space to draw from or walk in.")
 
     # -- what a model uses ------------------------------------------------------------------------
 

@@ -170,6 +170,34 @@ def test_layer_tables_of_the_deep_and_capacity_networks():
     ]
 
 
+def test_activations():
+    def of(net):
+        kinds = (nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Sigmoid)
+        return [str(m).replace("inplace=True", "") for m in net.modules() if isinstance(m, kinds)]
+
+    relu, tanh = "ReLU()", "Tanh()"
+    assert (
+        of(Generator(16, ngf=2)) == of(Generator(16, ngf=2, projection=True)) == [relu] * 2 + [tanh]
+    )
+    assert of(Discriminator(16, ndf=2)) == ["LeakyReLU(negative_slope=0.2, )"] * 2
+    assert of(DeepGenerator(16, ngf=2)) == [relu] * 2 + [tanh]
+    assert of(DeepDiscriminator(16, ndf=2)) == [relu] * 5
+    leaky = "LeakyReLU(negative_slope=0.3, )"
+    assert of(CapacityGenerator(16, capacity=2)) == [leaky] * 2 + [tanh]
+    assert of(CapacityDiscriminator(16, capacity=2)) == [leaky] * 2
+
+
+def test_pooling_is_a_sum_in_the_deep_and_a_mean_in_the_capacity_network():
+    deep, capacity = (
+        DeepDiscriminator(16, ndf=2).eval(),
+        CapacityDiscriminator(16, capacity=2).eval(),
+    )
+    for net, pooled in ((deep, 16.0), (capacity, 1.0)):
+        net.stages = nn.Identity()
+        net.score = nn.Identity()
+        torch.testing.assert_close(net(torch.ones(2, 1, 4, 4)), torch.full((2,), pooled))
+
+
 def test_max_width_caps_every_layer():
     generator = Generator(128, nz=8, ngf=4, max_width=8)
     expected = [(8, 4, 4), (8, 8, 8), (8, 16, 16), (8, 32, 32), (4, 64, 64), (3, 128, 128)]

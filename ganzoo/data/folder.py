@@ -194,11 +194,11 @@ def decode(path: Path, size: tuple[int, int], channels: int, resize: str = "crop
     factor = window_width / width
     if factor.is_integer() and window_height == factor * height:
         left, top = int(left), int(top)  # whole pixels, for exact means
-        box = (left, top, left + int(window_width), top + int(window_height))
-        flat = flat.reduce(int(factor), box)
+        right, bottom = left + int(window_width), top + int(window_height)
+        flat = flat.reduce(int(factor), (left, top, right, bottom))
     else:
-        box = (left, top, left + window_width, top + window_height)
-        flat = flat.resize((width, height), Image.Resampling.LANCZOS, box)
+        window = (left, top, left + window_width, top + window_height)
+        flat = flat.resize((width, height), Image.Resampling.LANCZOS, window)
     pixels = np.asarray(flat)
     return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 

@@ -98,7 +98,6 @@ class ImageData(L.LightningDataModule):
             batch_sampler=self._stream(),
             collate_fn=_as_it_is,
             num_workers=self.workers,
-            persistent_workers=self.workers > 0,
             pin_memory=self.trainer.lightning_module.device.type == "cuda",
         )
 
@@ -113,11 +112,11 @@ class ImageData(L.LightningDataModule):
         """Crop, mirror, convert and resize training batches; leave other batches alone."""
         if not self.trainer.training:
             return batch
-        mirror = batch.pop("mirror")
         images = self._cropped(batch["image"])
-        images = torch.where(mirror.view(-1, 1, 1, 1), images.flip(-1), images)
+        images = torch.where(batch["mirror"].view(-1, 1, 1, 1), images.flip(-1), images)
         images = resize(to_float(images), self.image_size)
-        return {**batch, "image": images.to(self.trainer.lightning_module.dtype)}
+        given = {key: value for key, value in batch.items() if key != "mirror"}
+        return {**given, "image": images.to(self.trainer.lightning_module.dtype)}
 
     def describe(self) -> dict[str, Any]:
         """Plain facts: name, number of images, shape [C, H, W] as delivered, images per class."""

@@ -1,7 +1,7 @@
 """The embedded data set: every emoji of Unicode 16.0 as drawn by two vendors (see NOTICE.md)."""
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -91,28 +91,32 @@ class Emoji:
 
     @cached_property
     def _chosen(self) -> np.ndarray:
-        with np.load(PACK) as pack:
-            chosen = pack["label"] < len(CLASSES)
-            if self.split != "all":
-                chosen &= pack["test"] == (self.split == "test")
-            if not self.variants:
-                chosen &= ~pack["variant"]
+        chosen = _array("label") < len(CLASSES)
+        if self.split != "all":
+            chosen &= _array("test") == (self.split == "test")
+        if not self.variants:
+            chosen &= ~_array("variant")
         return chosen
 
     @cached_property
     def _labels(self) -> Tensor:
-        with np.load(PACK) as pack:
-            label = pack["label"][self._chosen].astype(np.int64)
+        label = _array("label")[self._chosen].astype(np.int64)
         return torch.from_numpy(np.tile(label, len(self.vendors)))
 
     @cached_property
     def _images(self) -> Tensor:
-        with np.load(PACK) as pack:
-            images = np.concatenate([pack[vendor][self._chosen] for vendor in self.vendors])
-        images = box_mean(images, SIDE // self.side)
+        images = np.concatenate([_array(vendor)[self._chosen] for vendor in self.vendors])
+        if self.side != SIDE:
+            images = box_mean(images, SIDE // self.side)
         if self.channels == 1:
             images = luminance(images)
         return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+
+
+@cache  # unpacking takes about half a second for each vendor
+def _array(name: str) -> np.ndarray:
+    with np.load(PACK) as pack:
+        return pack[name]
 
 
 def box_mean(images: np.ndarray, factor: int) -> np.ndarray:

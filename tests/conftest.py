@@ -1,0 +1,61 @@
+"""What tests share: tiny configs, tiny networks, commands in processes of their own."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+os.environ.setdefault("WANDB_MODE", "offline")
+os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
+torch.set_num_threads(1)
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from tiny import TINY  # noqa: E402
+
+
+def train_command(run_dir: Path, *overrides: str) -> list[str]:
+    """The command line of a tiny run."""
+    return [sys.executable, "-m", "ganzoo.train", *TINY, f"run_dir={run_dir}", *overrides]
+
+
+def run(command: Sequence[str], **options: object) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, output captured."""
+    return subprocess.run(
+        list(command), capture_output=True, text=True, timeout=240, check=False, **options
+    )  # type: ignore[call-overload]
+
+
+def tensors(node: object, path: str = "") -> dict[str, torch.Tensor]:
+    """Every tensor in nested dicts and lists, by its path."""
+    if isinstance(node, torch.Tensor):
+        return {path: node}
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(
+        node, list | tuple
+    ) else ()
+    return {k: v for key, value in items for k, v in tensors(value, f"{path}/{key}").items()}
+
+
+def assert_same_tensors(a: object, b: object, atol: float = 0.0) -> None:
+    """Every tensor of two checkpoints is equal, bit for bit unless `atol` is given."""
+    left, right = tensors(a), tensors(b)
+    assert left.keys() == right.keys()
+    assert left
+    for key, value in left.items():
+        if atol:
+            torch.testing.assert_close(value, right[key], rtol=atol, atol=atol, msg=key)
+        else:
+            assert torch.equal(value, right[key]), key
+
+
+def checkpoint(run_dir: Path) -> dict:
+    return torch.load(run_dir / "last.ckpt", weights_only=True)
+
+
+@pytest.fixture(autouse=True)
+def _no_key_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)

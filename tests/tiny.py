@@ -1,0 +1,63 @@
+"""Configs and networks small enough to train in a test."""
+
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+from ganzoo.train import CONF
+
+TINY = (
+    "data=synthetic",
+    "data.source.num=40",
+    "logger=csv",
+    "trainer=cpu",
+    "image_size=16",
+    "batch_size=8",
+    "total_kimg=0.08",
+    "model.nz=8",
+    "model.generator.ngf=4",
+    "model.discriminator.ndf=4",
+    "callbacks.ticks.every_kimg=0.04",
+    "callbacks.grid.every_kimg=0.04",
+    "callbacks.grid.seeds=4",
+    "callbacks.save.every_kimg=0.04",
+)
+
+
+def config(*overrides: str, tiny: bool = True) -> DictConfig:
+    """The config of `python -m ganzoo.train OVERRIDES`, of a tiny run unless said otherwise."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("train", [*(TINY if tiny else ()), "run_dir=unused", *overrides])
+
+
+class PlainGenerator(nn.Module):
+    """z -> images of 16x16 without BatchNorm, so that samples do not depend on each other."""
+
+    def __init__(self, nz: int = 8) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(nz, 64), nn.LeakyReLU(0.2), nn.Linear(64, 3 * 256), nn.Tanh()
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.layers(z).unflatten(1, (3, 16, 16))
+
+
+class PlainDiscriminator(nn.Module):
+    """Images of 16x16 -> logits, without BatchNorm and smooth, so that penalties are, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 8, 4, 2, 1), nn.Softplus(), nn.Flatten(), nn.Linear(8 * 64, 1)
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images).squeeze(1)
+
+
+def adam(lr: float = 0.01) -> Any:
+    return lambda parameters: torch.optim.Adam(parameters, lr=lr, betas=(0.5, 0.99))

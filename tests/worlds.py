@@ -1,0 +1,155 @@
+"""Scenarios that have to come out alike in one process and in several.
+
+Run by the tests, alone or under torchrun:  python worlds.py FOLDER
+Each scenario leaves FOLDER/<scenario>-<rank>.pt.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from tiny import PlainDiscriminator, PlainGenerator, adam, config
+
+from ganzoo.augment import DiffAugment
+from ganzoo.gan import GAN
+from ganzoo.losses import Wasserstein
+from ganzoo.models.dcgan import DCGAN, Discriminator, Generator
+from ganzoo.train import make, make_trainer
+
+WORLD = int(os.environ.get("WORLD_SIZE", 1))
+RANK = int(os.environ.get("RANK", 0))
+DDP = ("trainer=ddp", "trainer.accelerator=cpu", f"trainer.devices={WORLD}") if WORLD > 1 else ()
+
+
+def fit(folder: Path, gan: GAN, *overrides: str, resume: bool = False) -> dict[str, Any]:
+    """Train `gan` and return all that its checkpoint holds."""
+    cfg = config("~callbacks.ticks", "~callbacks.grid", "~callbacks.bar", *DDP, *overrides)
+    last = folder / "last.ckpt"
+    trainer = make_trainer(cfg, folder, 0)
+    trainer.fit(gan, datamodule=make(cfg.data), ckpt_path=last if resume else None)
+    saved = torch.load(last, weights_only=True)
+    return {k: saved[k] for k in ("state_dict", "optimizer_states")}
+
+
+def plain(total_kimg: float = 0.16, **options: Any) -> DCGAN:
+    """No BatchNorm; two penalties, augmentation, clipping, two steps of D: all that draws."""
+    torch.manual_seed(0)
+    return DCGAN(
+        PlainGenerator(),
+        PlainDiscriminator(),
+        loss=Wasserstein(),
+        nz=8,
+        augment=DiffAugment(),
+        gradient_penalty=10.0,
+        r1=1.0,
+        optimizers={"generator": adam(), "discriminator": adam()},
+        total_kimg=total_kimg,
+        discriminator_steps=2,
+        clip={"discriminator": 1.0},
+        **options,
+    )
+
+
+def normalized(total_kimg: float = 0.08) -> DCGAN:
+    torch.manual_seed(0)
+    return DCGAN(
+        Generator(16, nz=8, ngf=4),
+        Discriminator(16, ndf=4),
+        nz=8,
+        optimizers={"generator": adam(), "discriminator": adam()},
+        total_kimg=total_kimg,
+    )
+
+
+CROPPED = ("data.source.image_size=20", "data.crop=random")
+
+
+def float64(folder: Path) -> Any:
+    return fit(folder, plain(), "precision=64-true", *CROPPED)
+
+
+def float32(folder: Path) -> Any:
+    return fit(folder, plain(), *CROPPED)
+
+
+def accumulated(folder: Path) -> Any:
+    return fit(folder, plain(accumulate=2), "precision=64-true", *CROPPED)
+
+
+def synced(folder: Path) -> Any:
+    return fit(folder, normalized(), "precision=64-true", "sync_batchnorm=true")
+
+
+def unsynced(folder: Path) -> Any:
+    """BatchNorm of each process by itself: what every process holds in the end."""
+    gan = normalized()
+    fit(folder, gan)
+    return dict(gan.state_dict())
+
+
+def noise(folder: Path) -> Any:
+    """The latents that this process drew in each iteration."""
+    gan = plain(total_kimg=0.048)
+    drawn = []
+    inner = gan._fakes
+
+    def fakes(n: int) -> Any:
+        state = gan.draws._generator.get_state()
+        drawn.append(gan.draws.rows(n, gan.nz))
+        gan.draws._generator.set_state(state)
+        return inner(n)
+
+    gan._fakes = fakes  # type: ignore[method-assign]
+    fit(folder, gan)
+    return {"latents": torch.stack(drawn)}
+
+
+def traffic(folder: Path) -> Any:
+    """Bytes of every collective of the last iteration, and those of the two networks."""
+    gan = plain(total_kimg=0.032)
+    sent: list[int] = []
+    inner, step = dist.all_reduce, gan.step
+
+    def all_reduce(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        sent.append(tensor.numel() * tensor.element_size())
+        return inner(tensor, *args, **kwargs)
+
+    def counted(batch: Any) -> Any:
+        sent.clear()
+        losses = step(batch)
+        result["sent"] = list(sent)
+        return losses
+
+    result: dict[str, Any] = {}
+    dist.all_reduce, gan.step = all_reduce, counted  # type: ignore[assignment, method-assign]
+    fit(folder, gan)
+    dist.all_reduce = inner
+    for name in ("generator", "discriminator"):
+        network = gan.get_submodule(name)
+        result[name] = sum(p.numel() * p.element_size() for p in network.parameters())
+    return result
+
+
+def straight(folder: Path) -> Any:
+    return fit(folder, normalized(0.16), "data.workers=2")
+
+
+def resumed(folder: Path) -> Any:
+    """The same as `straight`, stopped half way."""
+    fit(folder, normalized(0.08), "data.workers=2")
+    return fit(folder, normalized(0.16), resume=True)
+
+
+SCENARIOS = (
+    float64, float32, accumulated, synced, unsynced, noise, traffic, straight, resumed,
+)  # fmt: skip
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    out = Path(sys.argv[1])
+    for scenario in SCENARIOS:
+        result = scenario(out / scenario.__name__)
+        torch.save(result, out / f"{scenario.__name__}-{RANK}.pt")
