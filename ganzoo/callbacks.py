@@ -128,11 +128,15 @@ class SampleGrid(Callback):
     def _strip(self, run_dir: Path) -> None:
         raw = "-raw" if self.raw else ""
         stems = sorted(
-            p.stem for p in (run_dir / "samples").glob("*.png") if p.stem.endswith("-raw") == self.raw
+            p.stem
+            for p in (run_dir / "samples").glob("*.png")
+            if p.stem.endswith("-raw") == self.raw
         )
         at = sorted({round(i * (len(stems) - 1) / 7) for i in range(8)})  # at most eight, evenly
         grids = {
-            f"{float(stems[i].removesuffix('-raw')):g} kimg": run_dir / "samples" / f"{stems[i]}.png"
+            f"{float(stems[i].removesuffix('-raw')):g} kimg": run_dir
+            / "samples"
+            / f"{stems[i]}.png"
             for i in at
         }
         progress_strip(grids, self._tile).save(run_dir / f"progress{raw}.png")

@@ -35,7 +35,7 @@ def find(path: str | Path) -> Path:
         path = path / "last.ckpt"
     if not path.is_file():
         raise UserError(
-            f"There is no checkpoint at {path}: give a .ckpt file or a run folder that holds last.ckpt."
+            f"There is no checkpoint at {path}: give a .ckpt file or a run folder that holds one."
         )
     return path
 
@@ -112,7 +112,7 @@ def initialize_from(gan: "GAN", path: str | Path) -> list[str]:
 
 
 def check_fits(gan: nn.Module, checkpoint: Mapping[str, Any]) -> None:
-    """Raise `UserError` unless the checkpoint was written by ganzoo and has this model's weights."""
+    """Raise `UserError` unless the checkpoint is ganzoo's and has the weights of this model."""
     if "ganzoo" not in checkpoint:
         raise UserError("The checkpoint was not written by ganzoo: choose another run_dir.")
     ours, theirs = gan.state_dict(), checkpoint["state_dict"]
@@ -147,7 +147,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             partial.replace(path)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
             partial.unlink(missing_ok=True)
-            kept = f"the previous one at {path} is untouched" if path.exists() else "there is none yet"
+            kept = (
+                f"the previous one at {path} is untouched" if path.exists() else "there is none yet"
+            )
             raise UserError(
                 f"The checkpoint could not be written ({_reason(error)}); {kept}. Make room or "
                 f"choose another run_dir, then run the same command: it goes on from there."

@@ -113,8 +113,18 @@ class GAN(L.LightningModule):
         """Update every network; return the losses by name (scalars, detached)."""
         raise NotImplementedError
 
-    def sample(self, prompts: Any, **options: Any) -> Tensor:
-        """Images, float NCHW in [-1, 1], for seeds (or for what else the model starts from)."""
+    def sample(
+        self,
+        prompts: Any,
+        label: int | None = None,
+        truncation: float | None = None,
+        raw: bool = False,
+    ) -> Tensor:
+        """Images, float NCHW in [-1, 1], for seeds (or for what else the model starts from).
+
+        `label` picks a class, `truncation` limits the latents, `raw` takes the generator instead of
+        its average.
+        """
         raise NotImplementedError
 
     def latents(self, seeds: Sequence[int], truncation: float | None = None) -> Tensor:
@@ -149,9 +159,7 @@ class GAN(L.LightningModule):
             for parameter in frozen:
                 parameter.requires_grad_(True)
 
-    def update(
-        self, name: str, loss: Callable[..., Tensor], *parts: Sequence[Tensor]
-    ) -> Tensor:
+    def update(self, name: str, loss: Callable[..., Tensor], *parts: Sequence[Tensor]) -> Tensor:
         """One optimizer step of network `name` on `loss(*part)`; returns the loss, detached.
 
         `parts` are micro-batches as `split` makes them, of images, latents and other draws. Their
@@ -181,6 +189,11 @@ class GAN(L.LightningModule):
     def note(self, **values: Tensor) -> None:
         """Report scalars beside the losses. Means are logged; not finite ones stop the run."""
         self._recent.append((self.images_seen, {k: v.detach() for k, v in values.items()}))
+
+    @property
+    def number_type(self) -> torch.dtype:
+        """Of the weights, and so of latents and images."""
+        return next(self.generator.parameters()).dtype
 
     def learning_rates(self) -> dict[str, float]:
         """What each network's optimizer steps with now."""
@@ -266,14 +279,17 @@ class GAN(L.LightningModule):
                 "(from Python: Trainer(strategy=ganzoo.strategy.Replicated()))."
             )
         if self.channels_last:
-            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.to(memory_format=torch.channels_last)
         for name in self.compiled:
             self.get_submodule(name).compile()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Gradients are averaged by now: measure them, and clip where asked."""
         gradients = [
-            p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None
+            p.grad
+            for group in optimizer.param_groups
+            for p in group["params"]
+            if p.grad is not None
         ]
         norm = nn.utils.get_total_norm(gradients)
         self.note(**{f"{self._network}_grad_norm": norm})
@@ -322,7 +338,7 @@ class GAN(L.LightningModule):
         # Layers that draw for themselves (dropout) use the default generator: one stream a process.
         torch.manual_seed(seed_of(*key, rank))
         self.draws = Draws(
-            *key, rank=rank, world=world_size(), device=self.device, dtype=self.dtype
+            *key, rank=rank, world=world_size(), device=self.device, dtype=self.number_type
         )
 
     def _set_learning_rates(self) -> None:

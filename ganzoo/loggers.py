@@ -87,7 +87,7 @@ class Wandb(WandbLogger):
     """wandb: online where a key is there, otherwise offline; never asks, never fails the run.
 
     Args:
-        run_dir: its files go there, and the run's id, so that a resumed run goes on in the same one.
+        run_dir: for its files and the run's id, by which a resumed run goes on in the same run.
         project, group, tags, notes: as in `wandb.init`.
         name: of the run; the last parts of `run_dir` by default.
     """
@@ -131,7 +131,7 @@ class Wandb(WandbLogger):
             self._experiment = None
 
     def _init(self) -> Any:
-        mode = os.environ.get("WANDB_MODE") or ("online" if wandb.api.api_key else "offline")
+        mode: Any = os.environ.get("WANDB_MODE") or ("online" if wandb.api.api_key else "offline")
         keys = {k: v for k, v in self._wandb_init.items() if v is not None and k != "resume"}
         keys |= {"id": self._run_id(), "resume": "allow"}
         settings = wandb.Settings(silent=True, console="off", init_timeout=60)
@@ -150,7 +150,8 @@ class Wandb(WandbLogger):
         run.define_metric("*", step_metric="images_seen")
         if mode == "offline":
             log.info(
-                "wandb: offline, as no key was found; `wandb sync %s` uploads the run later", run.dir
+                "wandb: offline, as no key was found; `wandb sync %s` uploads the run later",
+                run.dir,
             )
         elif mode == "online":
             log.info("wandb: online, %s", run.url)

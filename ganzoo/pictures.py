@@ -49,7 +49,9 @@ def save_gif(frames: Sequence[Image.Image], path: Path, frames_per_second: int =
     first.save(path, save_all=True, append_images=rest, duration=duration, loop=0)
 
 
-def progress_strip(grids: Mapping[str, Path], tile: tuple[int, int], tiles: int = 10) -> Image.Image:
+def progress_strip(
+    grids: Mapping[str, Path], tile: tuple[int, int], tiles: int = 10
+) -> Image.Image:
     """The first row of each of several grids, one under the other, with its name at the left.
 
     Args:

@@ -44,7 +44,8 @@ class Preflight(Callback):
             torch.cuda.reset_peak_memory_stats(device)
         try:
             with put_back(trainer, gan):
-                batch = first_batch(trainer)
+                batch = trainer.datamodule.first_batch()  # type: ignore[attr-defined]
+                batch = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
                 start = time.perf_counter()
                 with trainer.precision_plugin.train_step_context():
                     gan.training_step(batch)
@@ -85,15 +86,6 @@ def put_back(trainer: L.Trainer, gan: GAN) -> Iterator[None]:
         trainer.should_stop = False
 
 
-def first_batch(trainer: L.Trainer) -> Any:
-    """The batch that training will start with, read here and not by a worker, on the device."""
-    loader = trainer.train_dataloader
-    batch = loader.dataset.__getitems__(next(iter(loader.batch_sampler)))
-    if isinstance(batch, UserError):
-        raise batch
-    return trainer.strategy.batch_to_device(batch, dataloader_idx=0)
-
-
 def checkpoint_bytes(gan: GAN) -> int:
     """Size of a checkpoint: the weights, and two numbers of Adam's for each trainable one."""
     weights = sum(t.numel() * t.element_size() for t in gan.state_dict().values())
@@ -110,7 +102,8 @@ def check_room(folder: Path, size: int) -> None:
         probe.unlink()
     except OSError as error:
         raise UserError(
-            f"The run folder {folder} cannot be written to ({error.strerror}): choose another run_dir."
+            f"The run folder {folder} cannot be written to ({error.strerror}): choose another "
+            f"run_dir."
         ) from error
     free = shutil.disk_usage(folder).free
     if free < 2 * size:

@@ -35,7 +35,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--num", type=int, help="seeds 0 to NUM - 1 (64 if nothing is said)")
     which.add_argument("--seeds", type=seed_list, help="seeds such as 0-63 or 1,5,8-11")
-    which.add_argument("--walk", type=seed_list, help="walk from seed to seed and back to the first")
+    which.add_argument(
+        "--walk", type=seed_list, help="walk from seed to seed and back to the first"
+    )
     parser.add_argument("--frames", type=int, default=30, help="of a walk, between two seeds")
     parser.add_argument("--columns", type=int, help="of the grid")
     parser.add_argument("--truncation", type=float, help="draw latents beyond this again")
@@ -61,8 +63,10 @@ def run(args: argparse.Namespace) -> None:
     """Do what the command line asks for. Raises `UserError` for what cannot be done."""
     gif = args.out.suffix.lower() == ".gif"
     if gif != (args.walk is not None):
-        raise UserError("A walk is written to a .gif: give --walk and --out something.gif together.")
-    if args.num is not None and args.num < 1 or args.frames < 1:
+        raise UserError(
+            "A walk is written to a .gif: give --walk and --out something.gif together."
+        )
+    if (args.num is not None and args.num < 1) or args.frames < 1:
         raise UserError("--num and --frames must be at least 1.")
     if args.truncation is not None and args.truncation <= 0:
         raise UserError("--truncation must be greater than 0: latents are drawn until they fit.")

@@ -118,7 +118,9 @@ class SyncedBatchNorm(_BatchNorm):
             with torch.no_grad():
                 assert self.num_batches_tracked is not None
                 self.num_batches_tracked += 1
-                rate = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+                rate = (
+                    1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+                )
                 self.running_mean.lerp_(mean.to(self.running_mean), rate)
                 self.running_var.lerp_((var * count / (count - 1)).to(self.running_var), rate)
         y = centered * (var + self.eps).rsqrt().view(shape)
@@ -128,7 +130,7 @@ class SyncedBatchNorm(_BatchNorm):
 
 
 class BatchNormSync(LayerSync):
-    """Lightning plugin (`sync_batchnorm: true`): makes every BatchNorm layer a `SyncedBatchNorm`."""
+    """Lightning plugin (`sync_batchnorm: true`): every BatchNorm becomes a `SyncedBatchNorm`."""
 
     def __init__(self) -> None:
         self._original: dict[nn.Module, type] = {}

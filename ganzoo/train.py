@@ -86,7 +86,7 @@ def fit(trainer: L.Trainer, gan: GAN, data: L.LightningDataModule, last: Path | 
     """`Trainer.fit`, with the other processes ended when this one fails."""
     try:
         for logger in trainer.loggers:
-            logger.log_hyperparams(gan.config)
+            logger.log_hyperparams(gan.config or {})
         with logging_redirect_tqdm():
             trainer.fit(gan, datamodule=data, ckpt_path=last)
     except BaseException:
@@ -168,9 +168,7 @@ def choose_precision(asked: str, on_gpu: bool) -> tuple[str, str]:
     for a precision that was not shown to be right.
     """
     if asked not in PRECISIONS:
-        raise UserError(
-            f"precision={asked} is not offered: choose one of {', '.join(PRECISIONS)}."
-        )
+        raise UserError(f"precision={asked} is not offered: choose one of {', '.join(PRECISIONS)}.")
     if asked != "auto":
         return asked, "as asked for"
     if on_gpu:
@@ -232,7 +230,7 @@ def write_config(run_dir: Path, config: dict[str, Any]) -> None:
 def log_to(run_dir: Path) -> Iterator[None]:
     """`train.log` in the run folder, written by the first process; the others only warn."""
     root = logging.getLogger()
-    if rank_zero_only.rank != 0:
+    if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
         root.setLevel(logging.WARNING)
         yield
         return
@@ -241,7 +239,8 @@ def log_to(run_dir: Path) -> Iterator[None]:
         handler = logging.FileHandler(run_dir / "train.log")
     except OSError as error:
         raise UserError(
-            f"The run folder {run_dir} cannot be written to ({error.strerror}): choose another run_dir."
+            f"The run folder {run_dir} cannot be written to ({error.strerror}): choose another "
+            f"run_dir."
         ) from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     root.addHandler(handler)

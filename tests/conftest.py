@@ -34,9 +34,13 @@ def tensors(node: object, path: str = "") -> dict[str, torch.Tensor]:
     """Every tensor in nested dicts and lists, by its path."""
     if isinstance(node, torch.Tensor):
         return {path: node}
-    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(
-        node, list | tuple
-    ) else ()
+    items = (
+        node.items()
+        if isinstance(node, dict)
+        else enumerate(node)
+        if isinstance(node, list | tuple)
+        else ()
+    )
     return {k: v for key, value in items for k, v in tensors(value, f"{path}/{key}").items()}
 
 

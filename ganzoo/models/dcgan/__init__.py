@@ -112,26 +112,28 @@ class DCGAN(GAN):
     @torch.no_grad()
     def sample(
         self,
-        seeds: Sequence[int],
+        prompts: Sequence[int],
         label: int | None = None,
         truncation: float | None = None,
         raw: bool = False,
     ) -> Tensor:
-        """Images for seeds: [len(seeds), C, H, W] in [-1, 1].
+        """Images for seeds: [len(prompts), C, H, W] in [-1, 1].
 
         Args:
-            seeds: each gives its image, whatever the others are.
+            prompts: seeds; each gives its image, whatever the others are.
             label: must be None: there are no classes.
             truncation: latents of larger magnitude are drawn again.
             raw: from the generator instead of its average.
         """
         if label is not None:
             raise UserError("This model has no classes: sample without a label.")
-        return self.images(self.latents(seeds, truncation), raw)
+        return self.images(self.latents(prompts, truncation), raw)
 
     def latents(self, seeds: Sequence[int], truncation: float | None = None) -> Tensor:
         """One latent vector per seed: [len(seeds), nz]."""
-        return from_seeds(seeds, (self.nz,), self.prior, truncation).to(self.device, self.dtype)
+        return from_seeds(seeds, (self.nz,), self.prior, truncation).to(
+            self.device, self.number_type
+        )
 
     @torch.no_grad()
     def images(self, latents: Tensor, raw: bool = False) -> Tensor:
