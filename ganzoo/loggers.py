@@ -8,6 +8,7 @@ import logging
 import os
 import uuid
 from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ class MetricsCSV(Logger):
         """The config has a file of its own."""
 
     @rank_zero_only
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         if not self._columns:
             self._start()
         row = {"images_seen": step, **metrics}
@@ -115,7 +116,7 @@ class Wandb(WandbLogger):
             self._experiment = self._init()
         return self._experiment
 
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         self._log({**metrics, "images_seen": step})
 
     def log_picture(self, name: str, picture: Image.Image, images_seen: int) -> None:

@@ -364,3 +364,37 @@ def test_configs_deliver_what_the_top_level_asks_for(name, channels, tmp_path) -
     assert (data.image_size, data.batch_size, data.seed) == ((32, 32), 4, 7)
     assert data.source.shape == (channels, 32, 32)
     assert data.source.__getitems__([0])["image"].shape == (1, channels, 32, 32)
+
+
+def test_cifar10_in_its_layout(tmp_path, monkeypatch):
+    import pickle
+
+    import numpy as np
+    import torchvision
+
+    from ganzoo.data.cifar10 import CIFAR10
+
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 3072), dtype=np.uint8)
+    lists = {"train_list": [f"data_batch_{i}" for i in range(1, 6)], "test_list": ["test_batch"]}
+    for key, names in lists.items():
+        for name in names:
+            content = {"data": pixels, "labels": [3, 7]}
+            (folder / name).write_bytes(pickle.dumps(content))
+        # the published checksums are those of the whole files
+        monkeypatch.setattr(torchvision.datasets.CIFAR10, key, [[name, None] for name in names])
+    classes = [str(i) for i in range(10)]
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": classes}))
+    meta = {"filename": "batches.meta", "key": "label_names", "md5": None}
+    monkeypatch.setattr(torchvision.datasets.CIFAR10, "meta", meta)
+
+    source = CIFAR10(str(tmp_path))
+    assert len(source) == 10
+    assert source.classes == classes
+    batch = source.__getitems__([9, 0])
+    # the files hold red, green and blue planes, each row by row
+    assert torch.equal(batch["image"][0], torch.from_numpy(pixels[1].reshape(3, 32, 32)))
+    assert batch["label"].tolist() == [7, 3]
+    with pytest.raises(UserError, match="download=true"):
+        len(CIFAR10(str(tmp_path / "nowhere")))

@@ -15,13 +15,13 @@ GENERATORS = [
     lambda size, nc: Generator(size, nc, nz=8, ngf=2),
     lambda size, nc: Generator(size, nc, nz=8, ngf=2, kernel=5, projection=True),
     lambda size, nc: DeepGenerator(size, nc, nz=8, ngf=2),
-    lambda size, nc: CapacityGenerator(size, nc, nz=8, capacity=2),
+    lambda size, nc: CapacityGenerator(size, nc, nz=8, ngf=2),
 ]
 DISCRIMINATORS = [
     lambda size, nc: Discriminator(size, nc, ndf=2),
     lambda size, nc: Discriminator(size, nc, ndf=2, kernel=5),
     lambda size, nc: DeepDiscriminator(size, nc, ndf=2),
-    lambda size, nc: CapacityDiscriminator(size, nc, capacity=2),
+    lambda size, nc: CapacityDiscriminator(size, nc, ndf=2),
 ]
 SIZES = [(16, 1), (28, 1), (32, 4), (64, 3), (128, 1), ([48, 80], 3), ([80, 48], 4)]
 
@@ -183,14 +183,14 @@ def test_activations():
     assert of(DeepGenerator(16, ngf=2)) == [relu] * 2 + [tanh]
     assert of(DeepDiscriminator(16, ndf=2)) == [relu] * 5
     leaky = "LeakyReLU(negative_slope=0.3, )"
-    assert of(CapacityGenerator(16, capacity=2)) == [leaky] * 2 + [tanh]
-    assert of(CapacityDiscriminator(16, capacity=2)) == [leaky] * 2
+    assert of(CapacityGenerator(16, ngf=2)) == [leaky] * 2 + [tanh]
+    assert of(CapacityDiscriminator(16, ndf=2)) == [leaky] * 2
 
 
 def test_pooling_is_a_sum_in_the_deep_and_a_mean_in_the_capacity_network():
     deep, capacity = (
         DeepDiscriminator(16, ndf=2).eval(),
-        CapacityDiscriminator(16, capacity=2).eval(),
+        CapacityDiscriminator(16, ndf=2).eval(),
     )
     for net, pooled in ((deep, 16.0), (capacity, 1.0)):
         net.stages = nn.Identity()
@@ -232,10 +232,10 @@ def test_initial_weights_of_the_paper(net):
 def test_initial_weights_of_the_others():
     weight = DeepDiscriminator(ndf=8).stages[1][0].weight.flatten(1)
     torch.testing.assert_close(weight @ weight.T, torch.eye(16), rtol=0, atol=1e-5)
-    layer = CapacityDiscriminator(capacity=8).stages[1][0]
+    layer = CapacityDiscriminator(ndf=8).stages[1][0]
     bound = (6 / (25 * (8 + 16))) ** 0.5
     assert 0.95 * bound < layer.weight.abs().max() <= bound
-    for net in (DeepGenerator(ngf=2), CapacityGenerator(capacity=2)):
+    for net in (DeepGenerator(ngf=2), CapacityGenerator(ngf=2)):
         assert not any(p.any() for name, p in net.named_parameters() if name.endswith("bias"))
 
 
@@ -249,7 +249,7 @@ def test_eps_and_momentum_reach_every_norm():
     assert of(paper) == of(Discriminator(16, ndf=2, eps=1e-8)) == {(1e-8, 0.1)}
     assert of(DeepGenerator(ngf=2)) == of(DeepDiscriminator(ndf=2)) == {(1e-4, 0.1)}
     keras = {(1e-3, 0.01)}
-    assert of(CapacityGenerator(capacity=2)) == of(CapacityDiscriminator(capacity=2)) == keras
+    assert of(CapacityGenerator(ngf=2)) == of(CapacityDiscriminator(ndf=2)) == keras
 
 
 @pytest.mark.parametrize("build", [Discriminator, DeepDiscriminator])

@@ -1,4 +1,4 @@
-"""A small DCGAN in the manner of Keras tutorials, its size set by one number, the capacity.
+"""A small DCGAN in the manner of Keras tutorials, its size set by one number, the capacity (`ngf` and `ndf`).
 
 Biases everywhere, LeakyReLU 0.3, Glorot uniform weights, BatchNorm with Keras' eps of 1e-3 and
 momentum of 0.99 (which PyTorch calls 0.01). Strided layers pad one pixel more at the top left where
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from ganzoo.models.dcgan.networks import base_grid, doubling, halving, widths
+from ganzoo.models.dcgan.networks import Norm, base_grid, doubling, halving, normalization, widths
 
 EPS, MOMENTUM = 1e-3, 0.01
 
@@ -28,12 +28,12 @@ class CapacityGenerator(nn.Module):
         image_size: int | Sequence[int] = 64,
         nc: int = 3,
         nz: int = 100,
-        capacity: int = 16,
-        filter_size: int = 5,
+        ngf: int = 16,
+        kernel: int = 5,
     ) -> None:
         super().__init__()
         grid, doublings = base_grid(image_size)
-        width, *hidden = reversed(widths(capacity, doublings))
+        width, *hidden = reversed(widths(ngf, doublings))
         units = width * grid[0] * grid[1]
         self.base = nn.Sequential(
             nn.Linear(nz, units),
@@ -41,16 +41,16 @@ class CapacityGenerator(nn.Module):
             nn.Unflatten(1, (width, *grid)),
         )
         self.stages = nn.Sequential()
-        for out in [*hidden, capacity]:
+        for out in [*hidden, ngf]:
             self.stages.append(
                 nn.Sequential(
-                    doubling(width, out, filter_size, bias=True),
+                    doubling(width, out, kernel, bias=True),
                     nn.BatchNorm2d(out, EPS, MOMENTUM),
                     nn.LeakyReLU(0.3, inplace=True),
                 )
             )
             width = out
-        self.image = nn.Sequential(nn.Conv2d(width, nc, filter_size, padding="same"), nn.Tanh())
+        self.image = nn.Sequential(nn.Conv2d(width, nc, kernel, padding="same"), nn.Tanh())
         self.apply(glorot_init)
 
     def forward(self, z: Tensor) -> Tensor:
@@ -61,28 +61,30 @@ class CapacityDiscriminator(nn.Module):
     """Images, [N, nc, H, W] in [-1, 1] -> logits, [N].
 
     Stages of Conv, BN, Conv stride 2, BN, LeakyReLU (nothing between BN and the second Conv); the
-    mean over positions; a linear unit. At 64x64 and capacity 16: 16-32-64-128 filters. Raises
-    UserError when image_size cannot be halved down to a base grid (`networks.base_grid`).
+    mean over positions; a linear unit. At 64x64 and capacity 16: 16-32-64-128 filters. `norm`
+    is that of `networks.Discriminator`. Raises UserError when image_size cannot be halved down to a
+    base grid, or norm is unknown.
     """
 
     def __init__(
         self,
         image_size: int | Sequence[int] = 64,
         nc: int = 3,
-        capacity: int = 16,
-        filter_size: int = 5,
+        ndf: int = 16,
+        kernel: int = 5,
+        norm: Norm = "batch",
     ) -> None:
         super().__init__()
         _, halvings = base_grid(image_size)
         self.stages = nn.Sequential()
         width = nc
-        for out in widths(capacity, halvings):
+        for out in widths(ndf, halvings):
             self.stages.append(
                 nn.Sequential(
-                    nn.Conv2d(width, out, filter_size, padding="same"),
-                    nn.BatchNorm2d(out, EPS, MOMENTUM),
-                    halving(out, out, filter_size, bias=True),
-                    nn.BatchNorm2d(out, EPS, MOMENTUM),
+                    nn.Conv2d(width, out, kernel, padding="same"),
+                    normalization(norm, out, EPS, MOMENTUM),
+                    halving(out, out, kernel, bias=True),
+                    normalization(norm, out, EPS, MOMENTUM),
                     nn.LeakyReLU(0.3, inplace=True),
                 )
             )

@@ -32,6 +32,7 @@ class DeepGenerator(nn.Module):
         nc: int = 3,
         nz: int = 128,
         ngf: int = 64,
+        kernel: int = 4,
         max_width: int | None = None,
         eps: float = 1e-4,
     ) -> None:
@@ -45,7 +46,7 @@ class DeepGenerator(nn.Module):
         for out in hidden:
             self.stages.append(
                 nn.Sequential(
-                    doubling(width, out, kernel=4, bias=True),
+                    doubling(width, out, kernel, bias=True),
                     nn.BatchNorm2d(out, eps),
                     nn.ReLU(inplace=True),
                 )
@@ -72,6 +73,7 @@ class DeepDiscriminator(nn.Module):
         image_size: int | Sequence[int] = 32,
         nc: int = 3,
         ndf: int = 64,
+        kernel: int = 4,
         norm: Norm = "batch",
         max_width: int | None = None,
         eps: float = 1e-4,
@@ -87,7 +89,7 @@ class DeepDiscriminator(nn.Module):
                     nn.Conv2d(width, out, 3, padding=1),
                     normalization(norm, out, eps),
                     nn.ReLU(inplace=True),
-                    halving(out, out, kernel=4, bias=True),
+                    halving(out, out, kernel, bias=True),
                     normalization(norm, out, eps),
                     nn.ReLU(inplace=True),
                 )

@@ -196,10 +196,10 @@ def halving(inputs: int, outputs: int, kernel: int, bias: bool) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, kernel, 2, (kernel - 1) // 2, bias=bias)
 
 
-def normalization(norm: Norm, width: int, eps: float) -> nn.Module:
+def normalization(norm: Norm, width: int, eps: float, momentum: float = 0.1) -> nn.Module:
     """BatchNorm2d, layer normalization over (C, H, W), or nothing; UserError for other names."""
     if norm == "batch":
-        return nn.BatchNorm2d(width, eps)
+        return nn.BatchNorm2d(width, eps, momentum)
     if norm == "layer":
         return nn.GroupNorm(1, width, eps)
     if norm == "none":

@@ -1,0 +1,63 @@
+"""CIFAR-10 (Krizhevsky 2009), read by torchvision."""
+
+from functools import cached_property
+
+import torch
+import torchvision
+from torch import Tensor
+
+from ganzoo.data.source import check_choice
+from ganzoo.errors import UserError
+
+
+class CIFAR10:
+    """50,000 training or 10,000 test images of 32x32 in ten classes.
+
+    Args:
+        root: folder that holds `cifar-10-batches-py`, as the archive unpacks.
+        split: "train" or "test".
+        download: fetch and unpack the archive into `root` if it is not there (170 MB).
+    """
+
+    shape = (3, 32, 32)
+
+    def __init__(self, root: str = "data", split: str = "train", download: bool = False) -> None:
+        check_choice("data.source.split", split, ["train", "test"])
+        self.name = f"CIFAR-10 ({split})"
+        self.root, self.split, self.download = root, split, download
+        self.notes: list[str] = []
+
+    @property
+    def classes(self) -> list[str]:
+        return list(self._data.classes)
+
+    def prepare(self) -> None:
+        if self.download:
+            try:
+                torchvision.datasets.CIFAR10(self.root, download=True)
+            except (OSError, RuntimeError) as error:
+                raise UserError(
+                    f"CIFAR-10 could not be downloaded ({' '.join(str(error).split())}): put "
+                    f"cifar-10-python.tar.gz into {self.root} by hand and run again."
+                ) from error
+
+    def labels(self) -> Tensor:
+        return torch.tensor(self._data.targets)
+
+    def __len__(self) -> int:
+        return len(self._data.data)
+
+    def __getitems__(self, indices: list[int]) -> dict[str, Tensor]:
+        images = torch.from_numpy(self._data.data[indices])  # NHWC
+        labels = torch.tensor([self._data.targets[i] for i in indices])
+        return {"image": images.permute(0, 3, 1, 2).contiguous(), "label": labels}
+
+    @cached_property
+    def _data(self) -> torchvision.datasets.CIFAR10:
+        try:
+            return torchvision.datasets.CIFAR10(self.root, train=self.split == "train")
+        except RuntimeError as error:  # its files are missing, or their checksums are wrong
+            raise UserError(
+                f"CIFAR-10 is not (whole) in {self.root}: set data.source.root to the folder that "
+                "holds cifar-10-batches-py, or data.source.download=true."
+            ) from error
