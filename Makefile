@@ -1,0 +1,46 @@
+# `make train` and `make test` need Python 3.11 to 3.13 and nothing else.
+PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3 python; do \
+	if $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; \
+	then echo $$p; break; fi; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train test test-slow lint bench dist
+
+help:
+	@echo "make train      sets up, trains a DCGAN on the embedded emoji, leaves pictures in runs/"
+	@echo "make test       sets up, runs the tests"
+	@echo "make test-slow  the tests that take minutes, too"
+	@echo "make lint       ruff and mypy"
+	@echo "make bench      engine against bare loops"
+	@echo "make dist       wheel and sdist"
+
+setup: $(VENV)/.ready
+
+# The dev extra is part of it, so that train and test share one environment.
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "ganzoo needs Python 3.11, 3.12 or 3.13: install one, or set PYTHON=/path/to/it." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	@touch $@
+
+train: setup
+	$(BIN)/python -m ganzoo.train
+
+test: setup
+	$(BIN)/python -m pytest
+
+test-slow: setup
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+lint: setup
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/python benchmarks/engine.py
+
+dist: setup
+	$(BIN)/python -m build
