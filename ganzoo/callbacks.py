@@ -97,6 +97,7 @@ class SampleGrid(Callback):
         self.every_kimg = every_kimg
         self.seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
         self.raw, self.columns = raw, columns
+        self._written_at = -1
 
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:  # type: ignore[override]
         if gan.images_seen == 0 and not trainer.should_stop:
@@ -112,13 +113,15 @@ class SampleGrid(Callback):
             self._strip(Path(trainer.default_root_dir))
 
     def _write(self, trainer: L.Trainer, gan: GAN) -> None:
-        if not trainer.is_global_zero:
+        if not trainer.is_global_zero or self._written_at == gan.images_seen:
             return
+        self._written_at = gan.images_seen
         raw = {"raw": True} if self.raw else {}
         images = gan.sample(self.seeds, **raw)
         self._tile = images.shape[-2], images.shape[-1]
         picture = grid(images, self.columns)
-        name = kimg_name(gan.images_seen, self.every_kimg) + ("-raw" if self.raw else "")
+        name = kimg_name(gan.images_seen, self.every_kimg, gan.total_images / 1000)
+        name += "-raw" if self.raw else ""
         path = Path(trainer.default_root_dir) / "samples" / f"{name}.png"
         path.parent.mkdir(exist_ok=True)
         picture.save(path)
@@ -228,10 +231,13 @@ class ProgressBar(Callback):
             self._bar.close()
 
 
-def kimg_name(images_seen: int, every_kimg: float) -> str:
-    """Thousands of images, zero-padded so that names sort; with decimals if `every_kimg` has."""
+def kimg_name(images_seen: int, *periods: float) -> str:
+    """Thousands of images, zero-padded so that names sort; with decimals if one of `periods` has.
+
+    The periods, in thousands of images, are those at which names are given.
+    """
     kimg = images_seen / 1000
-    return f"{kimg:06.0f}" if float(every_kimg).is_integer() else f"{kimg:010.3f}"
+    return f"{kimg:06.0f}" if all(float(p).is_integer() for p in periods) else f"{kimg:010.3f}"
 
 
 def read_curves(path: Path) -> dict[str, tuple[list[float], list[float]]]:

@@ -152,7 +152,7 @@ class Wandb(WandbLogger):
         if mode == "offline":
             log.info(
                 "wandb: offline, as no key was found; `wandb sync %s` uploads the run later",
-                run.dir,
+                Path(run.dir).parent,
             )
         elif mode == "online":
             log.info("wandb: online, %s", run.url)

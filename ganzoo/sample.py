@@ -23,6 +23,11 @@ def main(argv: list[str] | None = None) -> None:
         run(args)
     except UserError as error:
         sys.exit(f"ganzoo.sample: {error}")
+    except OSError as error:
+        sys.exit(
+            f"ganzoo.sample: {args.out} cannot be written ({error.strerror or error}): choose "
+            f"another --out."
+        )
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -66,10 +71,14 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(
             "A walk is written to a .gif: give --walk and --out something.gif together."
         )
-    if (args.num is not None and args.num < 1) or args.frames < 1:
-        raise UserError("--num and --frames must be at least 1.")
+    if min(n for n in (args.num, args.frames, args.columns) if n is not None) < 1:
+        raise UserError("--num, --frames and --columns must be at least 1.")
     if args.truncation is not None and args.truncation <= 0:
         raise UserError("--truncation must be greater than 0: latents are drawn until they fit.")
+    try:
+        torch.empty(0, device=args.device)
+    except (RuntimeError, AssertionError) as error:  # so torch says that there is none
+        raise UserError(f"--device {args.device} is not to be had: give cpu or cuda.") from error
     gan = load(args.checkpoint, args.device)
     if gif:
         frames = walk(gan, args.walk, args.frames, args.truncation, args.raw)

@@ -1,13 +1,15 @@
 """What tests share: tiny configs, tiny networks, commands in processes of their own."""
 
+import logging
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import torch
+from hydra.core.hydra_config import HydraConfig
 
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
@@ -16,6 +18,8 @@ torch.set_num_threads(1)
 sys.path.insert(0, str(Path(__file__).parent))
 
 from tiny import TINY  # noqa: E402
+
+from ganzoo.train import main as train_main_  # noqa: E402
 
 
 def train_command(run_dir: Path, *overrides: str) -> list[str]:
@@ -63,3 +67,27 @@ def checkpoint(run_dir: Path) -> dict:
 @pytest.fixture(autouse=True)
 def _no_key_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
+
+
+@pytest.fixture
+def train_main(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[object, str]]:
+    """`python -m ganzoo.train ...` without the process: (exit code, all that it wrote)."""
+
+    def call(run_dir: Path, *overrides: str) -> tuple[object, str]:
+        root, instance = logging.getLogger(), HydraConfig.instance()
+        handlers, level, before = root.handlers[:], root.level, instance.cfg
+        monkeypatch.setattr(sys, "argv", [*train_command(run_dir, *overrides)[2:]])
+        code: object = 0
+        try:
+            train_main_()
+        except SystemExit as stop:
+            code = stop.code
+        finally:
+            root.handlers[:], instance.cfg = handlers, before
+            root.setLevel(level)
+        written = capsys.readouterr()
+        return code, written.out + written.err
+
+    return call

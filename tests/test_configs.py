@@ -1,0 +1,127 @@
+"""Every config composes, fits the code, and every model trains on nothing but it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.errors import ConfigCompositionException
+from omegaconf import DictConfig, OmegaConf
+from tiny import TINY, config
+
+from ganzoo.errors import UserError
+from ganzoo.gan import GAN
+from ganzoo.train import CONF, make, train
+
+
+def options(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+GROUPS = [
+    (path.name, option)
+    for path in sorted(CONF.iterdir())
+    if path.is_dir() and path.name != "experiment"
+    for option in options(path.name)
+]
+SMALL = tuple(o for o in TINY if not o.startswith("model."))  # for any model
+
+
+def nodes(node: DictConfig) -> list[str]:
+    """The `_target_`s in a config."""
+    plain = OmegaConf.to_container(node)
+    found: list[str] = []
+
+    def visit(part: object) -> None:
+        if isinstance(part, dict):
+            found.extend(str(v) for k, v in part.items() if k == "_target_")
+            for value in part.values():
+                visit(value)
+
+    visit(plain)
+    return found
+
+
+@pytest.mark.parametrize("model", options("model"))
+def test_models_train_two_iterations(model: str, tmp_path: Path) -> None:
+    overrides = [*SMALL, f"model={model}", "total_kimg=0.016", f"run_dir={tmp_path}"]
+    cfg = config(*overrides, tiny=False)
+    torch.manual_seed(cfg.seed)
+    before = make(cfg.model).state_dict()
+    gan = train(cfg)
+    assert gan.images_seen == 16
+    assert (tmp_path / "done").exists()
+    for network in ("generator", "discriminator"):
+        moved = [not torch.equal(v, before[k]) for k, v in gan.state_dict().items() if network in k]
+        assert all(moved), network
+
+
+@pytest.mark.parametrize(("group", "option"), GROUPS)
+def test_options_compose_and_resolve(group: str, option: str) -> None:
+    extra = ["+data.source.root=x"] if (group, option) == ("data", "folder") else []
+    cfg = config(f"{group}={option}", *[e.lstrip("+") for e in extra], tiny=False)
+    plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    assert nodes(cfg)
+    assert isinstance(plain, dict)
+    if group == "data":
+        assert len(make(cfg.data).image_size) == 2
+    if group == "callbacks":
+        assert all(make(callback) for callback in cfg.callbacks.values())
+    if group == "trainer":
+        make(cfg.trainer)
+
+
+@pytest.mark.parametrize("experiment", options("experiment"))
+def test_experiments_fit_the_code(experiment: str) -> None:
+    cfg = config(f"experiment={experiment}", tiny=False)
+    assert OmegaConf.to_container(cfg, resolve=True)
+    with torch.device("meta"):
+        gan = make(cfg.model)
+    assert isinstance(gan, GAN)
+    assert gan.total_images == round(cfg.total_kimg * 1000)
+    optimizers = gan.configure_optimizers()
+    assert len(optimizers) == len(cfg.model.optimizers)
+    text = (CONF / "experiment" / f"{experiment}.yaml").read_text()
+    assert text.startswith("#"), "an experiment says what it is"
+    assert f"experiment={experiment}" in text, "and how to run it"
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("+model.generator.nfg=4", "nfg"),
+        ("+model.momentum=1", "momentum"),
+        pytest.param(
+            *("+model.optimizers.generator.momentun=1", "momentun"),
+            marks=pytest.mark.xfail(
+                strict=True, raises=TypeError, reason="configure_optimizers lets it through"
+            ),
+        ),
+        ("+data.batchsize=4", "batchsize"),
+        ("+data.source.number=4", "number"),
+    ],
+)
+def test_keys_are_constructor_parameters(override: str, named: str) -> None:
+    cfg = config(override)
+    with pytest.raises(UserError, match=named) as told:
+        make(cfg.data) and make(cfg.model).configure_optimizers()
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "override", ["model.generator.nfg=4", "total_kmig=3", "modle=dcgan", "callbacks.grd.seeds=1"]
+)
+def test_misspelt_overrides_do_not_compose(override: str) -> None:
+    with pytest.raises(ConfigCompositionException, match=override.split("=")[0]):
+        config(override)
+
+
+def test_misspelt_options_are_answered_with_the_offer() -> None:
+    with pytest.raises(Exception, match=r"(?s)dcgann.*Available options.*dcgan"):
+        config("model=dcgann")
+
+
+def test_unknown_networks_are_named() -> None:
+    with pytest.raises(UserError, match=r"model\.clip names a network 'critic'"):
+        make(config("model.clip={critic: 1.0}").model)
+    with pytest.raises(UserError, match=r"model\.compiled names a network 'generater'"):
+        make(config("model.compiled=[generater]").model)
