@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from ganzoo import train
 from ganzoo.data.images import to_float
-from ganzoo.data.synthetic import Synthetic
+from ganzoo.data.emoji import Emoji
 from ganzoo.models.dcgan import Discriminator, Generator
 
 NZ, CHANNELS = 100, 3
@@ -163,8 +163,8 @@ def load_examples(checkout: Path, width: int) -> dict[str, Any]:
 
 def premade_batches(args: argparse.Namespace, number: int = 8) -> list[Tensor]:
     """Real images on the device: those that the Trainer's data makes, too."""
-    source = Synthetic(number * args.batch, args.image_size, CHANNELS)
-    images = to_float(source.__getitems__(list(range(len(source))))["image"])
+    source = Emoji(image_size=args.image_size)
+    images = to_float(source.__getitems__(list(range(number * args.batch)))["image"])
     return list(images.to(args.device).split(args.batch))
 
 
@@ -177,7 +177,7 @@ def compose_config(
     """The config of a run: the recipe `dcgan_64`, or its size with average and augmentation."""
     overrides = [
         *([] if defaults else ["experiment=dcgan_64"]),
-        "data=synthetic",
+        "data=emoji",
         "logger=none",
         "tf32=false",
         f"trainer={'gpu' if args.device == 'cuda' else 'cpu'}",
@@ -386,6 +386,8 @@ def parse_arguments() -> argparse.Namespace:
     add("--width", type=int, default=64, help="ngf and ndf")
     add("--json", type=Path, help="a file for all numbers")
     args = parser.parse_args()
+    if args.examples and not (args.examples / "dcgan" / "main.py").is_file():
+        parser.error(f"{args.examples} holds no dcgan/main.py: give a checkout of pytorch/examples")
     if args.examples and args.image_size != 64:
         parser.error("the networks of pytorch/examples are for --image-size 64")
     return args

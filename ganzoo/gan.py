@@ -336,7 +336,10 @@ class GAN(L.LightningModule):
         key = (self.seed, "step", self.images_seen)
         rank = self.global_rank
         # Layers that draw for themselves (dropout) use the default generator: one stream a process.
-        torch.manual_seed(seed_of(*key, rank))
+        # (`torch.manual_seed` asks every kind of device there might be, which takes longer.)
+        torch.default_generator.manual_seed(seed_of(*key, rank))
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed_of(*key, rank))
         self.draws = Draws(
             *key, rank=rank, world=world_size(), device=self.device, dtype=self.number_type
         )

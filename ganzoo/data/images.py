@@ -113,7 +113,8 @@ class ImageData(L.LightningDataModule):
         if not self.trainer.training:
             return batch
         images = self._cropped(batch["image"])
-        images = torch.where(batch["mirror"].view(-1, 1, 1, 1), images.flip(-1), images)
+        if self.mirror:
+            images = torch.where(batch["mirror"].view(-1, 1, 1, 1), images.flip(-1), images)
         images = resize(to_float(images), self.image_size)
         given = {key: value for key, value in batch.items() if key != "mirror"}
         return {**given, "image": images.to(self.trainer.lightning_module.dtype)}
