@@ -46,7 +46,7 @@ class GAN(L.LightningModule):
         clip: largest gradient norm for each named network; longer gradients are scaled down.
         lr_factors: for each named network, a function of the images seen that its learning rate
             is multiplied with.
-        compiled: networks to run through `torch.compile`.
+        compile: networks to run through `torch.compile`.
         channels_last: keep weights and images in the channels-last memory format.
 
     The average copies the generator's buffers (BatchNorm statistics) and averages its parameters.
@@ -68,7 +68,7 @@ class GAN(L.LightningModule):
         accumulate: int = 1,
         clip: Mapping[str, float] | None = None,
         lr_factors: Mapping[str, Callable[[int], float]] | None = None,
-        compiled: Sequence[str] = (),
+        compile: Sequence[str] = (),
         channels_last: bool = False,
     ) -> None:
         super().__init__()
@@ -86,12 +86,12 @@ class GAN(L.LightningModule):
         self.discriminator_steps, self.generator_steps = discriminator_steps, generator_steps
         self.accumulate = accumulate
         self.clip, self.lr_factors = dict(clip or {}), dict(lr_factors or {})
-        self.compiled, self.channels_last = tuple(compiled), channels_last
+        self.compiled, self.channels_last = tuple(compile), channels_last
         for kind, names in (
             ("optimizers", self.optimizer_makers),
             ("clip", self.clip),
             ("lr_factors", self.lr_factors),
-            ("compiled", self.compiled),
+            ("compile", self.compiled),
         ):
             self._check_names(kind, names)
 

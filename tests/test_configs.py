@@ -123,5 +123,5 @@ def test_misspelt_options_are_answered_with_the_offer() -> None:
 def test_unknown_networks_are_named() -> None:
     with pytest.raises(UserError, match=r"model\.clip names a network 'critic'"):
         make(config("model.clip={critic: 1.0}").model)
-    with pytest.raises(UserError, match=r"model\.compiled names a network 'generater'"):
-        make(config("model.compiled=[generater]").model)
+    with pytest.raises(UserError, match=r"model\.compile names a network 'generater'"):
+        make(config("model.compile=[generater]").model)

@@ -467,13 +467,13 @@ def test_channels_last_is_the_same_run() -> None:
 def test_a_penalty_refuses_a_compiled_discriminator() -> None:
     penalty = ("model.r1=1", "model.discriminator.norm=none")
     with pytest.raises(UserError, match="leave the discriminator out"):
-        make(config(*penalty, "model.compiled=[generator,discriminator]").model)
-    make(config(*penalty, "model.compiled=[generator]").model)
+        make(config(*penalty, "model.compile=[generator,discriminator]").model)
+    make(config(*penalty, "model.compile=[generator]").model)
 
 
 @pytest.mark.slow
 def test_compiling_changes_neither_results_nor_keys() -> None:
-    here, losses = run_of(("model.compiled=[generator,discriminator]",), iterations=2)
+    here, losses = run_of(("model.compile=[generator,discriminator]",), iterations=2)
     there, expected = run_of((), iterations=2)
     assert list(here.state_dict()) == list(there.state_dict())
     assert losses == pytest.approx(expected, rel=1e-3)
@@ -482,7 +482,7 @@ def test_compiling_changes_neither_results_nor_keys() -> None:
 def test_compiled_networks_keep_their_keys(monkeypatch) -> None:
     compiled = []
     monkeypatch.setattr(nn.Module, "compile", lambda self, **_: compiled.append(self))
-    gan, _ = run_of(("model.compiled=[generator]",), iterations=1)
+    gan, _ = run_of(("model.compile=[generator]",), iterations=1)
     assert compiled == [gan.generator]
     assert not any("_orig_mod" in key for key in gan.state_dict())
 

@@ -81,7 +81,7 @@ class DCGAN(GAN):
         if penalized and "discriminator" in self.compiled:
             raise UserError(
                 "torch.compile cannot differentiate twice, as a gradient penalty needs: leave the "
-                "discriminator out of model.compiled."
+                "discriminator out of model.compile."
             )
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
