@@ -30,8 +30,8 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from ganzoo import train
-from ganzoo.data.images import to_float
 from ganzoo.data.emoji import Emoji
+from ganzoo.data.images import to_float
 from ganzoo.models.dcgan import Discriminator, Generator
 
 NZ, CHANNELS = 100, 3

@@ -1,4 +1,4 @@
-"""A small DCGAN in the manner of Keras tutorials, its size set by one number, the capacity (`ngf` and `ndf`).
+"""A small DCGAN in the manner of Keras tutorials, sized by its capacity (`ngf` and `ndf`).
 
 Biases everywhere, LeakyReLU 0.3, Glorot uniform weights, BatchNorm with Keras' eps of 1e-3 and
 momentum of 0.99 (which PyTorch calls 0.01). Strided layers pad one pixel more at the top left where
