@@ -236,6 +236,7 @@ class GAN(L.LightningModule):
         numbers = torch.stack([value.float().reshape(()) for *_, value in flat]).tolist()
         for (seen, name, _), number in zip(flat, numbers, strict=True):
             if not math.isfinite(number):
+                self.whole = False  # what there is now must not be saved
                 raise UserError(
                     f"{name} became {number} after {seen:,} images: training cannot go on. "
                     f"Last good checkpoint: {self.last_checkpoint or 'none yet'}. Start again from "
@@ -262,13 +263,15 @@ class GAN(L.LightningModule):
     # -- Lightning's hooks ------------------------------------------------------------------------
 
     def configure_optimizers(self) -> list[Optimizer]:
-        optimizers = [
-            make(self.get_submodule(name).parameters())
-            for name, make in self.optimizer_makers.items()
-        ]
-        for optimizer in optimizers:
+        optimizers = []
+        for name, make in self.optimizer_makers.items():
+            try:
+                optimizer = make(self.get_submodule(name).parameters())
+            except (TypeError, ValueError) as error:
+                raise UserError(f"model.optimizers.{name} does not work: {error}.") from error
             for group in optimizer.param_groups:
                 group["base_lr"] = group["lr"]
+            optimizers.append(optimizer)
         return optimizers
 
     def setup(self, stage: str) -> None:

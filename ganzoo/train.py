@@ -21,6 +21,7 @@ import lightning as L
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
+from hydra.experimental.callback import Callback as HydraCallback
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -71,7 +72,8 @@ def train(cfg: DictConfig) -> GAN:
                 log.warning("init_from: %s", sentence)
 
         trainer = make_trainer(cfg, run_dir, images_seen)
-        write_config(run_dir, config)
+        if not cfg.dry:
+            write_config(run_dir, config)
         log.info("run folder: %s", run_dir)
         log.info("%s", describe(gan))
         if images_seen:
@@ -234,14 +236,8 @@ def log_to(run_dir: Path) -> Iterator[None]:
         root.setLevel(logging.WARNING)
         yield
         return
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(run_dir / "train.log")
-    except OSError as error:
-        raise UserError(
-            f"The run folder {run_dir} cannot be written to ({error.strerror}): choose another "
-            f"run_dir."
-        ) from error
+    make_folder(run_dir)
+    handler = logging.FileHandler(run_dir / "train.log")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     root.addHandler(handler)
     root.setLevel(min(root.level, logging.INFO))
@@ -253,6 +249,30 @@ def log_to(run_dir: Path) -> Iterator[None]:
     finally:
         root.removeHandler(handler)
         handler.close()
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder that can be written to, or raise `UserError`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "train.log").open("a"):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"The run folder {folder} cannot be written to ({error.strerror}): choose another "
+            f"run_dir."
+        ) from error
+
+
+class RunFolder(HydraCallback):
+    """Hydra makes the run folder before it calls `main`: this says in a sentence if it cannot."""
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        try:
+            make_folder(Path(config.hydra.run.dir))
+        except UserError as error:
+            print(error, file=sys.stderr)
+            sys.exit(1)
 
 
 def start_time() -> str:

@@ -77,7 +77,6 @@ def test_the_command_succeeds_without_mistakes(tmp_path: Path, train_main) -> No
     assert "done: " in output
 
 
-@pytest.mark.xfail(strict=True, reason="Hydra makes the run folder before ganzoo is asked")
 def test_a_file_in_place_of_the_run_folder(tmp_path: Path, train_main) -> None:
     (tmp_path / "run").write_text("mine")
     code, output = train_main(tmp_path / "run")
@@ -206,10 +205,6 @@ def test_a_number_that_is_none_is_named(tmp_path: Path) -> None:
     assert f"Last good checkpoint: {tmp_path / 'last.ckpt'} (8 images)" in told
 
 
-FORGETS = pytest.mark.xfail(strict=True, reason="check_finite forgets what it found, then raises")
-
-
-@FORGETS
 def test_a_broken_state_is_not_saved(tmp_path: Path) -> None:
     refused(tmp_path, *BLOWS_UP)
     saved = checkpoint(tmp_path)
@@ -218,7 +213,6 @@ def test_a_broken_state_is_not_saved(tmp_path: Path) -> None:
         assert value.isfinite().all(), name
 
 
-@FORGETS
 def test_a_broken_state_is_not_saved_when_found_late(tmp_path: Path, monkeypatch) -> None:
     """Also where numbers are looked at late, as on a GPU."""
     inner, looked = DCGAN.step, DCGAN.check_finite

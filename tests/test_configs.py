@@ -90,12 +90,7 @@ def test_experiments_fit_the_code(experiment: str) -> None:
     [
         ("+model.generator.nfg=4", "nfg"),
         ("+model.momentum=1", "momentum"),
-        pytest.param(
-            *("+model.optimizers.generator.momentun=1", "momentun"),
-            marks=pytest.mark.xfail(
-                strict=True, raises=TypeError, reason="configure_optimizers lets it through"
-            ),
-        ),
+        ("+model.optimizers.generator.momentun=1", "momentun"),
         ("+data.batchsize=4", "batchsize"),
         ("+data.source.number=4", "number"),
     ],

@@ -407,7 +407,6 @@ def test_a_dry_run_trains_nothing_and_writes_no_checkpoint(tmp_path: Path) -> No
     assert "everything is ready" in (tmp_path / "train.log").read_text()
 
 
-@pytest.mark.xfail(strict=True, reason="write_config removes `done`, and a dry run goes there")
 def test_a_dry_run_leaves_a_finished_one_alone(tmp_path: Path) -> None:
     train(config(f"run_dir={tmp_path}", *QUIET))
     before = (tmp_path / "last.ckpt").read_bytes()
