@@ -25,6 +25,8 @@ from ganzoo.strategy import any_process
 
 log = logging.getLogger(__name__)
 
+RAW = "-raw"  # ending of the names of grids of the raw generator
+
 
 class SaveLast(Callback):
     """Writes `last.ckpt` now and then, at the end, and before stopping on SIGTERM or Ctrl-C.
@@ -84,7 +86,8 @@ class SampleGrid(Callback):
     Args:
         every_kimg: how often.
         seeds: of the tiles, in rows.
-        raw: of the generator as it is instead of its average.
+        raw: also `samples/<kimg>-raw.png`, of the generator as it is instead of its average.
+        columns: of the grid.
     """
 
     def __init__(
@@ -116,33 +119,22 @@ class SampleGrid(Callback):
         if not trainer.is_global_zero or self._written_at == gan.images_seen:
             return
         self._written_at = gan.images_seen
-        raw = {"raw": True} if self.raw else {}
-        images = gan.sample(self.seeds, **raw)
-        self._tile = images.shape[-2], images.shape[-1]
-        picture = grid(images, self.columns)
+        folder = Path(trainer.default_root_dir) / "samples"
+        folder.mkdir(exist_ok=True)
         name = kimg_name(gan.images_seen, self.every_kimg, gan.total_images / 1000)
-        name += "-raw" if self.raw else ""
-        path = Path(trainer.default_root_dir) / "samples" / f"{name}.png"
-        path.parent.mkdir(exist_ok=True)
-        picture.save(path)
-        for logger in trainer.loggers:
-            logger.log_picture("samples" + ("_raw" if self.raw else ""), picture, gan.images_seen)  # type: ignore[attr-defined]
+        for raw, ending in ((False, ""), *([(True, RAW)] if self.raw else [])):
+            images = gan.sample(self.seeds, raw=raw)
+            self._tile = images.shape[-2], images.shape[-1]
+            picture = grid(images, self.columns)
+            picture.save(folder / f"{name}{ending}.png")
+            for logger in trainer.loggers:
+                logger.log_picture(f"samples{ending}", picture, gan.images_seen)  # type: ignore[attr-defined]
 
     def _strip(self, run_dir: Path) -> None:
-        raw = "-raw" if self.raw else ""
-        stems = sorted(
-            p.stem
-            for p in (run_dir / "samples").glob("*.png")
-            if p.stem.endswith("-raw") == self.raw
-        )
-        at = sorted({round(i * (len(stems) - 1) / 7) for i in range(8)})  # at most eight, evenly
-        grids = {
-            f"{float(stems[i].removesuffix('-raw')):g} kimg": run_dir
-            / "samples"
-            / f"{stems[i]}.png"
-            for i in at
-        }
-        progress_strip(grids, self._tile).save(run_dir / f"progress{raw}.png")
+        paths = sorted(p for p in (run_dir / "samples").glob("*.png") if RAW not in p.stem)
+        at = sorted({round(i * (len(paths) - 1) / 7) for i in range(8)})  # at most eight, evenly
+        grids = {f"{float(paths[i].stem):g} kimg": paths[i] for i in at}
+        progress_strip(grids, self._tile).save(run_dir / "progress.png")
 
 
 class Ticks(Callback):

@@ -22,7 +22,7 @@ from ganzoo.checkpoint import check_fits
 from ganzoo.draws import Draws, seed_of
 from ganzoo.errors import UserError
 from ganzoo.schedule import ema_beta
-from ganzoo.strategy import Replicated, average, world_size
+from ganzoo.strategy import Replicated, average_over_processes, world_size
 
 Batch = dict[str, Tensor]
 
@@ -212,7 +212,7 @@ class GAN(L.LightningModule):
                 for k, v in batch.items()
             }
         losses = self.step(batch)
-        average(self._synced_buffers())
+        average_over_processes(self._synced_buffers())
         images = len(next(iter(batch.values()))) * world_size()
         self.images_before, self.images_seen = self.images_seen, self.images_seen + images
         self._update_average(images)
@@ -239,8 +239,9 @@ class GAN(L.LightningModule):
                 self.whole = False  # what there is now must not be saved
                 raise UserError(
                     f"{name} became {number} after {seen:,} images: training cannot go on. "
-                    f"Last good checkpoint: {self.last_checkpoint or 'none yet'}. Start again from "
-                    f"there with a lower learning rate, model.clip, or precision=32-true."
+                    f"Last good checkpoint: {self.last_checkpoint or 'none yet'}. Start a new "
+                    f"run_dir, with init_from=CHECKPOINT to keep its weights, and a lower learning "
+                    f"rate, model.clip or precision=32-true."
                 )
             self._sums[name] += number
             self._counts[name] += 1
@@ -256,7 +257,7 @@ class GAN(L.LightningModule):
         self.check_finite()
         names = sorted(self._sums)
         means = torch.tensor([self._sums[n] / self._counts[n] for n in names], device=self.device)
-        average([means])
+        average_over_processes([means])
         self.forget_report()
         return dict(zip(names, means.tolist(), strict=True))
 

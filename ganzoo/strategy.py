@@ -44,7 +44,7 @@ class Replicated(DDPStrategy):
     ) -> Any:
         """Average the gradients of the optimizer's parameters, then step."""
         parameters = (p for group in optimizer.param_groups for p in group["params"])
-        average([p.grad for p in parameters if p.grad is not None])
+        average_over_processes([p.grad for p in parameters if p.grad is not None])
         return super().optimizer_step(optimizer, closure, model, **kwargs)
 
 
@@ -54,7 +54,7 @@ def world_size() -> int:
 
 
 @torch.no_grad()
-def average(tensors: Iterable[Tensor]) -> None:
+def average_over_processes(tensors: Iterable[Tensor]) -> None:
     """Replace floating-point tensors by their means over all processes, one collective a dtype."""
     if (world := world_size()) == 1:
         return

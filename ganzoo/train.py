@@ -66,6 +66,7 @@ def train(cfg: DictConfig) -> GAN:
         gan.config = config
         if images_seen >= gan.total_images and not cfg.dry:
             log.info("%s is complete: raise total_kimg to train on", run_dir)
+            write_done(run_dir, gan)  # in case it was killed just before
             return gan
         if cfg.init_from and not images_seen:
             for sentence in initialize_from(gan, cfg.init_from):
@@ -114,7 +115,7 @@ def close(trainer: L.Trainer, gan: GAN, run_dir: Path, dry: bool) -> None:
     if dry:
         log.info("dry run: everything is ready, nothing was trained")
         return
-    (run_dir / "done").write_text(f"{gan.images_seen} images\n")
+    write_done(run_dir, gan)
     log.info("done: pictures, curves and last.ckpt are in %s", run_dir)
 
 
@@ -226,6 +227,11 @@ def describe(gan: GAN) -> str:
 def write_config(run_dir: Path, config: dict[str, Any]) -> None:
     (run_dir / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
     (run_dir / "done").unlink(missing_ok=True)
+
+
+@rank_zero_only
+def write_done(run_dir: Path, gan: GAN) -> None:
+    (run_dir / "done").write_text(f"{gan.total_images} images\n")
 
 
 @contextmanager

@@ -132,15 +132,14 @@ def test_a_tick_is_the_mean_of_its_iterations(tmp_path: Path) -> None:
 
 
 def test_raw_grids_lie_beside_the_others(tmp_path: Path) -> None:
-    raw = "+callbacks.raw={_target_: ganzoo.callbacks.SampleGrid, every_kimg: 1, seeds: [3,1], \
-raw: true, columns: 1}"
-    train(config(f"run_dir={tmp_path}", "total_kimg=0.016", "callbacks.grid.every_kimg=1", raw))
+    keys = ("every_kimg=1", "seeds=[3,1]", "raw=true")
+    raw = [*(f"callbacks.grid.{key}" for key in keys), "+callbacks.grid.columns=1"]
+    train(config(f"run_dir={tmp_path}", "total_kimg=0.016", *raw))
     names = sorted(path.name for path in (tmp_path / "samples").iterdir())
     assert names == [
         *("000000.000-raw.png", "000000.000.png"),
         *("000000.016-raw.png", "000000.016.png"),
     ]
-    assert (tmp_path / "progress-raw.png").exists()
     picture = np.asarray(Image.open(tmp_path / "samples" / "000000.016-raw.png"))
     tiles = to_uint8(load(tmp_path).sample([3, 1], raw=True)).permute(0, 2, 3, 1).numpy()
     assert (picture[:16] == tiles[0]).all()

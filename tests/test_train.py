@@ -1,0 +1,47 @@
+"""The commands that start a run, as people type them."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import assert_same_tensors, checkpoint, run
+from tiny import TINY
+
+TWO = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "total_kimg=0.048")
+
+
+def test_torchrun_and_lightnings_launcher_make_the_same_run(tmp_path: Path) -> None:
+    """Also: without a run_dir, the processes of torchrun agree on one folder."""
+    module = ["-m", "ganzoo.train", *TINY, *TWO]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    ended = run([*torchrun, *module], cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    (folder,) = (tmp_path / "runs" / "dcgan" / "synthetic").iterdir()
+    other = tmp_path / "other"
+    ended = run([sys.executable, *module, f"run_dir={other}"], cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    assert sorted(p.name for p in folder.iterdir()) == sorted(p.name for p in other.iterdir())
+    assert_same_tensors(checkpoint(folder)["state_dict"], checkpoint(other)["state_dict"])
+
+
+@pytest.mark.slow
+def test_the_wheel_works_from_anywhere(tmp_path: Path) -> None:
+    """The config travels in the wheel, and the console script finds it."""
+    root = Path(__file__).resolve().parent.parent
+    python = sys.executable
+    built = run([python, "-m", "build", "--wheel", "--outdir", str(tmp_path), str(root)])
+    assert built.returncode == 0, built.stderr[-3000:]
+    (wheel,) = tmp_path.glob("ganzoo_lightning-*.whl")
+    target = tmp_path / "site"
+    into = ["--quiet", "--no-deps", "--target", str(target), str(wheel)]
+    assert run([python, "-m", "pip", "install", *into]).returncode == 0
+    assert (target / "ganzoo" / "conf" / "train.yaml").is_file()
+    assert (target / "ganzoo" / "data" / "emoji" / "NOTICE.md").is_file()
+    script = (
+        f"import sys; sys.path.insert(0, {str(target)!r}); import ganzoo.__main__ as m; "
+        f"assert m.__file__.startswith({str(target)!r}); m.main()"
+    )
+    command = [python, "-c", script, "train", *TINY, f"run_dir={tmp_path / 'run'}"]
+    ended = run(command, cwd=tmp_path, env={"PYTHONPATH": str(target), "PATH": ""})
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    assert (tmp_path / "run" / "done").is_file()
