@@ -20,9 +20,13 @@ from ganzoo.errors import UserError
 if TYPE_CHECKING:
     from ganzoo.gan import GAN
 
-# What a checkpoint's config may call when a model is rebuilt from it: code of this package, and
+# What a checkpoint's config may call when a model is rebuilt from it: what models are made of, and
 # torch's optimizers. Anything else has to be named by the caller.
-TRUSTED = ("ganzoo.", "torch.optim.", "hydra.utils.get_method")
+TRUSTED = (
+    *(f"ganzoo.{part}." for part in ("models", "losses", "augment", "draws", "schedule")),
+    "torch.optim.",
+    "hydra.utils.get_method",
+)
 
 
 def find(path: str | Path) -> Path:

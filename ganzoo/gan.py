@@ -211,12 +211,11 @@ class GAN(L.LightningModule):
                 k: v.contiguous(memory_format=torch.channels_last) if v.dim() == 4 else v
                 for k, v in batch.items()
             }
-        losses = self.step(batch)
+        self.note(**self.step(batch))
         average_over_processes(self._synced_buffers())
         images = len(next(iter(batch.values()))) * world_size()
         self.images_before, self.images_seen = self.images_seen, self.images_seen + images
         self._update_average(images)
-        self.note(**losses)
         self.whole = True
         # Looking at a number waits for the device, so on a GPU many iterations are looked at once.
         if self.device.type == "cpu" or len(self._recent) >= 256:

@@ -249,8 +249,8 @@ def log_to(run_dir: Path) -> Iterator[None]:
     root.setLevel(min(root.level, logging.INFO))
     try:
         yield
-    except Exception as error:
-        log.debug("failed", exc_info=error)
+    except UserError as error:  # `main` shows it on the terminal
+        handler.emit(logging.makeLogRecord({"msg": str(error)}))
         raise
     finally:
         root.removeHandler(handler)
