@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
@@ -73,8 +74,8 @@ def load(
         trust: prefixes of further names that its config may call, such as `"mypackage."`.
 
     Raises:
-        UserError: no such file, not a checkpoint of ganzoo, or a config that calls what is not
-            trusted.
+        UserError: no such file, not a checkpoint of ganzoo, a config that calls what is not
+            trusted, or options that this version does not know.
     """
     checkpoint = read(path)
     config = checkpoint["ganzoo"]["config"]
@@ -89,7 +90,15 @@ def load(
                 f"{path} wants to call {target}: if you trust its author, load it with "
                 f"trust=[{target.rpartition('.')[0]!r}]."
             )
-    gan: GAN = instantiate(config["model"], _convert_="all")
+    try:
+        gan: GAN = instantiate(config["model"], _convert_="all")
+    except InstantiationException as error:
+        written = checkpoint["ganzoo"]["version"]
+        reason = str(error).replace("\n", " ")
+        raise UserError(
+            f"{path} was written by ganzoo {written}, whose options this version does not know: "
+            f"install that version to use it ({reason})."
+        ) from error
     gan.config = config
     gan.on_load_checkpoint(checkpoint)
     gan.load_state_dict(checkpoint["state_dict"])

@@ -200,3 +200,14 @@ def test_writing_is_all_or_nothing(tmp_path: Path, monkeypatch) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["last.ckpt"]
     with pytest.raises(UserError, match="there is none yet"):
         io.save_checkpoint({"ganzoo": 2}, tmp_path / "other.ckpt")
+
+
+def test_options_of_another_version_are_told(tmp_path: Path) -> None:
+    train(config(f"run_dir={tmp_path}"))
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    saved["ganzoo"]["version"] = "0.0.9"
+    saved["ganzoo"]["config"]["model"]["forgotten"] = 1
+    torch.save(saved, tmp_path / "last.ckpt")
+    with pytest.raises(UserError, match=r"written by ganzoo 0\.0\.9.*forgotten") as told:
+        ganzoo.load(tmp_path)
+    assert "\n" not in str(told.value)
