@@ -59,5 +59,5 @@ class PlainDiscriminator(nn.Module):
         return self.layers(images).squeeze(1)
 
 
-def adam(lr: float = 0.01) -> Any:
-    return lambda parameters: torch.optim.Adam(parameters, lr=lr, betas=(0.5, 0.99))
+def adam(lr: float = 0.01, eps: float = 1e-8) -> Any:
+    return lambda parameters: torch.optim.Adam(parameters, lr=lr, betas=(0.5, 0.99), eps=eps)
