@@ -30,6 +30,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from ganzoo import train
+from ganzoo.config import CONF, make
 from ganzoo.data.emoji import Emoji
 from ganzoo.data.images import to_float
 from ganzoo.models.dcgan import Discriminator, Generator
@@ -190,7 +191,7 @@ def compose_config(
         "total_kimg=1000000",  # until the rounds are over
         f"run_dir={run_dir}",
     ]
-    with initialize_config_dir(str(train.CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("train", overrides)
 
 
@@ -246,7 +247,7 @@ def run_session(args: argparse.Namespace, bf16: bool, defaults: bool) -> list[Bl
     with tempfile.TemporaryDirectory() as folder:
         cfg = compose_config(args, bf16, defaults, folder)
         L.seed_everything(cfg.seed, verbose=False)
-        data, gan = train.make(cfg.data), train.make(cfg.model)
+        data, gan = make(cfg.data), make(cfg.model)
         trainer = train.make_trainer(cfg, Path(folder), images_seen=0)
         conductor = Conductor(interleave(args, steps, blocks), args.block)
         trainer.callbacks.append(conductor)  # type: ignore[attr-defined]

@@ -20,15 +20,14 @@ import hydra
 import lightning as L
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException
 from hydra.experimental.callback import Callback as HydraCallback
 from hydra.types import RunMode
-from hydra.utils import instantiate
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ganzoo.checkpoint import AtomicCheckpointIO, initialize_from, read
+from ganzoo.config import CONF, make
 from ganzoo.errors import UserError
 from ganzoo.gan import GAN
 from ganzoo.loggers import MetricsCSV
@@ -37,8 +36,6 @@ from ganzoo.strategy import BatchNormSync
 
 log = logging.getLogger(__name__)
 
-PACKAGE = Path(__file__).resolve().parent
-CONF = next(p for p in (PACKAGE / "conf", PACKAGE.parent / "conf") if p.is_dir())
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "64-true")
 # What may change between the runs of one run folder without making it another run.
 CHANGEABLE = ("run_dir", "total_kimg", "model.total_kimg", "trainer", "callbacks", "logger",
@@ -117,20 +114,6 @@ def close(trainer: L.Trainer, gan: GAN, run_dir: Path, dry: bool) -> None:
         return
     write_done(run_dir, gan)
     log.info("done: pictures, curves and last.ckpt are in %s", run_dir)
-
-
-def make(node: Any) -> Any:
-    """`hydra.utils.instantiate`, with a sentence for the user when the config does not fit."""
-    try:
-        return instantiate(node, _convert_="all")
-    except InstantiationException as error:
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, UserError):
-                raise cause from None
-            cause = cause.__cause__
-        message = str(error).replace("\n", "; ")
-        raise UserError(f"The config does not fit the code: {message}.") from error
 
 
 def make_trainer(cfg: DictConfig, run_dir: Path, images_seen: int) -> L.Trainer:

@@ -17,11 +17,12 @@ from PIL import Image
 from tiny import TINY, config
 
 import ganzoo
+from ganzoo.config import make
 from ganzoo.data.stream import Stream
 from ganzoo.errors import UserError
 from ganzoo.models.dcgan import DCGAN
 from ganzoo.preflight import check_room
-from ganzoo.train import choose_precision, make, train
+from ganzoo.train import choose_precision, train
 
 QUIET = ("~callbacks.ticks", "~callbacks.grid", "~callbacks.bar")
 

@@ -8,15 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
 from PIL import Image
+from tiny import config
 from torchvision.datasets import FashionMNIST as Torchvision
 
+from ganzoo.config import make
 from ganzoo.data import ImageData
+from ganzoo.data.decode import Decoder
 from ganzoo.data.emoji import PACK, Emoji
-from ganzoo.data.fashion_mnist import FashionMNIST
-from ganzoo.data.folder import Folder, decode
+from ganzoo.data.folder import Folder
+from ganzoo.data.mnist import FashionMNIST
 from ganzoo.errors import UserError
 
 # -- emoji: counts and hashes of the pack's own documentation --------------------------------------
@@ -100,6 +101,10 @@ def test_emoji_refuses(options) -> None:
 
 
 # -- folder: pixels computed by hand ---------------------------------------------------------------
+
+
+def decode(path: Path, size: tuple[int, int], channels: int, resize: str = "crop") -> np.ndarray:
+    return Decoder(size, channels, resize)(path.read_bytes()).numpy()
 
 
 def flat_image(mode: str, color, side: int = 4) -> Image.Image:
@@ -262,7 +267,7 @@ def test_folder_names_a_damaged_image_when_it_is_shown(tmp_path) -> None:
 
 
 def test_folder_missing_or_empty(tmp_path) -> None:
-    with pytest.raises(UserError, match=r"no folder .*nowhere"):
+    with pytest.raises(UserError, match=r"no folder, zip or tar .*nowhere"):
         len(Folder(str(tmp_path / "nowhere"), 4))
     (tmp_path / "a.txt").write_text("a")
     with pytest.raises(UserError, match=r"no images \(\.bmp, .*\.png"):
@@ -345,21 +350,18 @@ def test_fashion_mnist_of_debian() -> None:
 
 # -- configs ---------------------------------------------------------------------------------------
 
-CONF = Path(__file__).parent.parent / "conf" / "data"
-
 
 @pytest.mark.parametrize("name", ["emoji", "fashion_mnist", "folder", "synthetic"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_configs_deliver_what_the_top_level_asks_for(name, channels, tmp_path) -> None:
-    top = {"image_size": 32, "channels": channels, "batch_size": 4, "seed": 7}
-    cfg = OmegaConf.create({**top, "data": OmegaConf.load(CONF / f"{name}.yaml")})
+    overrides = [f"data={name}", f"channels={channels}", "batch_size=4", "seed=7"]
     if name == "fashion_mnist":
         write_fashion(tmp_path)
-        cfg.data.source.root = str(tmp_path)
+        overrides.append(f"data.source.root={tmp_path}")
     if name == "folder":
         save(tmp_path / "a.png", gray(0))
-        cfg.data.source.root = str(tmp_path)
-    data = instantiate(cfg.data, _convert_="all")
+        overrides.append(f"data.source.root={tmp_path}")
+    data = make(config(*overrides, tiny=False).data)
     assert isinstance(data, ImageData)
     assert (data.image_size, data.batch_size, data.seed) == ((32, 32), 4, 7)
     assert data.source.shape == (channels, 32, 32)

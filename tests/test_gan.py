@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Callback as LightningCallback
 from tiny import PlainDiscriminator, PlainGenerator, adam, config
 from torch import Tensor, nn
 
+from ganzoo.config import make
 from ganzoo.draws import bernoulli, censored_normal, normal, uniform
 from ganzoo.errors import UserError
 from ganzoo.gan import GAN
@@ -19,7 +20,7 @@ from ganzoo.losses import Hinge
 from ganzoo.models.dcgan import DCGAN, Discriminator, Generator
 from ganzoo.preflight import Preflight
 from ganzoo.schedule import LinearDecay, Warmup
-from ganzoo.train import make, make_trainer, train
+from ganzoo.train import make_trainer, train
 
 QUIET = ("~callbacks.ticks", "~callbacks.grid", "~callbacks.bar")
 

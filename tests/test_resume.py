@@ -14,7 +14,8 @@ import torch
 from conftest import assert_same_tensors, checkpoint, run, train_command
 from tiny import config
 
-from ganzoo.train import make, train
+from ganzoo.config import make
+from ganzoo.train import train
 
 LONG = (
     "total_kimg=1.6",

@@ -7,7 +7,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from ganzoo.train import CONF
+from ganzoo.config import CONF
 
 TINY = (
     "data=synthetic",

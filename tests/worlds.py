@@ -14,10 +14,11 @@ import torch.distributed as dist
 from tiny import PlainDiscriminator, PlainGenerator, adam, config
 
 from ganzoo.augment import DiffAugment
+from ganzoo.config import make
 from ganzoo.gan import GAN
 from ganzoo.losses import Wasserstein
 from ganzoo.models.dcgan import DCGAN, Discriminator, Generator
-from ganzoo.train import make, make_trainer
+from ganzoo.train import make_trainer
 
 WORLD = int(os.environ.get("WORLD_SIZE", 1))
 RANK = int(os.environ.get("RANK", 0))

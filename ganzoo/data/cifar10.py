@@ -6,11 +6,11 @@ import torch
 import torchvision
 from torch import Tensor
 
-from ganzoo.data.source import check_choice
+from ganzoo.data.source import Source, check_choice
 from ganzoo.errors import UserError
 
 
-class CIFAR10:
+class CIFAR10(Source):
     """50,000 training or 10,000 test images of 32x32 in ten classes.
 
     Args:
@@ -25,10 +25,9 @@ class CIFAR10:
         check_choice("data.source.split", split, ["train", "test"])
         self.name = f"CIFAR-10 ({split})"
         self.root, self.split, self.download = root, split, download
-        self.notes: list[str] = []
 
     @property
-    def classes(self) -> list[str]:
+    def classes(self) -> list[str]:  # type: ignore[override]
         return list(self._data.classes)
 
     def prepare(self) -> None:

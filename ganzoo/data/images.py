@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ganzoo.data.source import Source, check_choice, pair
 from ganzoo.data.stream import BatchSize, Stream, batch_size_at
+from ganzoo.data.subset import Subset
 from ganzoo.draws import Draws, integers
 from ganzoo.errors import UserError
 
@@ -37,6 +38,8 @@ class ImageData(L.LightningDataModule):
         seed: of the order and the crops.
         mirror: show every image twice an epoch, once flipped left to right.
         crop: None, "random" (a window per image, drawn anew each time), or "center".
+        subset, classes: use that many images, or those of the named classes; see `Subset`.
+        balanced: show every class equally often.
         workers: processes that load images; 0 loads them in the training process.
     """
 
@@ -51,13 +54,18 @@ class ImageData(L.LightningDataModule):
         seed: int,
         mirror: bool = True,
         crop: str | None = None,
+        subset: int | None = None,
+        classes: Sequence[str] | None = None,
+        balanced: bool = False,
         workers: int = 0,
     ) -> None:
         super().__init__()
         check_choice("data.crop", crop, [None, "random", "center"])
+        if subset is not None or classes is not None:
+            source = Subset(source, classes, subset)
         self.source, self.image_size, self.channels = source, pair(image_size), channels
         self.batch_size, self.seed, self.mirror = batch_size, seed, mirror
-        self.crop, self.workers = crop, workers
+        self.crop, self.balanced, self.workers = crop, balanced, workers
         self._announced = False
 
     def prepare_data(self) -> None:
@@ -85,9 +93,13 @@ class ImageData(L.LightningDataModule):
             )
         if len(self.source) == 0:
             raise UserError(f"{self.source.name} holds no images: choose other data.")
+        if self.balanced and self.source.labels() is None:
+            raise UserError(
+                f"{self.source.name} has no labels to balance: set data.balanced=false."
+            )
         notes = self.source.notes  # on every rank, because this is where bad files are found
         if self.trainer.global_rank == 0 and not self._announced:
-            for line in [self._summary(), *notes, *self._resize_notes()]:
+            for line in [self._summary(), *notes, *self._own_notes()]:
                 log.info(line)
             self._announced = True
 
@@ -135,6 +147,9 @@ class ImageData(L.LightningDataModule):
 
     def _stream(self) -> Stream:
         module, length = self.trainer.lightning_module, len(self.source)
+        groups = None
+        if self.balanced and (labels := self.source.labels()) is not None:
+            groups = labels.repeat(2) if self.mirror else labels
         return Stream(
             length=length * 2 if self.mirror else length,
             batch_size=self.batch_size,
@@ -143,6 +158,7 @@ class ImageData(L.LightningDataModule):
             rank=self.trainer.global_rank,
             world=self.trainer.world_size,
             steps=module.discriminator_steps,
+            groups=groups,
         )
 
     def _cropped(self, images: Tensor) -> Tensor:
@@ -185,15 +201,22 @@ class ImageData(L.LightningDataModule):
         classes = ", ".join(f"{name} {count}" for name, count in counts.items())
         return f"{line}, {len(counts)} classes: {classes}."
 
-    def _resize_notes(self) -> list[str]:
-        _, height, width = self.source.shape
+    def _own_notes(self) -> list[str]:
+        """Sentences on what becomes of the images that the source delivers."""
+        channels, height, width = self.source.shape
         goal_height, goal_width = self.image_size
-        if self.crop or (height, width) == self.image_size:
-            return []
-        note = f"Images are resized from {height}x{width} to {goal_height}x{goal_width}"
-        if height * goal_width != width * goal_height:
-            note += ", which changes their proportions"
-        return [f"{note}."]
+        notes = []
+        if not self.crop and (height, width) != self.image_size:
+            note = f"Images are resized from {height}x{width} to {goal_height}x{goal_width}"
+            if height * goal_width != width * goal_height:
+                note += ", which changes their proportions"
+            notes.append(f"{note}.")
+        if self.balanced:
+            notes.append("Every class is shown equally often.")
+        if channels == 2 or channels > 4:
+            shown = "channel is" if channels == 2 else "three channels are"
+            notes.append(f"Pictures show the first {shown} of {channels}.")
+        return notes
 
 
 def to_float(images: Tensor) -> Tensor:

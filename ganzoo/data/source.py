@@ -1,47 +1,60 @@
 """What a set of images must offer to be trained on."""
 
+import hashlib
 from collections.abc import Sequence
-from typing import Protocol
 
 from torch import Tensor
 
 from ganzoo.errors import UserError
 
 
-class Source(Protocol):
+class Source:
     """A numbered set of uint8 images of one size, without any randomness.
 
-    Constructors only look at their arguments: files are opened on first use, so that `prepare` can
-    come before.
+    A source defines `name`, `shape`, `__len__` and `__getitems__`, and what else it has of the
+    rest. Constructors only look at their arguments: files are opened on first use, so that
+    `prepare` can come before.
+
+    Attributes:
+        name: for messages.
+        shape: channels, height and width of the images as delivered.
+        classes: names in the order of the labels, or None without labels.
+        notes: sentences on what is converted and how, for the log; UserError when the data could
+            not be read in the course of a run.
+        problems: sentences on what is there and cannot be opened, beside single images.
     """
 
     name: str
+    shape: tuple[int, int, int]
+    classes: list[str] | None = None
+    notes: Sequence[str] = ()
+    problems: Sequence[str] = ()
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of the images as delivered."""
-
-    @property
-    def classes(self) -> list[str] | None:
-        """Names in the order of the labels, or None without labels."""
-
-    @property
-    def notes(self) -> list[str]:
-        """Sentences on what is converted and how, for the log.
-
-        Raises UserError when the data could not be read in the course of a run.
-        """
+    def conversions(self) -> Sequence[str]:
+        """The notes, but on what can be read only, without an error for what cannot."""
+        return self.notes
 
     def prepare(self) -> None:
         """Download the data if that was asked for; called in one process, before all else."""
 
     def labels(self) -> Tensor | None:
         """Labels of all images, int64 [len(self)], or None."""
+        return None
 
-    def __len__(self) -> int: ...
+    def name_of(self, index: int) -> str:
+        """What tells image `index` from the others: the path of its file, or its number."""
+        return str(index)
+
+    def __len__(self) -> int:
+        raise NotImplementedError
 
     def __getitems__(self, indices: list[int]) -> dict[str, Tensor]:
-        """{"image": uint8 [n, C, H, W], "label": int64 [n]}, without "label" if there are none."""
+        """{"image": uint8 [n, C, H, W], "label": int64 [n]}, without "label" if there are none.
+
+        Raises UserError with the name of an image that cannot be read.
+        """
+        raise NotImplementedError
 
 
 def pair(image_size: int | Sequence[int]) -> tuple[int, int]:
@@ -57,3 +70,37 @@ def check_choice(key: str, value: object, choices: Sequence[object]) -> None:
     if value not in choices:
         offered = ", ".join(map(str, choices))
         raise UserError(f"{key} must be one of {offered}, not {value}.")
+
+
+def part(names: Sequence[str], split: str, held_out: float) -> list[int]:
+    """Indices of a split of images that come without one, in ascending order.
+
+    The share `held_out` is "test", the rest "train". Which images these are depends on their names
+    alone, so it is the same wherever the data lies and hardly changes when some are added.
+
+    Raises:
+        UserError: unknown split, a share outside [0, 1), or nothing held out to be tested on.
+    """
+    check_choice("data.source.split", split, ["train", "test", "all"])
+    if not 0 <= held_out < 1:
+        raise UserError(f"data.source.held_out must be a share from 0 to below 1, not {held_out}.")
+    if split == "test" and not held_out:
+        raise UserError("Nothing is held out: set data.source.held_out, such as 0.1.")
+    if split == "all" or not held_out:
+        return list(range(len(names)))
+    digests = [hashlib.blake2b(name.encode(errors="surrogateescape")).digest() for name in names]
+    ranked = sorted(range(len(names)), key=digests.__getitem__)
+    count = round(held_out * len(names))
+    return sorted(ranked[:count] if split == "test" else ranked[count:])
+
+
+def first(names: Sequence[str], count: int = 5) -> str:
+    """The first of many names, for a sentence; bytes that are no text are written as \\x.."""
+    listed = ", ".join(shown(name) for name in names[:count])
+    return listed + (", ..." if len(names) > count else "")
+
+
+def shown(name: str) -> str:
+    """A file name as it can be printed: what is no valid text as \\x.., line ends as \\n."""
+    text = name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

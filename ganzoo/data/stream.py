@@ -22,12 +22,17 @@ class Stream:
     contiguous share of every one of them, so a step sees the same images on any number of devices.
     A function as `batch_size` is given the sampler's own position, so that prefetching is safe.
 
+    With `groups`, every group is shown equally often: an epoch has as many indices of each as the
+    largest group has, the smaller ones over and over, each round in an order of its own. Then an
+    epoch is longer than `length`.
+
     Args:
         length: number of indices.
         batch_size: images of a step over all ranks, or a function from images seen to it.
         start: images already seen, the position of the first batch.
         rank, world: this process and the number of processes.
         steps: global batches in an iteration.
+        groups: of every index, int64 [length], to be balanced; None to show every index once.
 
     Raises:
         UserError: on iteration, when a batch size is not a positive multiple of `world`.
@@ -42,14 +47,28 @@ class Stream:
         rank: int = 0,
         world: int = 1,
         steps: int = 1,
+        groups: Tensor | None = None,
     ) -> None:
         self.length, self.batch_size, self.seed, self.start = length, batch_size, seed, start
         self.rank, self.world, self.steps = rank, world, steps
+        self.members: list[Tensor] = []
+        if groups is not None:
+            self.members = [(groups == group).nonzero().flatten() for group in groups.unique()]
+            self.length = max(map(len, self.members)) * len(self.members)
 
     def order(self, epoch: int) -> Tensor:
-        """The permutation of range(length) that epoch number `epoch` follows, int64."""
+        """The indices that epoch number `epoch` shows, int64: a permutation unless balanced."""
         generator = torch.Generator().manual_seed(seed_of(self.seed, "order", epoch))
-        return torch.randperm(self.length, generator=generator)
+        order = torch.randperm(self.length, generator=generator)
+        if not self.members:
+            return order
+        share = self.length // len(self.members)
+        slots = []
+        for member in self.members:
+            rounds = -(-share // len(member))
+            turns = [torch.randperm(len(member), generator=generator) for _ in range(rounds)]
+            slots.append(member[torch.cat(turns)[:share]])
+        return torch.cat(slots)[order]
 
     def __iter__(self) -> Iterator[list[int]]:
         order = lru_cache(maxsize=2)(self.order)  # a batch reads from one epoch and the next

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ganzoo.data.source import pair
+from ganzoo.data.source import Source, pair
 from ganzoo.errors import UserError
 
 
-class Synthetic:
+class Synthetic(Source):
     """A disc on a slanted gradient. The class sets the colors, the index place, size and slant.
 
     Args:
@@ -28,14 +28,10 @@ class Synthetic:
         self.name = "synthetic"
         self.num, self.size, self.channels = num, pair(image_size), channels
         self.classes = [f"class {c}" for c in range(classes)] or None
-        self.notes: list[str] = []
 
     @property
-    def shape(self) -> tuple[int, int, int]:
+    def shape(self) -> tuple[int, int, int]:  # type: ignore[override]
         return self.channels, *self.size
-
-    def prepare(self) -> None:
-        """Nothing to do."""
 
     def labels(self) -> Tensor | None:
         return torch.arange(self.num) % len(self.classes) if self.classes else None

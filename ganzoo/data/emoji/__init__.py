@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ganzoo.data.source import check_choice, pair
+from ganzoo.data.source import Source, check_choice, pair
 from ganzoo.errors import UserError
 
 PACK = Path(__file__).parent / "emoji64.zip"
@@ -31,7 +31,7 @@ ATTRIBUTION = (
 )
 
 
-class Emoji:
+class Emoji(Source):
     """Emoji on white, labeled by category.
 
     Args:
@@ -65,20 +65,17 @@ class Emoji:
         self.classes = CLASSES
 
     @property
-    def shape(self) -> tuple[int, int, int]:
+    def shape(self) -> tuple[int, int, int]:  # type: ignore[override]
         return self.channels, self.side, self.side
 
     @property
-    def notes(self) -> list[str]:
+    def notes(self) -> list[str]:  # type: ignore[override]
         notes = [ATTRIBUTION]
         if self.side != SIDE:
             notes.append(f"Emoji are reduced from 64x64 to {self.side}x{self.side} by box means.")
         if self.channels == 1:
             notes.append("Emoji are converted from RGB to luminance (ITU-R 601).")
         return notes
-
-    def prepare(self) -> None:
-        """Nothing to do: the images come with the package."""
 
     def labels(self) -> Tensor:
         return self._labels

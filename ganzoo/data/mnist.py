@@ -1,4 +1,4 @@
-"""Fashion-MNIST (Xiao, Rasul and Vollgraf 2017), read by torchvision."""
+"""MNIST (LeCun et al. 1998) and Fashion-MNIST (Xiao et al. 2017), read by torchvision."""
 
 import gzip
 import shutil
@@ -12,24 +12,28 @@ import torchvision
 from torch import Tensor
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
-from ganzoo.data.source import check_choice
+from ganzoo.data.source import Source, check_choice
 from ganzoo.errors import UserError
 
 SIDE = 28
 FILES = {"train": "train", "test": "t10k"}
 
 
-class FashionMNIST:
-    """60,000 training and 10,000 test images of clothing in ten classes.
+class MNIST(Source):
+    """60,000 training and 10,000 test images of handwritten digits.
 
     Args:
         root: folder that holds the idx files, gzipped or not, themselves or in torchvision's
-            layout (FashionMNIST/raw).
+            layout (MNIST/raw).
         split: "train" or "test".
         pad: pixels of black added on every side; 2 makes 32x32.
         channels: 1, or 3 for the same gray three times.
         download: fetch the files into `root` if they are not there, with torchvision's checksums.
     """
+
+    title = "MNIST"
+    reader = torchvision.datasets.MNIST
+    elsewhere = ""  # where else the files are to be had
 
     def __init__(
         self,
@@ -43,18 +47,18 @@ class FashionMNIST:
         check_choice("channels", channels, [1, 3])
         if pad < 0:
             raise UserError(f"data.source.pad must not be negative: {pad}.")
-        self.name = f"Fashion-MNIST ({split})"
+        self.name = f"{self.title} ({split})"
         self.root, self.split, self.pad, self.channels = Path(root), split, pad, channels
         self.download = download
-        self.classes = list(torchvision.datasets.FashionMNIST.classes)
+        self.classes = list(self.reader.classes)
 
     @property
-    def shape(self) -> tuple[int, int, int]:
+    def shape(self) -> tuple[int, int, int]:  # type: ignore[override]
         side = SIDE + 2 * self.pad
         return self.channels, side, side
 
     @property
-    def notes(self) -> list[str]:
+    def notes(self) -> list[str]:  # type: ignore[override]
         notes = [f"Images are padded with {self.pad} black pixels on every side."] * (self.pad > 0)
         if self.channels == 3:
             notes.append("The gray channel is given three times.")
@@ -64,10 +68,10 @@ class FashionMNIST:
         if not self.download or (self._find("images-idx3") and self._find("labels-idx1")):
             return
         try:
-            torchvision.datasets.FashionMNIST(str(self.root), download=True)
+            self.reader(str(self.root), download=True)
         except (OSError, RuntimeError) as error:
             raise UserError(
-                f"Fashion-MNIST could not be downloaded ({' '.join(str(error).split())}): put its "
+                f"{self.title} could not be downloaded ({' '.join(str(error).split())}): put its "
                 f"four idx files into {self.root} by hand."
             ) from error
 
@@ -99,7 +103,7 @@ class FashionMNIST:
         return self._read("labels-idx1", read_label_file)
 
     def _find(self, kind: str) -> Path | None:
-        for folder in (self.root, self.root / "FashionMNIST" / "raw"):
+        for folder in (self.root, self.root / self.reader.__name__ / "raw"):
             for suffix in ("", ".gz"):
                 path = folder / f"{FILES[self.split]}-{kind}-ubyte{suffix}"
                 if path.is_file():
@@ -110,9 +114,9 @@ class FashionMNIST:
         path = self._find(kind)
         if path is None:
             raise UserError(
-                f"Fashion-MNIST ({FILES[self.split]}-{kind}-ubyte) is not in {self.root}: set "
-                "data.source.root to the folder with its files, or data.source.download=true, or "
-                "install Debian's package dataset-fashion-mnist and set the root to its folder."
+                f"{self.title} ({FILES[self.split]}-{kind}-ubyte) is not in {self.root}: set "
+                "data.source.root to the folder with its files, or data.source.download=true"
+                f"{self.elsewhere}."
             )
         try:
             if path.suffix != ".gz":
@@ -124,3 +128,11 @@ class FashionMNIST:
                 return reader(str(plain))
         except Exception as error:  # broken headers raise whatever comes of them
             raise UserError(f"{path} is not a whole idx file: fetch it again.") from error
+
+
+class FashionMNIST(MNIST):
+    """60,000 training and 10,000 test images of clothing in ten classes; see `MNIST`."""
+
+    title = "Fashion-MNIST"
+    reader = torchvision.datasets.FashionMNIST
+    elsewhere = ", or install Debian's package dataset-fashion-mnist and set the root to its folder"

@@ -1,0 +1,66 @@
+"""Where the configs are, and what is made of them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ganzoo.data.pack import FACTS
+from ganzoo.data.source import Source
+from ganzoo.errors import UserError
+
+PACKAGE = Path(__file__).resolve().parent
+CONF = next(p for p in (PACKAGE / "conf", PACKAGE.parent / "conf") if p.is_dir())
+
+
+def make(node: Any) -> Any:
+    """`hydra.utils.instantiate`, with a sentence for the user when the config does not fit."""
+    try:
+        return instantiate(node, _convert_="all")
+    except InstantiationException as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, UserError):
+                raise cause from None
+            cause = cause.__cause__
+        message = str(error).replace("\n", "; ")
+        raise UserError(f"The config does not fit the code: {message}.") from error
+
+
+def source_of(
+    data: str, image_size: tuple[int, int], channels: int = 3, keys: Sequence[str] = ()
+) -> Source:
+    """The images meant on a command line: a name in `conf/data`, a folder, zip, tar or pack.
+
+    Args:
+        data: a name, or a path.
+        keys: KEY=VALUE for keys of `data.source`, such as root=PHOTOS or split=test.
+
+    Raises:
+        UserError: neither a name nor a path, or keys that do not fit.
+    """
+    names = sorted(path.stem for path in (CONF / "data").glob("*.yaml"))
+    name, given = data, [OmegaConf.from_dotlist(list(keys))]
+    if data not in names:
+        if not Path(data).exists():
+            raise UserError(
+                f"{data} is neither a file or folder nor one of {', '.join(names)}: give the path "
+                "of a folder, zip, tar or pack, or the name of a data set."
+            )
+        name = "pack" if (Path(data) / FACTS).is_file() else "folder"
+        given.insert(0, OmegaConf.create({"root": data}))
+    top = [f"image_size=[{image_size[0]},{image_size[1]}]", f"channels={channels}"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("train", [f"data={name}", *top])
+    try:
+        cfg.data.source = OmegaConf.merge(cfg.data.source, *given)
+        return make(cfg.data.source)
+    except OmegaConfBaseException as error:
+        raise UserError(
+            f"{' '.join(str(error).split())}; the keys are those in conf/data/{name}.yaml."
+        ) from error

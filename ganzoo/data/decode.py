@@ -1,0 +1,264 @@
+"""One file of any image format to uint8 of one size and number of channels."""
+
+import io
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import ExifTags, Image
+from torch import Tensor
+from torchvision.io import ImageReadMode, decode_jpeg
+
+EXTENSIONS = [
+    ".bmp", ".gif", ".jpeg", ".jpg", ".npy", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
+]  # fmt: skip
+MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # of Pillow, by channels
+GOALS = {1: "gray", 2: "gray and opacity", 3: "RGB", 4: "RGBA"}
+FILTERS = ["bicubic", "bilinear", "area"]
+NPY = b"\x93NUMPY"
+
+
+class Box(NamedTuple):
+    """A part of images that are all of one size, in pixels."""
+
+    of: tuple[int, int]  # height and width of the whole images
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+class Header(NamedTuple):
+    """What is known of an image file before its pixels are decoded."""
+
+    mode: str  # Pillow's, or "array uint16 6 channels"
+    size: tuple[int, int]  # height, width, after turning
+    transparent: bool = False
+    turned: bool = False
+    frames: bool = False
+    broken_exif: bool = False
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """Bytes of an image file -> uint8 [channels, *size].
+
+    EXIF orientation is applied, transparency laid on white (kept with 2 or 4 channels), 16-bit gray
+    scaled by 1 / 257. 16-bit color is reduced to its high bytes, color profiles are not applied,
+    and of animations the first frame is used. Arrays (.npy) are [H, W], [H, W, C] or [C, H, W] of
+    uint8, of uint16 (scaled by 1 / 257), of bool, or of floats in [0, 1].
+
+    Args:
+        size: height and width to deliver.
+        channels: 1 for luminance (ITU-R 601), 2 with opacity, 3 for RGB, 4 with opacity; any other
+            number for arrays of just that many.
+        resize: "crop" takes the largest centered window of the right proportions, "stretch" the
+            whole image.
+        filter: "bicubic" or "bilinear", both antialiased, or "area", the mean over the area that
+            becomes a pixel. Reduction by a whole factor is always that mean.
+        box: the part of the image that is used, before all else; the image must be of its size.
+    """
+
+    size: tuple[int, int]
+    channels: int = 3
+    resize: str = "crop"
+    filter: str = "bicubic"
+    box: Box | None = None
+
+    def __call__(self, data: bytes) -> Tensor:
+        """Raises ValueError for what is not converted, and whatever the decoders raise."""
+        pixels = self._array(data) if data.startswith(NPY) else self._picture(data)
+        if self.box is not None:
+            if tuple(pixels.shape[1:]) != self.box.of:
+                raise ValueError(f"it is {_by(pixels.shape[1:])}, not {_by(self.box.of)}")
+            _, top, left, height, width = self.box
+            pixels = pixels[:, top : top + height, left : left + width]
+        if self.resize == "crop":
+            pixels = center(pixels, self.size)
+        return resample(pixels, self.size, self.filter)
+
+    def header(self, file: BinaryIO) -> Header:
+        """What converting the image in `file` will mean. Raises as `__call__` does."""
+        start = file.read(len(NPY))
+        file.seek(0)
+        if start == NPY:
+            array = _load(file.read())
+            planes = _planes(array, self.channels)
+            return Header(f"array {array.dtype} {len(planes)} channels", planes.shape[1:])
+        with Image.open(file) as image:
+            self._check(image)
+            orientation = _orientation(image)
+            height, width = image.height, image.width
+            return Header(
+                image.mode,
+                (width, height) if (orientation or 1) >= 5 else (height, width),
+                image.has_transparency_data,
+                (orientation or 1) > 1,
+                getattr(image, "n_frames", 1) > 1,
+                orientation is None,
+            )
+
+    def notes(self, headers: Sequence[Header], total: int) -> list[str]:
+        """Sentences on what is converted, from the headers of all of `total` images or of some."""
+        goal = GOALS.get(self.channels, f"{self.channels} channels")
+        native = (MODES.get(self.channels), f"array uint8 {self.channels} channels")
+        how = {"crop": "cropped at the center and resized", "stretch": "resized"}[self.resize]
+        height, width = self.box.of if self.box is not None else self.size
+        modes = Counter(header.mode for header in headers if header.mode not in native)
+        below = [h.size[0] < height or h.size[1] < width for h in headers]
+        counts = {
+            **{f"are {mode}: converted to {goal}": n for mode, n in sorted(modes.items())},
+            "have transparency: laid on white": sum(header.transparent for header in headers),
+            "are turned by their EXIF orientation": sum(header.turned for header in headers),
+            "have EXIF data that cannot be read: shown as they are stored": sum(
+                header.broken_exif for header in headers
+            ),
+            "have several frames: the first is used": sum(header.frames for header in headers),
+            f"are not {height}x{width}: {how}": sum(h.size != (height, width) for h in headers),
+            f"are smaller than {height}x{width}: enlarged": sum(below),
+        }
+        if self.channels in (2, 4):
+            del counts["have transparency: laid on white"]
+        seen = f"{len(headers)} images"
+        if len(headers) < total:
+            seen += f" looked at (there are {total})"
+        return [f"{count} of {seen} {what}." for what, count in counts.items() if count]
+
+    def _array(self, data: bytes) -> Tensor:
+        planes = _eight_bits(_planes(_load(data), self.channels))
+        return torch.from_numpy(np.ascontiguousarray(planes))
+
+    def _picture(self, data: bytes) -> Tensor:
+        with Image.open(io.BytesIO(data)) as image:
+            self._check(image)
+            orientation = _orientation(image) or 1
+            stored = image.size
+            if self.box is None:
+                # JPEG can be decoded at a half, quarter or eighth of its size; twice the goal is
+                # left, for the resizing filter to decide how the result looks.
+                image.draft(None, (2 * max(self.size),) * 2)
+            plain = (image.format, image.mode, image.size) == ("JPEG", "RGB", stored)
+            if plain and self.channels == 3:  # the same pixels as Pillow's, sooner
+                buffer = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+                return _upright(decode_jpeg(buffer, ImageReadMode.RGB), orientation)
+            flat = _flat(image, keep_opacity=self.channels in (2, 4))
+            array = np.array(flat.convert(MODES[self.channels]))
+        pixels = torch.from_numpy(array)
+        pixels = pixels[None] if array.ndim == 2 else pixels.permute(2, 0, 1)
+        return _upright(pixels, orientation)
+
+    def _check(self, image: Image.Image) -> None:
+        if self.channels not in MODES:
+            raise ValueError(
+                f"pictures have at most 4 channels, not {self.channels}, for which .npy arrays are "
+                "needed"
+            )
+        if image.mode == "F":
+            raise ValueError("floating point pixels have no fixed range")
+
+
+def center(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    """The largest window in the middle of [C, H, W] with the proportions of `size`."""
+    height, width = pixels.shape[1:]
+    window_height = min(height, max(1, round(width * size[0] / size[1])))
+    window_width = min(width, max(1, round(height * size[1] / size[0])))
+    top, left = (height - window_height) // 2, (width - window_width) // 2
+    return pixels[:, top : top + window_height, left : left + window_width]
+
+
+def resample(pixels: Tensor, size: tuple[int, int], filter: str = "bicubic") -> Tensor:
+    """uint8 [C, H, W] to uint8 [C, *size], contiguous; see `Decoder` on how."""
+    height, width = pixels.shape[1:]
+    if (height, width) == size:
+        return pixels.contiguous()
+    if height % size[0] == 0 and width % size[1] == 0:
+        boxes = (height // size[0], width // size[1])
+        return F.avg_pool2d(pixels.float(), boxes).round_().to(torch.uint8).contiguous()
+    if filter == "area":
+        means = _area(_area(pixels.double(), size[1]).mT, size[0]).mT
+        return means.round_().clamp_(0, 255).to(torch.uint8).contiguous()
+    resized = F.interpolate(pixels[None], size, mode=filter, antialias=True)
+    return resized[0].contiguous()
+
+
+def _area(rows: Tensor, count: int) -> Tensor:
+    """Means over `count` equal stretches of the last dimension, of whole and parts of pixels."""
+    length = rows.shape[-1]
+    # The integral of the row up to each edge of a stretch, linear within a pixel.
+    integral = F.pad(rows.cumsum(-1), (1, 0))
+    edges = torch.arange(count + 1, dtype=rows.dtype) * length / count
+    left = edges.long().clamp_(max=length - 1)
+    upto = torch.lerp(integral[..., left], integral[..., left + 1], edges - left)
+    return upto.diff(dim=-1) * count / length
+
+
+def _upright(pixels: Tensor, orientation: int) -> Tensor:
+    """[C, H, W] as it is to be seen, from how it is stored (EXIF 2.3, tag 0x0112)."""
+    if orientation >= 5:
+        pixels = pixels.mT
+    sides = {2: (-1,), 3: (-1, -2), 4: (-2,), 6: (-1,), 7: (-1, -2), 8: (-2,)}.get(orientation)
+    return pixels.flip(sides) if sides else pixels
+
+
+def _flat(image: Image.Image, keep_opacity: bool) -> Image.Image:
+    """Without transparency unless it is to be kept, and in 8 bits, in whatever color mode."""
+    if image.mode.startswith("I"):
+        pixels = np.asarray(image).astype(np.int64)
+        if pixels.min() < 0 or pixels.max() > 65535:
+            raise ValueError("pixels of more than 16 bits")
+        return Image.fromarray(((pixels + 128) // 257).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        if not keep_opacity:
+            return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image
+
+
+def _orientation(image: Image.Image) -> int | None:
+    """1 to 8; None if the EXIF data are broken."""
+    if image.format == "PNG" and "exif" not in image.info:
+        return 1  # asking further would decode all pixels, to look for EXIF behind them
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # Pillow's parser raises many types
+        return None
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else None
+
+
+def _load(data: bytes) -> np.ndarray:
+    return np.load(io.BytesIO(data), allow_pickle=False)
+
+
+def _planes(array: np.ndarray, channels: int) -> np.ndarray:
+    """[C, H, W] from [H, W], [H, W, C] or [C, H, W]."""
+    if array.ndim == 2:
+        array = array[None]
+    elif array.ndim == 3 and array.shape[2] == channels:
+        array = array.transpose(2, 0, 1)
+    if array.ndim != 3 or array.shape[0] != channels or 0 in array.shape:
+        raise ValueError(f"an array of shape {list(array.shape)} where channels is {channels}")
+    return array
+
+
+def _eight_bits(array: np.ndarray) -> np.ndarray:
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype == np.bool_:
+        return array.astype(np.uint8) * 255
+    if array.dtype == np.uint16:
+        return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if np.issubdtype(array.dtype, np.floating):
+        low, high = float(array.min()), float(array.max())
+        if not (low >= 0 and high <= 1 and math.isfinite(low + high)):
+            raise ValueError(f"floats from {low:g} to {high:g}, which have to lie in [0, 1]")
+        return (array * 255).round().astype(np.uint8)
+    raise ValueError(f"an array of {array.dtype}, which has to be uint8, uint16, bool or floats")
+
+
+def _by(size: Sequence[int]) -> str:
+    return f"{size[0]}x{size[1]}"

@@ -1,0 +1,131 @@
+"""Images in files, decoded when they are shown."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ganzoo.data.decode import FILTERS, Box, Decoder, Header
+from ganzoo.data.files import Files
+from ganzoo.data.source import Source, check_choice, first, pair, shown
+from ganzoo.errors import UserError
+
+LOOKED_AT = 2000  # files whose headers are read before training
+
+
+class Listing(NamedTuple):
+    """Which files are the images, and of which class each is."""
+
+    files: Files
+    names: Sequence[str]
+    classes: list[str] | None = None
+    labels: Tensor | None = None
+    notes: Sequence[str] = ()
+
+
+class EncodedImages(Source):
+    """A source of image files. A subclass sets `name` and defines `_list`; see `Decoder`.
+
+    Args:
+        image_size: size to deliver, one int or [height, width].
+        channels: to deliver.
+        resize, filter, box: see `Decoder`.
+    """
+
+    def __init__(
+        self,
+        image_size: int | Sequence[int],
+        channels: int = 3,
+        resize: str = "crop",
+        filter: str = "bicubic",
+        box: Box | None = None,
+    ) -> None:
+        check_choice("data.source.resize", resize, ["crop", "stretch"])
+        check_choice("data.source.filter", filter, FILTERS)
+        if channels < 1:
+            raise UserError(f"channels must be at least 1, not {channels}.")
+        self.decoder = Decoder(pair(image_size), channels, resize, filter, box)
+        self.shape = (channels, *self.decoder.size)
+
+    def _list(self) -> Listing:
+        """Find the images; UserError if there are none."""
+        raise NotImplementedError
+
+    @cached_property
+    def listing(self) -> Listing:
+        return self._list()
+
+    @property
+    def classes(self) -> list[str] | None:  # type: ignore[override]
+        return self.listing.classes
+
+    @property
+    def problems(self) -> list[str]:  # type: ignore[override]
+        return self.listing.files.problems
+
+    @property
+    def notes(self) -> list[str]:  # type: ignore[override]
+        """What is left out and converted, from the headers of all files, or of 2000 of them.
+
+        Raises:
+            UserError: naming files that cannot be read.
+        """
+        if self.problems:
+            raise UserError(self.problems[0])
+        bad = [self.name_of(i) for i, header in self._headers.items() if isinstance(header, str)]
+        if bad:
+            raise UserError(
+                f"{len(bad)} of {len(self._headers)} images that were looked at in "
+                f"{self.listing.files.root} cannot be read ({first(bad)}): remove them or save "
+                "them again as 8-bit PNG; python -m ganzoo.doctor names them all."
+            )
+        return self.conversions
+
+    @property
+    def conversions(self) -> list[str]:
+        good = [header for header in self._headers.values() if isinstance(header, Header)]
+        converted = self.decoder.notes(good, len(self))
+        return [*self.listing.files.notes, *self.listing.notes, *converted]
+
+    @cached_property
+    def _headers(self) -> dict[int, Header | str]:
+        places = np.linspace(0, len(self) - 1, min(len(self), LOOKED_AT)).astype(int).tolist()
+        with ThreadPoolExecutor() as threads:
+            return dict(zip(places, threads.map(self.header, places), strict=True))
+
+    def labels(self) -> Tensor | None:
+        return self.listing.labels
+
+    def name_of(self, index: int) -> str:
+        return self.listing.names[index]
+
+    def __len__(self) -> int:
+        return len(self.listing.names)
+
+    def __getitems__(self, indices: list[int]) -> dict[str, Tensor]:
+        batch = {"image": torch.stack([self._load(self.name_of(i)) for i in indices])}
+        labels = self.listing.labels
+        return batch if labels is None else {**batch, "label": labels[indices]}
+
+    def header(self, index: int) -> Header | str:
+        """What converting image `index` will mean, or why it cannot be read."""
+        try:
+            with self.listing.files.open(self.name_of(index)) as file:
+                return self.decoder.header(file)
+        except Exception as error:  # decoders raise many types
+            return str(error)
+
+    def _load(self, name: str) -> Tensor:
+        try:
+            with self.listing.files.open(name) as file:
+                return self.decoder(file.read())
+        except Exception as error:  # decoders raise many types
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise UserError(
+                f"{self.listing.files.root / shown(name)} cannot be read ({reason}): remove it or "
+                "save it again."
+            ) from error

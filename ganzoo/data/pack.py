@@ -1,0 +1,195 @@
+"""Packed data sets: images as they are shown, in files that are read without decoding.
+
+A pack is a folder:
+
+    HxW.npy      uint8 [n, C, H, W], the images; further ones hold smaller levels of the pyramid
+    labels.npy   int64 [n], if there are labels
+    names.txt    a JSON string a line: what each image was called where it came from
+    pack.json    number, shape, classes, levels, SHA-256 of the other files, where it came from
+
+It is written by `ganzoo.data.packing` under another name until it is whole.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ganzoo.data.source import Source, pair, part
+from ganzoo.errors import UserError
+
+FORMAT = 1
+FACTS = "pack.json"
+
+
+class Pack(Source):
+    """The images of a pack.
+
+    Args:
+        root: the pack's folder.
+        image_size: int or [height, width]: the level of that size is delivered where there is one,
+            else the full size.
+        split: "train", "test" or "all".
+        held_out: share of the images that is "test"; see `part`.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        image_size: int | Sequence[int] | None = None,
+        split: str = "train",
+        held_out: float = 0.0,
+    ) -> None:
+        part([], split, held_out)  # refuses what does not go together
+        self.root, self.split, self.held_out = Path(root), split, held_out
+        self.asked = None if image_size is None else pair(image_size)
+        self.name = self.root.name
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the level that is delivered."""
+        levels = [(height, width) for height, width in self.facts["levels"]]
+        return self.asked if self.asked in levels else levels[0]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:  # type: ignore[override]
+        return self.facts["shape"][0], *self.size
+
+    @property
+    def classes(self) -> list[str] | None:  # type: ignore[override]
+        return self.facts["classes"]
+
+    @property
+    def notes(self) -> list[str]:  # type: ignore[override]
+        came = self.facts["from"]
+        notes = [f"Packed from {came['source']}: {note}" for note in came["notes"]]
+        if skipped := len(came["skipped"]):
+            notes.append(f"{skipped} images that could not be read were left out when packing.")
+        if len(self) < self.facts["images"]:
+            of = self.facts["images"]
+            notes.append(f"{len(self)} of {of} images are the {self.split} split.")
+        return notes
+
+    def labels(self) -> Tensor | None:
+        return self._labels
+
+    def name_of(self, index: int) -> str:
+        return self._names[self._kept[index]]
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def __getitems__(self, indices: list[int]) -> dict[str, Tensor]:
+        rows = torch.tensor(indices) if self._whole else self._kept_rows[indices]
+        batch = {"image": self._images.index_select(0, rows)}
+        return batch if self._labels is None else {**batch, "label": self._labels[indices]}
+
+    def check(self) -> None:
+        """Compare every file with its SHA-256. Raises UserError naming one that differs."""
+        for name, digest in self.facts["sha256"].items():
+            if sha256(self.root / name) != digest:
+                raise damaged(self.root / name, "is not as it was packed (its SHA-256 differs)")
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """What `pack.json` says. Raises UserError if the pack is not whole."""
+        path = self.root / FACTS
+        try:
+            facts = json.loads(path.read_text())
+        except FileNotFoundError as error:
+            raise UserError(
+                f"There is no pack at {self.root}: make one with python -m ganzoo.prepare pack SRC "
+                f"{self.root}, or set data.source.root to one."
+            ) from error
+        except (OSError, ValueError) as error:
+            raise damaged(path, f"cannot be read ({error})") from error
+        if facts.get("format") != FORMAT:
+            raise UserError(
+                f"{self.root} is of pack format {facts.get('format')}, this version of ganzoo "
+                f"reads {FORMAT}: make the pack again."
+            )
+        return facts
+
+    @cached_property
+    def _images(self) -> Tensor:
+        shape = (self.facts["images"], *self.shape)
+        return torch.from_numpy(self._open(level_file(self.size), shape))
+
+    @cached_property
+    def _labels(self) -> Tensor | None:
+        if self.classes is None:
+            return None
+        labels = torch.from_numpy(self._open("labels.npy", (self.facts["images"],)))
+        return labels if self._whole else labels[self._kept_rows]
+
+    @cached_property
+    def _names(self) -> list[str]:
+        with (self.root / "names.txt").open() as file:
+            return [json.loads(line) for line in file]
+
+    @property
+    def _whole(self) -> bool:
+        return self.split == "all" or not self.held_out
+
+    @cached_property
+    def _kept(self) -> Sequence[int]:
+        if self._whole:
+            return range(self.facts["images"])
+        return part(self._names, self.split, self.held_out)
+
+    @cached_property
+    def _kept_rows(self) -> Tensor:
+        return torch.tensor(self._kept)
+
+    def _open(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        path = self.root / name
+        try:
+            # Copy on write, though nothing is written: torch wants memory that it might write to.
+            array = np.load(path, mmap_mode="c")
+        except (OSError, ValueError) as error:
+            raise damaged(path, f"cannot be read ({error})") from error
+        if array.shape != shape:
+            raise damaged(path, f"holds {list(array.shape)} where {FACTS} says {list(shape)}")
+        return array
+
+
+def damaged(path: Path, how: str) -> UserError:
+    """The error that says so of a file of a pack."""
+    return UserError(f"{path} {how}: copy or make the pack again.")
+
+
+def level_file(size: Sequence[int]) -> str:
+    """The file of a pack that holds the images of a height and width."""
+    return f"{size[0]}x{size[1]}.npy"
+
+
+def levels_of(size: tuple[int, int]) -> list[tuple[int, int]]:
+    """`size` and its halves, as long as they are whole and at least 4 pixels on each side."""
+    levels = [size]
+    while all(side % 2 == 0 and side >= 8 for side in levels[-1]):
+        levels.append((levels[-1][0] // 2, levels[-1][1] // 2))
+    return levels
+
+
+def pyramid(images: Tensor, levels: int) -> Iterator[Tensor]:
+    """uint8 [n, C, H, W] and its 2x2 box means, each level rounded to even when it is made uint8.
+
+    The chain itself is not rounded (Karras et al. 2018, official code).
+    """
+    exact = images.float()
+    for level in range(levels):
+        if level:
+            exact = torch.nn.functional.avg_pool2d(exact, 2)
+        yield images if level == 0 else exact.round().to(torch.uint8)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

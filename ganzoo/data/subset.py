@@ -1,0 +1,102 @@
+"""Some images of a source."""
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import torch
+from torch import Generator, Tensor
+
+from ganzoo.data.source import Source, first
+from ganzoo.draws import seed_of
+from ganzoo.errors import UserError
+
+
+class Subset(Source):
+    """The images of some classes of `source`, or a number of images.
+
+    Args:
+        classes: names of classes, numbered anew in this order; None for all.
+        count: of images, chosen once and for all: the same for every seed, and a smaller number is
+            part of a larger one; None for all.
+    """
+
+    def __init__(
+        self, source: Source, classes: Sequence[str] | None = None, count: int | None = None
+    ) -> None:
+        if count is not None and count < 1:
+            raise UserError(f"data.subset must be at least 1, not {count}.")
+        if classes is not None and not classes:
+            raise UserError("data.classes names no class: name some, or set it to null.")
+        self.source, self.chosen, self.count = source, classes, count
+        self.name = source.name
+
+    @property
+    def shape(self) -> tuple[int, int, int]:  # type: ignore[override]
+        return self.source.shape
+
+    @property
+    def classes(self) -> list[str] | None:  # type: ignore[override]
+        return self.source.classes if self.chosen is None else list(self.chosen)
+
+    @property
+    def notes(self) -> list[str]:  # type: ignore[override]
+        part = f"{len(self)} of the {len(self.source)} images of {self.name} are used."
+        return [part, *self.source.notes]
+
+    @property
+    def problems(self) -> Sequence[str]:  # type: ignore[override]
+        return self.source.problems
+
+    def prepare(self) -> None:
+        self.source.prepare()
+
+    def labels(self) -> Tensor | None:
+        return self._labels
+
+    def name_of(self, index: int) -> str:
+        return self.source.name_of(int(self._indices[index]))
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitems__(self, indices: list[int]) -> dict[str, Tensor]:
+        batch = self.source.__getitems__(self._indices[indices].tolist())
+        return batch if self._labels is None else {**batch, "label": self._labels[indices]}
+
+    @cached_property
+    def _indices(self) -> Tensor:
+        indices = torch.arange(len(self.source))
+        if self.chosen is not None:
+            indices = indices[self._renumbered >= 0]
+        if self.count is not None:
+            if self.count > len(indices):
+                raise UserError(
+                    f"data.subset={self.count} is more than the {len(indices)} images of "
+                    f"{self.name} that there are: choose at most that many."
+                )
+            generator = Generator().manual_seed(seed_of("subset"))
+            order = torch.randperm(len(indices), generator=generator)
+            indices = indices[order[: self.count].sort().values]
+        return indices
+
+    @cached_property
+    def _labels(self) -> Tensor | None:
+        labels = self._renumbered if self.chosen is not None else self.source.labels()
+        return None if labels is None else labels[self._indices]
+
+    @cached_property
+    def _renumbered(self) -> Tensor:
+        """Labels of the whole source as numbers of the chosen classes, -1 for the others."""
+        labels, classes = self.source.labels(), self.source.classes
+        if labels is None or classes is None or self.chosen is None:
+            raise UserError(f"{self.name} has no classes to choose from: set data.classes=null.")
+        unknown = [name for name in self.chosen if name not in classes]
+        if unknown:
+            raise UserError(
+                f"{self.name} has no class {first(unknown)}: data.classes may name "
+                f"{first(classes, 30)}."
+            )
+        number = torch.tensor(
+            [self.chosen.index(name) if name in self.chosen else -1 for name in classes]
+        )
+        return number[labels]
