@@ -2,9 +2,11 @@
 
 import io
 import math
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from threading import Lock
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
@@ -21,6 +23,9 @@ MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # of Pillow, by channels
 GOALS = {1: "gray", 2: "gray and opacity", 3: "RGB", 4: "RGBA"}
 FILTERS = ["bicubic", "bilinear", "area"]
 NPY = b"\x93NUMPY"
+EXIF_KEYS = {"exif", "xmp", "XML:com.adobe.xmp"}  # in Pillow's info, where there may be EXIF data
+
+_WARNINGS = Lock()  # what is done with warnings is one state of the whole process
 
 
 class Box(NamedTuple):
@@ -90,17 +95,17 @@ class Decoder:
             array = _load(file.read())
             planes = _planes(array, self.channels)
             return Header(f"array {array.dtype} {len(planes)} channels", planes.shape[1:])
-        with Image.open(file) as image:
+        with _opened(file) as image:
             self._check(image)
-            orientation = _orientation(image)
+            orientation, broken_exif = _orientation(image)
             height, width = image.height, image.width
             return Header(
                 image.mode,
-                (width, height) if (orientation or 1) >= 5 else (height, width),
+                (width, height) if orientation >= 5 else (height, width),
                 image.has_transparency_data,
-                (orientation or 1) > 1,
+                orientation > 1,
                 getattr(image, "n_frames", 1) > 1,
-                orientation is None,
+                broken_exif,
             )
 
     def notes(self, headers: Sequence[Header], total: int) -> list[str]:
@@ -115,7 +120,7 @@ class Decoder:
             **{f"are {mode}: converted to {goal}": n for mode, n in sorted(modes.items())},
             "have transparency: laid on white": sum(header.transparent for header in headers),
             "are turned by their EXIF orientation": sum(header.turned for header in headers),
-            "have EXIF data that cannot be read: shown as they are stored": sum(
+            "have damaged EXIF data, of which their orientation may be part": sum(
                 header.broken_exif for header in headers
             ),
             "have several frames: the first is used": sum(header.frames for header in headers),
@@ -134,9 +139,9 @@ class Decoder:
         return torch.from_numpy(np.ascontiguousarray(planes))
 
     def _picture(self, data: bytes) -> Tensor:
-        with Image.open(io.BytesIO(data)) as image:
+        with _opened(io.BytesIO(data)) as image:
             self._check(image)
-            orientation = _orientation(image) or 1
+            orientation, _ = _orientation(image)
             stored = image.size
             if self.box is None:
                 # JPEG can be decoded at a half, quarter or eighth of its size; twice the goal is
@@ -219,15 +224,31 @@ def _flat(image: Image.Image, keep_opacity: bool) -> Image.Image:
     return image
 
 
-def _orientation(image: Image.Image) -> int | None:
-    """1 to 8; None if the EXIF data are broken."""
-    if image.format == "PNG" and "exif" not in image.info:
-        return 1  # asking further would decode all pixels, to look for EXIF behind them
+def _opened(file: BinaryIO) -> Image.Image:
+    """`Image.open`, which warns of damaged EXIF data and of size, without the warnings."""
+    with _WARNINGS, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return Image.open(file)
+
+
+def _orientation(image: Image.Image) -> tuple[int, bool]:
+    """1 to 8 as in EXIF, and whether the EXIF data are broken."""
+    if image.format in ("JPEG", "PNG") and not EXIF_KEYS & image.info.keys():
+        return 1, False  # asking further would decode all pixels of a PNG
+    exif = Image.Exif()
     try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        with _WARNINGS, warnings.catch_warnings(record=True) as damage:
+            warnings.simplefilter("always")  # most damage is only warned of
+            if "exif" in image.info:
+                exif.load(image.info["exif"])  # Pillow's own hides what it met when opening
+            else:
+                exif = image.getexif()
+            orientation = exif.get(ExifTags.Base.Orientation, 1)
     except Exception:  # Pillow's parser raises many types
-        return None
-    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else None
+        return 1, True
+    if orientation not in range(1, 9):
+        return 1, orientation != 0  # some cameras write 0 for unknown
+    return orientation, bool(damage)
 
 
 def _load(data: bytes) -> np.ndarray:

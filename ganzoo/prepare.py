@@ -1,0 +1,85 @@
+"""python -m ganzoo.prepare: what is made ready before training.
+
+pack SRC OUT packs images for reading without decoding; faces OUT draws cartoon faces.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from ganzoo.config import source_of
+from ganzoo.data.packing import write_pack
+from ganzoo.errors import UserError
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse(argv)
+    try:
+        args.run(args)
+    except UserError as error:
+        sys.exit(f"ganzoo.prepare: {error}")
+    except OSError as error:
+        sys.exit(
+            f"ganzoo.prepare: {args.out} cannot be written ({error.strerror or error}): make room "
+            "or choose another place, then run the same command again."
+        )
+    except KeyboardInterrupt:
+        sys.exit("ganzoo.prepare: interrupted; the same command goes on from here.")
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m ganzoo.prepare", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    pack = commands.add_parser("pack", help="images as they are shown, read without decoding")
+    pack.set_defaults(run=run_pack)
+    pack.add_argument("src", help="a folder, zip, tar or pack, or the name of a data set: celeba")
+    pack.add_argument("out", type=Path, help="the pack, a folder; train with data=pack")
+    pack.add_argument(
+        "keys", nargs="*", metavar="KEY=VALUE", type=key_value,
+        help="of data.source, as in root=PHOTOS crop=center160 (see conf/data)",
+    )  # fmt: skip
+    add_shape(pack)
+    pack.add_argument(
+        "--levels", action="store_true", help="also all smaller sizes, by 2x2 box means"
+    )
+    pack.add_argument("--skip-bad", action="store_true", help="leave out what cannot be read")
+    pack.add_argument("--workers", type=int, help="processes; one a core if nothing is said")
+
+    return parser.parse_args(argv)
+
+
+def add_shape(parser: argparse.ArgumentParser) -> None:
+    """The options `--size` and `--channels` of commands that read images."""
+    parser.add_argument("--size", type=size, default=(64, 64), help="64, or 48x80 (height, width)")
+    parser.add_argument("--channels", type=int, default=3)
+
+
+def size(text: str) -> tuple[int, int]:
+    """Height and width from text such as `64` or `48x80`."""
+    height, _, width = text.partition("x")
+    if not height.isdecimal() or (width and not width.isdecimal()) or text.endswith("x"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size such as 64 or 48x80")
+    return int(height), int(width or height)
+
+
+def key_value(text: str) -> str:
+    """Text of the form KEY=VALUE."""
+    if not text.partition("=")[0] or "=" not in text:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form KEY=VALUE")
+    return text
+
+
+def run_pack(args: argparse.Namespace) -> None:
+    source = source_of(args.src, args.size, args.channels, args.keys)
+    source.prepare()
+    origin = str(Path(args.src).resolve()) if Path(args.src).exists() else " ".join(args.keys)
+    skipped = write_pack(source, args.out, args.levels, args.skip_bad, args.workers, origin)
+    for sentence in skipped.values():
+        print(sentence)
+    left_out = f" ({len(skipped)} left out, each named above)" if skipped else ""
+    print(f"{args.out} is packed{left_out}: train with data=pack data.source.root={args.out}")
+
+
+if __name__ == "__main__":
+    main()
