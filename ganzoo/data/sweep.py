@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
@@ -57,14 +58,18 @@ class _Looked(Dataset):
         try:
             batch = self.source.__getitems__(indices)
         except UserError:  # which of them it is shows one by one
+            singles: dict[int, Batch] = {}
             for index in indices:
                 try:
-                    self.source.__getitems__([index])
+                    singles[index] = self.source.__getitems__([index])
                 except UserError as error:
                     bad[index] = str(error)
-            indices = [index for index in indices if index not in bad]
-            batch = self.source.__getitems__(indices) if indices else {}
-        return Seen(indices, bad, self.look(indices, batch) if indices else None)
+            indices = list(singles)
+            if not indices:
+                return Seen([], bad, None)
+            keys = singles[indices[0]]
+            batch = {key: torch.cat([one[key] for one in singles.values()]) for key in keys}
+        return Seen(indices, bad, self.look(indices, batch))
 
 
 def _as_it_is(seen: Any) -> Any:
