@@ -2,22 +2,25 @@
 
 import gzip
 import hashlib
+import pickle
 import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
 from tiny import config
 from torchvision.datasets import FashionMNIST as Torchvision
 
 from ganzoo.config import make
 from ganzoo.data import ImageData
+from ganzoo.data.cifar10 import CIFAR10
 from ganzoo.data.decode import Decoder
 from ganzoo.data.emoji import PACK, Emoji
 from ganzoo.data.folder import Folder
-from ganzoo.data.mnist import FashionMNIST
+from ganzoo.data.mnist import MNIST, FashionMNIST
 from ganzoo.errors import UserError
 
 # -- emoji: counts and hashes of the pack's own documentation --------------------------------------
@@ -252,7 +255,9 @@ def test_folder_names_what_cannot_be_read(tmp_path) -> None:
     save(tmp_path / "1.png", gray(0))
     (tmp_path / "2.png").write_text("not an image")
     Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "3.tif")
-    with pytest.raises(UserError, match=r"2 of 3 images .*\(2\.png, 3\.tif\): remove"):
+    with pytest.raises(
+        UserError, match=r"2 of 3 .*\(2\.png, 3\.tif; the first one: it is no image"
+    ):
         _ = Folder(str(tmp_path), 4).notes
 
 
@@ -296,17 +301,20 @@ def write_fashion(folder: Path, packed: bool = False, prefix: str = "train") -> 
 
 
 @pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize("layout", [".", "FashionMNIST/raw"])
-def test_fashion_mnist_reads_every_layout(tmp_path, packed, layout) -> None:
+@pytest.mark.parametrize(
+    ("kind", "layout"),
+    [(FashionMNIST, "."), (FashionMNIST, "FashionMNIST/raw"), (MNIST, "."), (MNIST, "MNIST/raw")],
+)
+def test_mnist_reads_every_layout(tmp_path, packed, kind, layout) -> None:
     write_fashion(tmp_path / layout, packed, "t10k")
-    source = FashionMNIST(str(tmp_path), "test")
+    source = kind(str(tmp_path), "test")
     batch = source.__getitems__([4, 0])
     assert source.shape == (1, 32, 32)
     assert batch["label"].tolist() == [1, 9]
     assert batch["label"].dtype == torch.int64
     assert np.array_equal(batch["image"][:, 0, 2:30, 2:30].numpy(), FASHION[[4, 0]])
     assert batch["image"].sum() == FASHION[[4, 0]].sum(dtype=np.int64)  # the border is 0
-    color = FashionMNIST(str(tmp_path), "test", pad=0, channels=3).__getitems__([1])["image"]
+    color = kind(str(tmp_path), "test", pad=0, channels=3).__getitems__([1])["image"]
     assert np.array_equal(color[0].numpy(), np.stack([FASHION[1]] * 3))
 
 
@@ -368,32 +376,33 @@ def test_configs_deliver_what_the_top_level_asks_for(name, channels, tmp_path) -
     assert data.source.__getitems__([0])["image"].shape == (1, channels, 32, 32)
 
 
-def test_cifar10_in_its_layout(tmp_path, monkeypatch):
-    import pickle
+# -- CIFAR-10 --------------------------------------------------------------------------------------
 
-    import numpy as np
-    import torchvision
 
-    from ganzoo.data.cifar10 import CIFAR10
-
-    folder = tmp_path / "cifar-10-batches-py"
+def write_cifar10(root: Path, monkeypatch) -> np.ndarray:
+    """The files as the archive unpacks, two images in each; returns the pixels of one file."""
+    folder = root / "cifar-10-batches-py"
     folder.mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (2, 3072), dtype=np.uint8)
+    reader = torchvision.datasets.CIFAR10
     lists = {"train_list": [f"data_batch_{i}" for i in range(1, 6)], "test_list": ["test_batch"]}
     for key, names in lists.items():
         for name in names:
-            content = {"data": pixels, "labels": [3, 7]}
-            (folder / name).write_bytes(pickle.dumps(content))
+            (folder / name).write_bytes(pickle.dumps({"data": pixels, "labels": [3, 7]}))
         # the published checksums are those of the whole files
-        monkeypatch.setattr(torchvision.datasets.CIFAR10, key, [[name, None] for name in names])
+        monkeypatch.setattr(reader, key, [[name, None] for name in names])
     classes = [str(i) for i in range(10)]
     (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": classes}))
     meta = {"filename": "batches.meta", "key": "label_names", "md5": None}
-    monkeypatch.setattr(torchvision.datasets.CIFAR10, "meta", meta)
+    monkeypatch.setattr(reader, "meta", meta)
+    return pixels
 
+
+def test_cifar10_in_its_layout(tmp_path, monkeypatch) -> None:
+    pixels = write_cifar10(tmp_path, monkeypatch)
     source = CIFAR10(str(tmp_path))
     assert len(source) == 10
-    assert source.classes == classes
+    assert source.classes == [str(i) for i in range(10)]
     batch = source.__getitems__([9, 0])
     # the files hold red, green and blue planes, each row by row
     assert torch.equal(batch["image"][0], torch.from_numpy(pixels[1].reshape(3, 32, 32)))

@@ -4,6 +4,7 @@ from collections import Counter
 from itertools import islice
 
 import pytest
+import torch
 
 from ganzoo.data.stream import Stream
 from ganzoo.errors import UserError
@@ -70,3 +71,33 @@ def test_a_function_is_asked_at_the_samplers_own_position() -> None:
 def test_batch_that_does_not_divide(batch_size) -> None:
     with pytest.raises(UserError, match=r"batch of \d images .* 4 device.*multiple of 4"):
         next(iter(Stream(10, batch_size, seed=0, world=4)))
+
+
+# -- balanced --------------------------------------------------------------------------------------
+
+LABELS = torch.tensor([0] * 7 + [1] * 2 + [2] * 3)
+
+
+def test_groups_are_shown_equally_often() -> None:
+    stream = Stream(12, 4, seed=0, groups=LABELS)
+    shown = torch.tensor(flat(stream, 21 * 30 // 4 + 1))[: 21 * 30]
+    for epoch in shown.split(21):
+        assert torch.bincount(LABELS[epoch]).tolist() == [7, 7, 7]
+        assert sorted(epoch[epoch < 7].tolist()) == list(range(7)), "the largest: each once"
+        counts = torch.bincount(epoch, minlength=12)
+        assert set(counts[7:9].tolist()) <= {3, 4}
+        assert set(counts[9:].tolist()) <= {2, 3}
+    # Over many epochs no image of a group is preferred, whichever it is.
+    share = torch.bincount(shown, minlength=12).double() / 30
+    torch.testing.assert_close(share[7:9], torch.full((2,), 3.5).double(), atol=0.35, rtol=0)
+    torch.testing.assert_close(share[9:], torch.full((3,), 7 / 3).double(), atol=0.35, rtol=0)
+
+
+def test_balance_starts_anywhere_and_on_any_number_of_devices() -> None:
+    def make(**options) -> Stream:
+        return Stream(12, 6, seed=1, groups=LABELS, **options)
+
+    whole = list(islice(make(), 12))
+    assert list(islice(make(start=30), 7)) == whole[5:]
+    halves = zip(islice(make(rank=0, world=2), 12), islice(make(rank=1, world=2), 12), strict=True)
+    assert [a + b for a, b in halves] == whole

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from PIL import UnidentifiedImageError
 from torch import Tensor
 
 from ganzoo.data.decode import FILTERS, Box, Decoder, Header
@@ -76,12 +77,13 @@ class EncodedImages(Source):
         """
         if self.problems:
             raise UserError(self.problems[0])
-        bad = [self.name_of(i) for i, header in self._headers.items() if isinstance(header, str)]
+        bad = {self.name_of(i): h for i, h in self._headers.items() if isinstance(h, str)}
         if bad:
             raise UserError(
                 f"{len(bad)} of {len(self._headers)} images that were looked at in "
-                f"{self.listing.files.root} cannot be read ({first(bad)}): remove them or save "
-                "them again as 8-bit PNG; python -m ganzoo.doctor names them all."
+                f"{self.listing.files.root} cannot be read ({first(list(bad))}; the first one: "
+                f"{next(iter(bad.values()))}): mend or remove them; python -m ganzoo.doctor names "
+                "them all."
             )
         return self.conversions
 
@@ -117,15 +119,21 @@ class EncodedImages(Source):
             with self.listing.files.open(self.name_of(index)) as file:
                 return self.decoder.header(file)
         except Exception as error:  # decoders raise many types
-            return str(error)
+            return reason(error)
 
     def _load(self, name: str) -> Tensor:
         try:
             with self.listing.files.open(name) as file:
                 return self.decoder(file.read())
         except Exception as error:  # decoders raise many types
-            reason = " ".join(str(error).split()) or type(error).__name__
             raise UserError(
-                f"{self.listing.files.root / shown(name)} cannot be read ({reason}): remove it or "
-                "save it again."
+                f"{self.listing.files.root / shown(name)} cannot be read ({reason(error)}): remove "
+                "it or save it again."
             ) from error
+
+
+def reason(error: Exception) -> str:
+    """What an exception says, in one line."""
+    if isinstance(error, UnidentifiedImageError):
+        return "it is no image, or of an unknown kind"
+    return " ".join(str(error).split()) or type(error).__name__

@@ -213,9 +213,10 @@ class ImageData(L.LightningDataModule):
             notes.append(f"{note}.")
         if self.balanced:
             notes.append("Every class is shown equally often.")
-        if channels == 2 or channels > 4:
-            shown = "channel is" if channels == 2 else "three channels are"
-            notes.append(f"Pictures show the first {shown} of {channels}.")
+        if channels == 2:
+            notes.append("Pictures show the first channel of 2.")
+        if channels > 4:
+            notes.append(f"Pictures show the first three channels of {channels}.")
         return notes
 
 

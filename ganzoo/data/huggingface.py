@@ -1,0 +1,221 @@
+"""Image data sets of the Hugging Face Hub, or of parquet files, read by the library datasets."""
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from ganzoo.data.encoded import EncodedImages, Listing
+from ganzoo.data.source import first, part
+from ganzoo.errors import UserError
+
+Paths = str | Sequence[str]
+
+
+class HuggingFace(EncodedImages):
+    """The images in a column, and the classes in another.
+
+    The library keeps what it reads in its cache, `~/.cache/huggingface` or `HF_HOME`, in a format
+    of its own. Without `download` nothing is asked of the network.
+
+    Args:
+        path: "user/name" of the Hub, a folder of parquet or other files, or "parquet" for those in
+            `data_files`.
+        image_size, channels, resize, filter: see `Decoder`.
+        config: of data sets that come in several.
+        split: one of the data set's own; "train" and "test" share its "train" by `held_out` where
+            there is no "test".
+        image: column of images, encoded in files; None for the only one.
+        label: column of classes: a ClassLabel, or integers or strings, whose values are numbered in
+            their order. None for the only ClassLabel, if there is one.
+        data_files: which of its files, or for "parquet" where they are; by split if a mapping.
+        download: fetch what is not in the cache.
+        held_out: share of "train" that is "test" where there is no such split; see `part`.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        image_size: int | Sequence[int],
+        channels: int = 3,
+        config: str | None = None,
+        split: str = "train",
+        image: str | None = None,
+        label: str | None = None,
+        data_files: Paths | Mapping[str, Paths] | None = None,
+        download: bool = False,
+        resize: str = "crop",
+        filter: str = "bicubic",
+        held_out: float = 0.0,
+    ) -> None:
+        super().__init__(image_size, channels, resize, filter)
+        part([], "all", held_out)  # refuses what is no share
+        self.path, self.config, self.data_files = path, config, data_files
+        self.image, self.label, self.download = image, label, download
+        self.split, self.held_out = split, held_out
+        self.name = f"{path} ({split})"
+
+    def prepare(self) -> None:
+        if self.download:
+            _ = self._splits
+
+    def _list(self) -> Listing:
+        shared = bool(self.held_out) and "test" not in self._splits
+        split = "train" if shared and self.split == "test" else self.split
+        if split not in self._splits:
+            hold = "" if "test" in self._splits else ", or hold some out by data.source.held_out"
+            raise UserError(
+                f"{self.path} has no split {self.split}: data.source.split may be "
+                f"{first(list(self._splits))}{hold if self.split == 'test' else ''}."
+            )
+        data = self._splits[split]
+        files = Rows(Path(self.path), split, data, self._image_column(data.features))
+        classes, labels, notes = self._classes(data)
+        if not (shared and split == "train"):
+            return Listing(files, files.names, classes, labels, notes)
+        kept = part(files.names, self.split, self.held_out)
+        notes.append(f"{len(kept)} of {len(data)} images are the {self.split} split.")
+        names = [files.names[i] for i in kept]
+        return Listing(files, names, classes, None if labels is None else labels[kept], notes)
+
+    @cached_property
+    def _splits(self) -> dict[str, Any]:
+        datasets = _library()
+        if self.download:
+            network, remedy = nullcontext(), "see whether data.source.path and config are right"
+        else:
+            network, remedy = _offline(), "set data.source.download=true"
+            remedy += ", or data.source.path (and data_files) to files that are here"
+        try:
+            if not self.download and "://" in str(self.data_files):
+                raise ValueError("its data_files are on the network")
+            with network:
+                return dict(datasets.load_dataset(self.path, self.config, data_files=self.data_files))
+        except Exception as error:  # of the network, of formats, of names
+            reason = " ".join(str(error).split())[:300]
+            raise UserError(f"{self.path} cannot be read ({reason}): {remedy}.") from error
+
+    def _image_column(self, features: Mapping[str, Any]) -> str:
+        pictures = [name for name, f in features.items() if isinstance(f, _library().Image)]
+        encoded = [name for name, f in features.items() if _holds_bytes(f)]
+        if self.image is not None and self.image in pictures + encoded:
+            return self.image
+        found = pictures or encoded
+        if self.image is None and len(found) == 1:
+            return found[0]
+        wrong = f"no column of images {self.image}" if self.image else f"{len(found)} of images"
+        raise UserError(
+            f"{self.path} has the columns {first(list(features), 40)}, {wrong}: set "
+            f"data.source.image to {' or '.join(pictures + encoded) or 'such a column of others'}."
+        )
+
+    def _classes(self, data: Any) -> tuple[list[str] | None, torch.Tensor | None, list[str]]:
+        """Names of the classes, labels, and sentences on them."""
+        features, kind = data.features, _library().ClassLabel
+        column = self.label
+        if column is None:
+            found = [name for name, feature in features.items() if isinstance(feature, kind)]
+            if len(found) > 1:
+                raise UserError(
+                    f"{self.path} has several columns of classes: set data.source.label to one of "
+                    f"{', '.join(found)}."
+                )
+            if not found:
+                return None, None, []
+            column = found[0]
+        if column not in features:
+            raise UserError(
+                f"{self.path} has no column {column}: data.source.label may be one of "
+                f"{first(list(features), 40)}."
+            )
+        feature, values = features[column], _values(data, column)
+        if isinstance(feature, kind):
+            classes = list(feature.names)
+            number = dict(enumerate(range(len(classes))))
+        elif _are_classes(feature):
+            everywhere = [v for split in self._splits.values() for v in _values(split, column)]
+            distinct = sorted({value for value in everywhere if value is not None})
+            classes = [str(value) for value in distinct]
+            number = {value: label for label, value in enumerate(distinct)}
+        else:
+            raise UserError(
+                f"The column {column} of {self.path} holds no classes but {feature}: set "
+                "data.source.label to a column of integers or strings, or to null."
+            )
+        without = sum(value not in number for value in values)  # None, or -1 for a ClassLabel
+        if not without:
+            return classes, torch.tensor([number[value] for value in values]), []
+        missing = f"{without} of {len(values)} images have no class in the column {column}"
+        if self.label is None:
+            return None, None, [f"{missing}, which is not used."]
+        raise UserError(f"{missing}: set data.source.label=null, or choose another split.")
+
+
+class Rows:
+    """The images of a column as files `<split>/<row>`; see `ganzoo.data.files.Files`."""
+
+    def __init__(self, root: Path, split: str, data: Any, column: str) -> None:
+        self.root, self.column = root, column
+        self.names = [f"{split}/{row}" for row in range(len(data))]
+        self.notes: list[str] = []
+        self.problems: list[str] = []
+        self.data = data.select_columns([column])
+        if isinstance(data.features[column], _library().Image):
+            self.data = self.data.cast_column(column, _library().Image(decode=False))
+
+    def open(self, name: str) -> BinaryIO:
+        value = self.data[int(name.rpartition("/")[2])][self.column]
+        if isinstance(value, dict):
+            if value["bytes"] is None and value.get("path"):
+                return open(value["path"], "rb")
+            value = value["bytes"]
+        if value is None:
+            raise ValueError("there is no image in this row")
+        return io.BytesIO(value)
+
+
+def _library() -> Any:
+    try:
+        import datasets
+    except ImportError as error:
+        raise UserError(
+            "Hugging Face data sets need the package datasets: run pip install "
+            '"ganzoo-lightning[huggingface]".'
+        ) from error
+    return datasets
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    """What HF_HUB_OFFLINE=1 does, which both libraries look at only when they are imported."""
+    import datasets.config
+    import huggingface_hub.constants
+
+    modules = datasets.config, huggingface_hub.constants
+    before = [module.HF_HUB_OFFLINE for module in modules]
+    for module in modules:
+        module.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        for module, value in zip(modules, before, strict=True):
+            module.HF_HUB_OFFLINE = value
+
+
+def _holds_bytes(feature: Any) -> bool:
+    """Whether a column that is not declared as one may be of encoded images."""
+    binary = feature.get("bytes") if isinstance(feature, dict) else feature
+    return getattr(binary, "dtype", None) in ("binary", "large_binary")
+
+
+def _are_classes(feature: Any) -> bool:
+    dtype = str(getattr(feature, "dtype", ""))
+    return dtype.startswith(("int", "uint")) or dtype in ("string", "large_string", "bool")
+
+
+def _values(data: Any, column: str) -> list[Any]:
+    return data.select_columns([column])[:][column]

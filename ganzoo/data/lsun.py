@@ -1,0 +1,167 @@
+"""LSUN (Yu et al. 2015): photographs of scenes and objects in LMDB databases, as distributed."""
+
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from threading import Lock
+from typing import Any, BinaryIO
+
+import torch
+
+from ganzoo.data.encoded import EncodedImages, Listing
+from ganzoo.data.source import check_choice, first
+from ganzoo.errors import UserError
+
+
+class LSUN(EncodedImages):
+    """Photographs of one category, or of several, which are then the classes.
+
+    Args:
+        root: folder that holds the unzipped databases: of scenes `bedroom_train_lmdb/data.mdb`, of
+            objects, which have no splits, `cat/data.mdb`. Or one such folder itself, whatever its
+            name, as is `test_lmdb`, which has no category.
+        image_size, channels, resize, filter: see `Decoder`.
+        category: "bedroom", "church_outdoor", "cat", ..., or a list of them.
+        split: "train" or "val".
+    """
+
+    def __init__(
+        self,
+        root: str,
+        image_size: int | Sequence[int],
+        channels: int = 3,
+        category: str | Sequence[str] = "bedroom",
+        split: str = "train",
+        resize: str = "crop",
+        filter: str = "bicubic",
+    ) -> None:
+        check_choice("data.source.split", split, ["train", "val"])
+        super().__init__(image_size, channels, resize, filter)
+        self.root, self.split = Path(root), split
+        self.categories = [category] if isinstance(category, str) else list(category)
+        if not self.categories or len(set(self.categories)) < len(self.categories):
+            raise UserError(
+                "data.source.category must be a category or a list of different ones, not "
+                f"{category}."
+            )
+        self.name = f"LSUN {', '.join(self.categories)} ({split})"
+
+    def _list(self) -> Listing:
+        if _holds_lmdb(self.root):
+            return self._list_one()
+        folders = [self._find(category) for category in self.categories]
+        files = Databases(self.root, folders)
+        if len(folders) == 1:
+            return Listing(files, files.names)
+        counts = torch.tensor([files.counts[folder] for folder in folders])
+        labels = torch.arange(len(folders)).repeat_interleave(counts)
+        return Listing(files, files.names, self.categories, labels)
+
+    def _list_one(self) -> Listing:
+        """Of a root that is itself a database."""
+        if len(self.categories) > 1:
+            raise UserError(
+                f"{self.root} is the database of one category: set data.source.root to the folder "
+                "above it, or name one data.source.category."
+            )
+        files = Databases(self.root.parent, [self.root.name])
+        notes = []
+        if self.root.name not in self._folders(self.categories[0]):
+            notes.append(f"{self.root.name} is read, whatever data.source.category and split are.")
+        return Listing(files, files.names, notes=notes)
+
+    def _folders(self, category: str) -> list[str]:
+        """What the folder of a category may be called."""
+        return [f"{category}_{self.split}_lmdb", *([category] if self.split == "train" else [])]
+
+    def _find(self, category: str) -> str:
+        for name in self._folders(category):
+            if _holds_lmdb(self.root / name):
+                return name
+        wanted = self._folders(category)[0]
+        if not self.root.is_dir():
+            raise UserError(
+                f"There is no folder {self.root}: set data.source.root to the one that holds "
+                f"{wanted}."
+            )
+        there = sorted(path.name for path in self.root.iterdir() if _holds_lmdb(path))
+        zips = sorted(path.name for path in self.root.glob("*.zip"))
+        for name in self._folders(category):
+            if f"{name}.zip" in zips:
+                raise UserError(f"{name}.zip is still packed: run unzip {name}.zip in {self.root}.")
+        holds = first([*there, *zips], 40) or "no databases"
+        raise UserError(
+            f"LSUN's {wanted} is not in {self.root}, which holds {holds}: choose another "
+            "data.source.category or split, or set data.source.root to the folder that holds it."
+        )
+
+
+class Databases:
+    """The values in LMDB databases as files `<folder>/<key>`, in the order of their keys.
+
+    Args:
+        root: where the databases lie; see `ganzoo.data.files.Files`.
+        folders: their names.
+
+    Raises:
+        UserError: without the package lmdb, and for a database that is damaged.
+    """
+
+    def __init__(self, root: Path, folders: Sequence[str]) -> None:
+        self.root = root
+        self.names: list[str] = []
+        self.notes: list[str] = []
+        self.problems: list[str] = []
+        self.counts: dict[str, int] = {}
+        for folder in folders:
+            with _environment(root / folder).begin() as transaction:
+                keys = transaction.cursor().iternext(values=False)
+                self.names += [f"{folder}/{os.fsdecode(key)}" for key in keys]
+                self.counts[folder] = transaction.stat()["entries"]
+
+    def open(self, name: str) -> BinaryIO:
+        folder, _, key = name.partition("/")
+        with _environment(self.root / folder).begin() as transaction:
+            return io.BytesIO(transaction.get(os.fsencode(key)))
+
+
+_opening = Lock()
+_opened: dict[Path, tuple[int, Any]] = {}  # by which process, and the environment
+
+
+def _environment(folder: Path) -> Any:
+    """The database in a folder, opened once a process as LMDB wants it, for all of its threads."""
+    with _opening:
+        process, environment = _opened.get(folder, (None, None))
+        if process != os.getpid():
+            if environment is not None:  # that of the process that this one was forked from
+                environment.close()
+            environment = _open(folder)
+            _opened[folder] = os.getpid(), environment
+        return environment
+
+
+def _open(folder: Path) -> Any:
+    try:
+        import lmdb
+    except ImportError as error:
+        raise UserError(
+            'LSUN needs the package lmdb: run pip install "ganzoo-lightning[lsun]".'
+        ) from error
+    path = folder / "data.mdb"
+    again = "mend its permissions, or fetch and unzip it again"
+    try:
+        environment = lmdb.open(str(folder), readonly=True, lock=False, readahead=False)
+    except lmdb.Error as error:
+        raise UserError(f"{path} cannot be read ({error}): {again}.") from error
+    size = path.stat().st_size
+    whole = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+    if size < whole:  # reading what is missing would kill the process
+        environment.close()
+        raise UserError(f"{path} has only {size:,} of its {whole:,} bytes: {again}.")
+    return environment
+
+
+def _holds_lmdb(folder: Path) -> bool:
+    return (folder / "data.mdb").is_file()
