@@ -149,8 +149,7 @@ class Decoder:
                 image.draft(None, (2 * max(self.size),) * 2)
             plain = (image.format, image.mode, image.size) == ("JPEG", "RGB", stored)
             if plain and self.channels == 3:  # the same pixels as Pillow's, sooner
-                buffer = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-                return _upright(decode_jpeg(buffer, ImageReadMode.RGB), orientation)
+                return _upright(_jpeg(data), orientation)
             flat = _flat(image, keep_opacity=self.channels in (2, 4))
             array = np.array(flat.convert(MODES[self.channels]))
         pixels = torch.from_numpy(array)
@@ -200,6 +199,14 @@ def _area(rows: Tensor, count: int) -> Tensor:
     left = edges.long().clamp_(max=length - 1)
     upto = torch.lerp(integral[..., left], integral[..., left + 1], edges - left)
     return upto.diff(dim=-1) * count / length
+
+
+def _jpeg(data: bytes) -> Tensor:
+    try:
+        return decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB)
+    except RuntimeError as error:
+        said = str(error).rpartition(", ")[2]  # behind a place in torchvision's sources
+        raise ValueError(said or "it is damaged") from error
 
 
 def _upright(pixels: Tensor, orientation: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import lightning as L
@@ -40,7 +41,7 @@ class ImageData(L.LightningDataModule):
         crop: None, "random" (a window per image, drawn anew each time), or "center".
         subset, classes: use that many images, or those of the named classes; see `Subset`.
         balanced: show every class equally often.
-        workers: processes that load images; 0 loads them in the training process.
+        workers: processes that load images; with 0 a thread of the training process reads ahead.
     """
 
     trainer: Any  # set by the Trainer; its module is a GAN, which Lightning's types cannot say
@@ -126,7 +127,7 @@ class ImageData(L.LightningDataModule):
             return batch
         images = self._cropped(batch["image"])
         if self.mirror:
-            images = torch.where(batch["mirror"].view(-1, 1, 1, 1), images.flip(-1), images)
+            images = mirrored(images, batch["mirror"])
         images = resize(to_float(images), self.image_size)
         given = {key: value for key, value in batch.items() if key != "mirror"}
         return {**given, "image": images.to(self.trainer.lightning_module.dtype)}
@@ -230,6 +231,13 @@ def to_uint8(images: Tensor) -> Tensor:
     return images.float().mul(127.5).add_(127.5).round_().clamp_(0, 255).to(torch.uint8)
 
 
+def mirrored(images: Tensor, which: Tensor) -> Tensor:
+    """Images [N, C, H, W], those flipped left to right that `which`, bool [N], says."""
+    both = torch.cat([images, images.flip(-1)])  # copying rows is sooner than choosing pixels
+    rows = torch.arange(len(images), device=images.device)
+    return both.index_select(0, rows + len(images) * which)
+
+
 def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
     """Float [N, C, H, W] to [N, C, *size].
 
@@ -269,15 +277,26 @@ class _Batches(Dataset):
 
 
 class _Loader(DataLoader):
-    """Raises the UserErrors that arrive in place of batches.
+    """Raises the UserErrors that arrive in place of batches; without workers, reads one ahead.
 
     An exception that leaves a worker gets the worker's traceback for a message; a value does not.
     """
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        for batch in super().__iter__():
+        batches = super().__iter__()
+        for batch in batches if self.num_workers else _ahead(batches):
             if isinstance(batch, UserError):
                 raise batch
+            yield batch
+
+
+def _ahead(batches: Iterator[Any]) -> Iterator[Any]:
+    """The same endless batches, the next one being read by a thread while one is used."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, batches)
+        while True:
+            batch = coming.result()
+            coming = thread.submit(next, batches)
             yield batch
 
 
