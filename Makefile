@@ -6,14 +6,15 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-slow lint bench dist
+.PHONY: help setup train test test-slow test-data lint bench dist
 
 help:
 	@echo "make train      sets up, trains a DCGAN on the embedded emoji, leaves pictures in runs/"
 	@echo "make test       sets up, runs the tests"
 	@echo "make test-slow  the tests that take minutes, too"
+	@echo "make test-data  real pictures for more of the tests (Debian packages, as root; npm packages)"
 	@echo "make lint       ruff and mypy"
-	@echo "make bench      engine against bare loops"
+	@echo "make bench      engine against bare loops, reading of images"
 	@echo "make dist       wheel and sdist"
 
 setup: $(VENV)/.ready
@@ -34,6 +35,12 @@ test: setup
 test-slow: setup
 	$(BIN)/python -m pytest -m "slow or not slow"
 
+# Tests that want them are skipped where these are not installed.
+test-data: setup
+	apt-get update -qq
+	apt-get install -qq --no-install-recommends dataset-fashion-mnist lomiri-wallpapers-16.04
+	$(BIN)/python -c "from ganzoo.faces import packages; packages()"
+
 lint: setup
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
@@ -41,6 +48,7 @@ lint: setup
 
 bench: setup
 	$(BIN)/python benchmarks/engine.py
+	$(BIN)/python benchmarks/data.py
 
 dist: setup
 	$(BIN)/python -m build

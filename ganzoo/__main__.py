@@ -6,6 +6,8 @@ import sys
 COMMANDS = {
     "train": "train a model, or go on with a run",
     "sample": "images from a checkpoint",
+    "prepare": "pack images for fast reading, draw faces",
+    "doctor": "what would go wrong in training on this data",
 }
 
 

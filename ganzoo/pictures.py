@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ganzoo.data.images import to_uint8
@@ -39,6 +40,22 @@ def grid(images: Tensor, columns: int | None = None) -> Image.Image:
 def singles(images: Tensor) -> list[Image.Image]:
     """Float NCHW images in [-1, 1], each as a picture."""
     return [Image.fromarray(t.squeeze(2) if t.shape[2] == 1 else t) for t in _tiles(images)]
+
+
+def named_rows(rows: Mapping[str, Tensor]) -> Image.Image:
+    """Float NCHW images in [-1, 1], a row for each name, which stands at its left, on white."""
+    strips = [grid(images, len(images)) for images in rows.values()]
+    fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    font = ImageFont.truetype(fonts / "DejaVuSans.ttf", 11)
+    margin = 10 + int(max(font.getlength(name) for name in rows))
+    width, height = max(strip.width for strip in strips), strips[0].height
+    sheet = Image.new("RGB", (margin + width, (height + GAP) * len(rows) - GAP), "white")
+    draw = ImageDraw.Draw(sheet)
+    for row, (name, strip) in enumerate(zip(rows, strips, strict=True)):
+        top = row * (height + GAP)
+        sheet.paste(strip, (margin, top), strip if strip.mode == "RGBA" else None)
+        draw.text((4, top + height // 2), name, fill="black", font=font, anchor="lm")
+    return sheet
 
 
 def save_gif(frames: Sequence[Image.Image], path: Path, frames_per_second: int = 20) -> None:

@@ -58,8 +58,8 @@ def test_models_train_two_iterations(model: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("group", "option"), GROUPS)
 def test_options_compose_and_resolve(group: str, option: str) -> None:
-    wants_root = "root: ???" in (CONF / group / f"{option}.yaml").read_text()
-    extra = ["data.source.root=x"] if wants_root else []
+    text = (CONF / group / f"{option}.yaml").read_text()
+    extra = [f"data.source.{key}=x" for key in ("root", "path") if f"{key}: ???" in text]
     cfg = config(f"{group}={option}", *extra, tiny=False)
     plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     assert nodes(cfg)

@@ -58,7 +58,7 @@ class Faces(EncodedImages):
             )
         with files.open(TABLE) as binary:
             rows = list(csv.DictReader(io.TextIOWrapper(binary, "utf-8", newline="")))
-        names = [row.pop("file") for row in rows]
+        names = [row.pop("file", "") for row in rows]
         lost = sorted({*names} ^ {name for name in files.names if name.startswith("images/")})
         if lost or not names:
             raise UserError(

@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -70,7 +70,7 @@ class HuggingFace(EncodedImages):
             hold = "" if "test" in self._splits else ", or hold some out by data.source.held_out"
             raise UserError(
                 f"{self.path} has no split {self.split}: data.source.split may be "
-                f"{first(list(self._splits))}{hold if self.split == 'test' else ''}."
+                f"{first(list(self._splits), 40)}{hold if self.split == 'test' else ''}."
             )
         data = self._splits[split]
         files = Rows(Path(self.path), split, data, self._image_column(data.features))
@@ -84,34 +84,53 @@ class HuggingFace(EncodedImages):
 
     @cached_property
     def _splits(self) -> dict[str, Any]:
-        datasets = _library()
-        if self.download:
-            network, remedy = nullcontext(), "see whether data.source.path and config are right"
-        else:
-            network, remedy = _offline(), "set data.source.download=true"
-            remedy += ", or data.source.path (and data_files) to files that are here"
+        """What is here comes first, so that a run goes on with the data that it began with."""
+        remedy = "see whether data.source.path, config and data_files are right"
+        library = _library()
         try:
-            if not self.download and "://" in str(self.data_files):
-                raise ValueError("its data_files are on the network")
-            with network:
-                return dict(datasets.load_dataset(self.path, self.config, data_files=self.data_files))
-        except Exception as error:  # of the network, of formats, of names
-            reason = " ".join(str(error).split())[:300]
-            raise UserError(f"{self.path} cannot be read ({reason}): {remedy}.") from error
+            return self._read(library, network=False)
+        except Exception as error:  # of formats, of names, of what is not here
+            if not self.download:
+                remedy += ", or set data.source.download=true to fetch what is not here"
+                raise self._unreadable(error, remedy) from error
+        try:
+            return self._read(library, network=True)
+        except Exception as error:
+            raise self._unreadable(error, remedy) from error
+
+    def _read(self, library: Any, network: bool) -> dict[str, Any]:
+        if not network and "://" in str(self.data_files):
+            raise ValueError("its data_files are on the network")
+        with _network(network):
+            return dict(library.load_dataset(self.path, self.config, data_files=self.data_files))
+
+    def _unreadable(self, error: Exception, remedy: str) -> UserError:
+        reason = " ".join(str(error).split())[:300]
+        return UserError(f"{self.path} cannot be read ({reason}): {remedy}.")
 
     def _image_column(self, features: Mapping[str, Any]) -> str:
         pictures = [name for name, f in features.items() if isinstance(f, _library().Image)]
         encoded = [name for name, f in features.items() if _holds_bytes(f)]
-        if self.image is not None and self.image in pictures + encoded:
+        offered = pictures + encoded
+        if self.image in offered:
             return self.image
+        if not offered:
+            raise UserError(
+                f"{self.path} has no column of images among {first(list(features), 40)}: choose "
+                "another data.source.path or config."
+            )
+        if self.image is not None:
+            raise UserError(
+                f"{self.path} has no column of images {self.image}: data.source.image may be "
+                f"{', '.join(offered)}."
+            )
         found = pictures or encoded
-        if self.image is None and len(found) == 1:
-            return found[0]
-        wrong = f"no column of images {self.image}" if self.image else f"{len(found)} of images"
-        raise UserError(
-            f"{self.path} has the columns {first(list(features), 40)}, {wrong}: set "
-            f"data.source.image to {' or '.join(pictures + encoded) or 'such a column of others'}."
-        )
+        if len(found) > 1:
+            raise UserError(
+                f"{self.path} has several columns of images: set data.source.image to one of "
+                f"{', '.join(found)}."
+            )
+        return found[0]
 
     def _classes(self, data: Any) -> tuple[list[str] | None, torch.Tensor | None, list[str]]:
         """Names of the classes, labels, and sentences on them."""
@@ -135,7 +154,7 @@ class HuggingFace(EncodedImages):
         feature, values = features[column], _values(data, column)
         if isinstance(feature, kind):
             classes = list(feature.names)
-            number = dict(enumerate(range(len(classes))))
+            number = {label: label for label in range(len(classes))}
         elif _are_classes(feature):
             everywhere = [v for split in self._splits.values() for v in _values(split, column)]
             distinct = sorted({value for value in everywhere if value is not None})
@@ -190,15 +209,15 @@ def _library() -> Any:
 
 
 @contextmanager
-def _offline() -> Iterator[None]:
-    """What HF_HUB_OFFLINE=1 does, which both libraries look at only when they are imported."""
+def _network(allowed: bool) -> Iterator[None]:
+    """Else as under HF_HUB_OFFLINE=1, which both libraries look at only when they are imported."""
     import datasets.config
     import huggingface_hub.constants
 
-    modules = datasets.config, huggingface_hub.constants
+    modules: list[Any] = [datasets.config, huggingface_hub.constants]
     before = [module.HF_HUB_OFFLINE for module in modules]
     for module in modules:
-        module.HF_HUB_OFFLINE = True
+        module.HF_HUB_OFFLINE |= not allowed
     try:
         yield
     finally:

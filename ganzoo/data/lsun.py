@@ -65,10 +65,11 @@ class LSUN(EncodedImages):
                 f"{self.root} is the database of one category: set data.source.root to the folder "
                 "above it, or name one data.source.category."
             )
-        files = Databases(self.root.parent, [self.root.name])
+        root = self.root.absolute()
+        files = Databases(root.parent, [root.name])
         notes = []
-        if self.root.name not in self._folders(self.categories[0]):
-            notes.append(f"{self.root.name} is read, whatever data.source.category and split are.")
+        if root.name not in self._folders(self.categories[0]):
+            notes.append(f"{root.name} is read, whatever data.source.category and split are.")
         return Listing(files, files.names, notes=notes)
 
     def _folders(self, category: str) -> list[str]:
@@ -114,20 +115,21 @@ class Databases:
         self.notes: list[str] = []
         self.problems: list[str] = []
         self.counts: dict[str, int] = {}
-        for folder in folders:
-            with _environment(root / folder).begin() as transaction:
+        self._paths = {folder: (root / folder).resolve() for folder in folders}
+        for folder, path in self._paths.items():
+            with _environment(path).begin() as transaction:
                 keys = transaction.cursor().iternext(values=False)
                 self.names += [f"{folder}/{os.fsdecode(key)}" for key in keys]
                 self.counts[folder] = transaction.stat()["entries"]
 
     def open(self, name: str) -> BinaryIO:
         folder, _, key = name.partition("/")
-        with _environment(self.root / folder).begin() as transaction:
+        with _environment(self._paths[folder]).begin() as transaction:
             return io.BytesIO(transaction.get(os.fsencode(key)))
 
 
 _opening = Lock()
-_opened: dict[Path, tuple[int, Any]] = {}  # by which process, and the environment
+_opened: dict[Path, tuple[int, Any]] = {}  # path -> process that opened it, environment
 
 
 def _environment(folder: Path) -> Any:

@@ -1,0 +1,279 @@
+"""python -m ganzoo.doctor: what would go wrong in training on some images.
+
+Looks at every one of them, says what they are and what is wrong with them, and draws some as the
+networks would see them. Exits with 1 if there is a problem.
+"""
+
+import argparse
+import hashlib
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ganzoo.config import source_of
+from ganzoo.data.decode import Header
+from ganzoo.data.encoded import EncodedImages
+from ganzoo.data.findings import Finding, Record, findings, fingerprints, is_plain
+from ganzoo.data.pack import Pack
+from ganzoo.data.source import Source, shown
+from ganzoo.data.sweep import Batch, sweep
+from ganzoo.errors import UserError
+from ganzoo.pictures import grid, named_rows
+from ganzoo.prepare import add_shape, key_value
+
+CHUNK = 64  # images that are read together,
+CHUNK_BYTES = 8 * 2**20  # or fewer, of this size in all
+
+CLASSES_LISTED = 40  # of more, the largest and the smallest are
+BAR = 40  # characters of the longest bar
+NAME = 30  # characters of the name of a class
+SIZES_LISTED = 5
+
+SHEET_IMAGES = 100
+SHEET_PIXELS = 2**24  # in all, for which large images are fewer
+SHEET_CLASSES = 12  # with a row each
+SHEET_COLUMNS = 20  # of such a row
+SHEET_SIDE = 64  # smaller images are enlarged, so that one sees something
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse(argv)
+    try:
+        problems = run(args)
+    except UserError as error:
+        sys.exit(f"ganzoo.doctor: {shown(str(error))}")
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        sys.exit(f"ganzoo.doctor: {shown(where)}{error.strerror or error}.")
+    except KeyboardInterrupt:
+        sys.exit("ganzoo.doctor: interrupted.")
+    if problems:
+        sys.exit(1)
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m ganzoo.doctor", description=__doc__)
+    parser.add_argument(
+        "data", help="a folder, zip, tar or pack, or the name of a data set: celeba"
+    )
+    parser.add_argument(
+        "keys", nargs="*", metavar="KEY=VALUE", type=key_value,
+        help="of data.source, as in root=PHOTOS crop=center160 (see conf/data)",
+    )  # fmt: skip
+    add_shape(parser)
+    parser.add_argument(
+        "--sheet", type=sheet_path, default=Path("doctor.png"), metavar="FILE.png",
+        help="where to draw some of the images; none for nowhere (%(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--workers", type=int, help="processes; one a core if nothing is said")
+    return parser.parse_intermixed_args(argv)
+
+
+def sheet_path(text: str) -> Path | None:
+    """The path of a PNG, or None for `none`."""
+    if text != "none" and Path(text).suffix.lower() != ".png":
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a .png nor none")
+    return None if text == "none" else Path(text)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Say all that is asked for; the number of problems. UserError if no image can be read."""
+    source = source_of(args.data, args.size, args.channels, args.keys)
+    source.prepare()
+    if not len(source):
+        raise UserError(f"{source.name} holds no images: choose other data, or another split.")
+    if args.sheet is not None:
+        refuse_among_images(args.sheet, source)
+    found = list(check(source))
+    record = examine(source, os.cpu_count() or 1 if args.workers is None else args.workers)
+    if len(record.indices):
+        for line in facts(source, record):
+            print(line)
+    found += findings(source, record)
+    for finding in found:
+        print(f"{'PROBLEM' if finding.problem else 'note'}: {shown(finding.sentence)}")
+        for line in finding.lines:
+            print(f"  {shown(line)}")
+    if not len(record.indices):
+        raise UserError(f"None of the {len(source):,} images of {source.name} can be read.")
+    if args.sheet is not None:
+        args.sheet.parent.mkdir(parents=True, exist_ok=True)
+        sheet(source, record.indices).save(args.sheet)
+        print(f"as the networks would see them: {shown(str(args.sheet))}")
+    problems = sum(finding.problem for finding in found)
+    end = {0: "nothing that would go wrong", 1: "1 problem"}.get(problems, f"{problems} problems")
+    print(end)
+    return problems
+
+
+def refuse_among_images(path: Path, source: Source) -> None:
+    """Raises UserError for a picture that would become part of the data."""
+    if not isinstance(source, EncodedImages):
+        return
+    root = source.listing.files.root
+    if root.is_dir() and path.resolve().is_relative_to(root.resolve()):
+        raise UserError(
+            f"{path} would lie among the images of {root} and be one of them: choose another place "
+            "with --sheet FILE.png, or --sheet none."
+        )
+
+
+def check(source: Source) -> Iterator[Finding]:
+    """Whether a pack is as it was packed."""
+    if isinstance(source, Pack):
+        try:
+            source.check()
+        except UserError as error:
+            yield Finding(f"{error} Training would take it as it is.", True)
+
+
+# -- looking ---------------------------------------------------------------------------------------
+
+
+def examine(source: Source, workers: int) -> Record:
+    """Look at every image of `source` once, in so many processes."""
+    total, (channels, height, width) = len(source), source.shape
+    per_chunk = max(1, min(CHUNK, CHUNK_BYTES // (channels * height * width)))
+    chunks = [list(range(i, min(i + per_chunk, total))) for i in range(0, total, per_chunk)]
+    indices: list[int] = []
+    bad: dict[int, str] = {}
+    headers: Counter[Header] = Counter()
+    places: dict[bytes, int] = {}
+    same_as: list[int] = []
+    looks = []
+    for seen in sweep(source, chunks, _Look(source), workers, "looking"):
+        indices += seen.indices
+        bad |= seen.bad
+        if seen.indices:
+            digests, counted, *found = seen.found
+            headers += counted
+            for digest in digests:
+                same_as.append(places.setdefault(digest, len(same_as)))
+            looks.append(found)
+    arrays = [np.concatenate(parts) for parts in zip(*looks, strict=True)] or [np.empty(0)] * 3
+    return Record(np.array(indices, int), np.array(same_as, int), *arrays, bad=bad, headers=headers)
+
+
+class _Look:
+    """What becomes part of a `Record`, from a chunk of images."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    def __call__(
+        self, indices: list[int], batch: Batch
+    ) -> tuple[list[bytes], Counter[Header], np.ndarray, np.ndarray, np.ndarray]:
+        images = batch["image"]
+        digests = [hashlib.blake2b(i.numpy().tobytes(), digest_size=16).digest() for i in images]
+        headers: Counter[Header] = Counter()
+        if isinstance(self.source, EncodedImages):
+            found = map(self.source.header, indices)
+            headers.update(header for header in found if isinstance(header, Header))
+        return digests, headers, is_plain(images), *fingerprints(images)
+
+
+# -- facts -----------------------------------------------------------------------------------------
+
+
+def facts(source: Source, record: Record) -> Iterator[str]:
+    """What the images are, in lines."""
+    channels, height, width = source.shape
+    read = len(record.indices)
+    yield (
+        f"{shown(source.name)}: {read:,} images, delivered as {height}x{width} (height x width) "
+        f"with {channels} channels"
+    )
+    labels = source.labels()
+    if labels is not None and source.classes is not None:
+        yield from bars(source.classes, labels[record.indices])
+    if isinstance(source, EncodedImages):
+        modes, sizes = Counter[str](), Counter[tuple[int, int]]()
+        for header, count in record.headers.items():
+            modes[header.mode] += count
+            sizes[header.size] += count
+        yield "modes of the files: " + ", ".join(f"{n:,} {mode}" for mode, n in modes.most_common())
+        listed = ", ".join(f"{n:,} of {h}x{w}" for (h, w), n in sizes.most_common(SIZES_LISTED))
+        if len(sizes) > SIZES_LISTED:
+            heights, widths = zip(*sizes, strict=True)
+            listed += (
+                f", and {len(sizes) - SIZES_LISTED:,} other sizes; {min(heights)} to "
+                f"{max(heights)} high, {min(widths)} to {max(widths)} wide"
+            )
+        yield f"sizes of the files: {listed}"
+        notes: Sequence[str] = source.decoder.notes(list(record.headers.elements()), read)
+    else:
+        notes = source.conversions
+    for note in notes:
+        yield f"as delivered: {shown(note)}"
+
+
+def bars(classes: Sequence[str], labels: Tensor) -> Iterator[str]:
+    """Images of each class, as a chart; of very many classes, of the largest and the smallest."""
+    counts = torch.bincount(labels, minlength=len(classes)).tolist()
+    yield f"{len(classes)} classes:"
+    order = list(range(len(classes)))
+    if len(classes) > CLASSES_LISTED:
+        order.sort(key=lambda label: -counts[label])
+    names = [shown(name) for name in classes]
+    names = [name if len(name) <= NAME else f"{name[: NAME - 3]}..." for name in names]
+    wide = max(map(len, names))
+    lines = [
+        f"  {names[label]:{wide}} {counts[label]:>9,} "
+        + "#" * -(-BAR * counts[label] // max(1, *counts))
+        for label in order
+    ]
+    half = CLASSES_LISTED // 2
+    if len(lines) > CLASSES_LISTED:
+        lines[half:-half] = [f"  ... {len(lines) - 2 * half:,} classes in between"]
+    yield from lines
+
+
+# -- the contact sheet -----------------------------------------------------------------------------
+
+
+def sheet(source: Source, indices: np.ndarray) -> Image.Image:
+    """Some of the images, spread over the data and its classes, as the networks would see them."""
+    height, width = source.shape[1:]
+    most = max(1, min(SHEET_IMAGES, SHEET_PIXELS // (height * width)))
+    scale = max(1, SHEET_SIDE // max(height, width))
+
+    def images(row: Sequence[int], columns: int) -> Tensor:
+        chosen = [row[place] for place in spread(len(row), columns)]
+        pixels = source.__getitems__(chosen)["image"].float() / 127.5 - 1
+        return pixels.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+
+    rows = by_class(source, indices)
+    if 2 <= len(rows) <= min(SHEET_CLASSES, most):
+        columns = min(most // len(rows), SHEET_COLUMNS)
+        return named_rows({name: images(row, columns) for name, row in rows.items()})
+    many = list(rows.values())
+    kept = [many[place] for place in spread(len(many), most)]
+    return grid(torch.cat([images(row, most // len(kept)) for row in kept]))
+
+
+def by_class(source: Source, indices: np.ndarray) -> dict[str, list[int]]:
+    """The images of each class that has any, by its name as it can be printed."""
+    labels = source.labels()
+    if labels is None or source.classes is None:
+        return {"": indices.tolist()}
+    read = labels[indices].numpy()
+    rows = {
+        shown(name): indices[read == label].tolist() for label, name in enumerate(source.classes)
+    }
+    return {name: row for name, row in rows.items() if row}
+
+
+def spread(count: int, most: int) -> list[int]:
+    """Places of `count`, evenly spaced from the first to the last; of more than `most`, as many."""
+    return np.linspace(0, count - 1, min(count, most)).astype(int).tolist()
+
+
+if __name__ == "__main__":
+    main()
