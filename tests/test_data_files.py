@@ -147,7 +147,7 @@ def test_links_are_followed_unless_they_lead_back(tree, tmp_path) -> None:
     assert files.notes == [
         f"1 links of {root} lead to a folder above them and are not followed: a/up."
     ]
-    with pytest.raises(UserError, match=r"1 of 5 images .*\(a/gone\.png\)"):
+    with pytest.raises(UserError, match=r"1 of 5 .*\(a/gone\.png; the first one: No such file"):
         _ = Folder(str(root), 32).notes
 
 

@@ -136,4 +136,6 @@ def reason(error: Exception) -> str:
     """What an exception says, in one line."""
     if isinstance(error, UnidentifiedImageError):
         return "it is no image, or of an unknown kind"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror  # without the name, which is told anyway
     return " ".join(str(error).split()) or type(error).__name__
