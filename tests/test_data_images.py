@@ -299,3 +299,13 @@ def test_in_a_real_trainer(tmp_path) -> None:
     assert len(module.images) == 5
     for image, batch in zip(module.images, expected, strict=True):
         assert torch.equal(image, batch["image"])
+
+
+def test_synthetic_images_do_not_depend_on_the_default_dtype() -> None:
+    source, indices = Synthetic(500, 16), list(range(500))
+    expected = source.__getitems__(indices)["image"]
+    torch.set_default_dtype(torch.float64)  # as a training step does beside the thread that reads
+    try:
+        assert torch.equal(source.__getitems__(indices)["image"], expected)
+    finally:
+        torch.set_default_dtype(torch.float32)

@@ -13,7 +13,8 @@ class Source:
 
     A source defines `name`, `shape`, `__len__` and `__getitems__`, and what else it has of the
     rest. Constructors only look at their arguments: files are opened on first use, so that
-    `prepare` can come before.
+    `prepare` can come before. Images are read in other processes, or in a thread beside the
+    training step, which may change torch's default dtype: name the types that are computed in.
 
     Attributes:
         name: for messages.
