@@ -158,7 +158,10 @@ def examine(source: Source, workers: int) -> Record:
                 same_as.append(places.setdefault(digest, len(same_as)))
             looks.append(found)
     arrays = [np.concatenate(parts) for parts in zip(*looks, strict=True)] or [np.empty(0)] * 3
-    return Record(np.array(indices, int), np.array(same_as, int), *arrays, bad=bad, headers=headers)
+    plain, hashes, thumbs = arrays
+    return Record(
+        np.array(indices, int), np.array(same_as, int), plain, hashes, thumbs, bad, headers
+    )
 
 
 class _Look:

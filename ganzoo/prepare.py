@@ -58,7 +58,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     faces.add_argument("--seed", type=int, default=0)
     faces.add_argument("--workers", type=int, help="processes; one a core if nothing is said")
 
-    return parser.parse_args(argv)
+    args, behind = parser.parse_known_args(argv)
+    if behind:  # keys behind options, which argparse does not expect
+        if "keys" not in args or not all(key[0] != "-" and "=" in key for key in behind):
+            parser.error(f"unrecognized arguments: {' '.join(behind)}")
+        args.keys += behind
+    return args
 
 
 def add_shape(parser: argparse.ArgumentParser) -> None:

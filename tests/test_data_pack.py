@@ -316,7 +316,15 @@ def test_what_does_not_fit_is_said_in_a_sentence(arguments, says, tmp_path, monk
 
 
 @pytest.mark.parametrize(
-    "arguments", [["a", "b", "--size", "0x"], ["a", "b", "root"], ["a"], ["a", "b", "--size", "x9"]]
+    "arguments",
+    [
+        ["a", "b", "--size", "0x"],
+        ["a", "b", "root"],
+        ["a"],
+        ["a", "b", "--size", "x9"],
+        ["a", "b", "--size", "9", "root"],
+        ["a", "b", "--sizes=9"],
+    ],
 )
 def test_command_lines_that_are_none(arguments, capsys) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -327,7 +335,7 @@ def test_command_lines_that_are_none(arguments, capsys) -> None:
 
 def test_a_named_data_set_is_packed_with_its_keys(tmp_path, capsys) -> None:
     prepare.main(
-        ["pack", "emoji", str(tmp_path / "pack"), "vendor=twemoji", "split=test", "--size", "16"]
+        ["pack", "emoji", str(tmp_path / "pack"), "vendor=twemoji", "--size", "16", "split=test"]
     )
     assert "data=pack data.source.root=" in capsys.readouterr().out
     source = Emoji("twemoji", split="test", image_size=16)

@@ -1,0 +1,268 @@
+"""What the doctor says of planted faults, and that it says nothing else."""
+
+import csv
+import io
+import sys
+import zipfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import run
+from photos import crops
+from PIL import Image, ImageEnhance
+
+from ganzoo import doctor
+from ganzoo.config import source_of
+from ganzoo.data.emoji import PACK
+from ganzoo.data.findings import groups, near_duplicates
+from ganzoo.data.folder import Folder
+from ganzoo.data.packing import write_pack
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Twenty photographs in two classes with nothing wrong."""
+    root = tmp_path / "photos"
+    for i, photo in enumerate(crops(20, 96, 96, seed=5)):
+        path = root / ("cats", "dogs")[i % 2] / f"{i:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        photo.save(path)
+    return root
+
+
+def asked(capsys, *arguments: str, code: int) -> str:
+    """What the doctor prints; its exit code must be `code`."""
+    command = [*arguments, "--sheet", "none", "--workers", "0"]
+    if code:
+        with pytest.raises(SystemExit) as ended:
+            doctor.main(command)
+        assert ended.value.code == code
+    else:
+        doctor.main(command)
+    return capsys.readouterr().out
+
+
+def problems(output: str) -> list[str]:
+    return [line for line in output.splitlines() if line.startswith("PROBLEM: ")]
+
+
+def photo_of(root: Path, number: int) -> Path:
+    return root / ("cats", "dogs")[number % 2] / f"{number:02d}.png"
+
+
+# -- clean data ------------------------------------------------------------------------------------
+
+
+def test_clean_data_has_no_problem(photos, capsys) -> None:
+    output = asked(capsys, str(photos), code=0)
+    assert problems(output) == []
+    assert "photos: 20 images, delivered as 64x64 (height x width) with 3 channels" in output
+    assert "modes of the files: 20 RGB" in output
+    assert "sizes of the files: 20 of 96x96" in output
+    charts = [line.split() for line in output.splitlines() if line.startswith("  ")]
+    assert [(name, int(count), len(bar)) for name, count, bar in charts] == [
+        ("cats", 10, 40),
+        ("dogs", 10, 40),
+    ]
+    assert "note: There are only 20 images" in output
+    assert "repeat" not in output
+    assert output.endswith("nothing that would go wrong\n")
+
+
+@pytest.mark.parametrize("kind", ["zip", "pack"])
+def test_zips_and_packs(kind, photos, tmp_path, capsys) -> None:
+    data = tmp_path / f"data.{kind}"
+    if kind == "zip":
+        with zipfile.ZipFile(data, "w") as archive:
+            for path in sorted(photos.rglob("*.png")):
+                archive.write(path, path.relative_to(photos))
+    else:
+        write_pack(Folder(str(photos), 64), data, workers=0)
+    output = asked(capsys, str(data), code=0)
+    assert "20 images, delivered as 64x64" in output
+    assert problems(output) == []
+
+
+def test_a_changed_pack(photos, tmp_path, capsys) -> None:
+    pack = tmp_path / "pack"
+    write_pack(Folder(str(photos), 64), pack, workers=0)
+    images = bytearray((pack / "64x64.npy").read_bytes())
+    images[-1] ^= 1
+    (pack / "64x64.npy").write_bytes(images)
+    (problem,) = problems(asked(capsys, str(pack), code=1))
+    assert "64x64.npy is not as it was packed (its SHA-256 differs)" in problem
+
+
+# -- planted faults --------------------------------------------------------------------------------
+
+
+def test_files_that_cannot_be_read(photos, capsys) -> None:
+    whole = photo_of(photos, 3).read_bytes()
+    photo_of(photos, 3).write_bytes(whole[: len(whole) // 2])
+    photo_of(photos, 8).write_text("a shopping list")
+    output = asked(capsys, str(photos), code=1)
+    (problem,) = problems(output)
+    assert "2 of 20 images cannot be read" in problem
+    assert "--skip-bad" in problem
+    told = [line for line in output.splitlines() if line.startswith("  /")]
+    assert [line.split(" cannot be read (")[0].strip() for line in told] == [
+        str(photo_of(photos, 8)),
+        str(photo_of(photos, 3)),
+    ]
+    assert output.endswith("1 problem\n")
+
+
+def test_one_class_names_the_folder_that_was_read(photos, capsys) -> None:
+    (photos / "dogs").rename(photos / "cats" / "more")
+    (problem,) = problems(asked(capsys, str(photos), code=1))
+    assert f"Every image lies in {photos / 'cats'}, so it is the only class" in problem
+    assert f"give {photos / 'cats'} as the root, or data.source.labels=false" in problem
+    assert problems(asked(capsys, str(photos), "labels=false", code=0)) == []
+
+
+def test_a_class_of_one_image_and_imbalance(photos, capsys) -> None:
+    (photos / "birds").mkdir()
+    photo_of(photos, 4).rename(photos / "birds" / "1.png")
+    output = asked(capsys, str(photos), code=1)
+    (problem,) = problems(output)
+    assert "1 of 3 classes have fewer than 2 images (birds: 1)" in problem
+    assert "data.balanced" not in output, "ten times is not over ten times"
+    crops(1, 96, 96, seed=77)[0].save(photos / "dogs" / "new.png")
+    assert "data.balanced=true" in asked(capsys, str(photos), code=1)
+
+
+def test_copies_are_found_in_any_lossless_form(photos, capsys) -> None:
+    (photos / "cats" / "copy.png").write_bytes(photo_of(photos, 2).read_bytes())
+    Image.open(photo_of(photos, 5)).save(photos / "dogs" / "saved again.bmp")
+    output = asked(capsys, str(photos), code=1)
+    (problem,) = problems(output)
+    assert "2 of 22 images repeat another pixel for pixel at 64x64" in problem
+    assert "  cats/02.png, cats/copy.png" in output
+    assert "  dogs/05.png, dogs/saved again.bmp" in output
+    assert "nearly" not in output
+
+
+def test_one_image_in_two_classes(photos, capsys) -> None:
+    (photos / "dogs" / "02.png").write_bytes(photo_of(photos, 2).read_bytes())
+    output = asked(capsys, str(photos), code=1)
+    assert any("same pixels as one of another class" in line for line in problems(output))
+    assert "  cats/02.png (cats), dogs/02.png (dogs)" in output
+
+
+def test_near_copies(photos, capsys) -> None:
+    original = Image.open(photo_of(photos, 2)).convert("RGB")
+    original.save(photos / "cats" / "quality.jpg", quality=60)
+    ImageEnhance.Brightness(original).enhance(1.04).save(photos / "cats" / "brighter.png")
+    original.resize((150, 150), Image.Resampling.BICUBIC).save(photos / "cats" / "resized.png")
+    output = asked(capsys, str(photos), code=0)
+    assert "note: 3 of 23 images nearly repeat another" in output
+    (line,) = [line for line in output.splitlines() if line.startswith("  cats/02.png,")]
+    assert set(line.split(", ")[1:]) == {
+        f"cats/{n}" for n in ("quality.jpg", "brighter.png", "resized.png")
+    }
+
+
+def test_images_of_one_color(photos, capsys) -> None:
+    for i in range(3):
+        Image.new("RGB", (96, 96), (i, 200, 9)).save(photos / "cats" / f"plain{i}.png")
+    (problem,) = problems(asked(capsys, str(photos), code=1))
+    assert "3 of 23 images are of one color (cats/plain0.png, cats/plain1.png" in problem
+
+
+def test_modes_and_sizes_that_are_mixed(photos, capsys) -> None:
+    photo = Image.open(photo_of(photos, 0))
+    photo.convert("L").save(photos / "cats" / "gray.png")
+    photo.crop((0, 0, 30, 40)).save(photos / "cats" / "small.png")
+    photo.resize((900, 90)).save(photos / "cats" / "wide.png")
+    output = asked(capsys, str(photos), code=0)
+    assert "of several modes (22 RGB, 1 L)" in output
+    assert "1 of 23 images are smaller than 64x64 (the smallest 40x30)" in output
+    assert "1 of 23 lose more than half" in output
+
+
+# -- the embedded data, whose repeats are known ----------------------------------------------------
+
+
+def test_repeats_of_the_emoji_are_those_of_its_own_index() -> None:
+    with np.load(PACK) as pack:
+        rows = list(csv.DictReader(io.StringIO(pack["index.csv"].decode())))
+        kept = [i for i, label in enumerate(pack["label"]) if label < 9]
+    known = Counter(
+        frozenset((int(row["noto_same_as"]), int(row["index"])))
+        for row in rows
+        if row["noto_same_as"]
+    )
+    assert len(known) == 19
+    source = source_of("emoji", (64, 64), keys=["split=all"])
+    record = doctor.examine(source, workers=2)
+    found = {
+        frozenset((kept[group[0]], kept[other]))
+        for group in groups(record.same_as)
+        for other in group[1:]
+    }
+    assert found == set(known)
+
+
+# -- the search for near duplicates ----------------------------------------------------------------
+
+
+def test_near_duplicates_of_very_many_images() -> None:
+    rng = np.random.default_rng(0)
+    num, pairs, alike = 60_000, 200, 5_000
+    thumbs = rng.integers(0, 256, (num, 1, 16, 18), np.uint8)
+    hashes = rng.integers(0, 2**64, num, np.uint64, endpoint=False)
+    a, b = np.arange(pairs), num - 1 - np.arange(pairs)
+    thumbs[b] = thumbs[a]
+    hashes[b] = hashes[a] ^ np.uint64(0b1001000000100)
+    same = np.arange(20_000, 20_000 + alike)  # one picture in thousands of copies
+    thumbs[same], hashes[same] = thumbs[same[0]], hashes[same[0]]
+    firsts = near_duplicates(hashes, thumbs)
+    expected = np.arange(num)
+    expected[b], expected[same] = a, same[0]
+    assert np.array_equal(firsts, expected)
+
+
+# -- sheets and commands ---------------------------------------------------------------------------
+
+
+def test_the_sheet_shows_the_images(tmp_path, capsys) -> None:
+    root = tmp_path / "photos"
+    for name, color in (("blue", (0, 0, 255)), ("red", (255, 0, 0))):
+        (root / name).mkdir(parents=True)
+        for i in range(3):
+            picture = Image.new("RGB", (64, 64), color)
+            picture.putpixel((i, 0), (1, 2, 3))
+            picture.save(root / name / f"{i}.png")
+    sheet = tmp_path / "out" / "sheet.png"
+    doctor.main([str(root), "--sheet", str(sheet), "--workers", "0"])
+    assert f"as the networks would see them: {sheet}" in capsys.readouterr().out
+    pixels = np.array(Image.open(sheet).convert("RGB"))
+    assert pixels.shape[0] == 2 * 64 + 2
+    row = pixels.shape[1] - 3 * 66 + 2  # behind the names
+    assert (pixels[32, row + np.arange(3) * 66 + 32] == [0, 0, 255]).all()
+    assert (pixels[66 + 32, row + np.arange(3) * 66 + 32] == [255, 0, 0]).all()
+
+
+@pytest.mark.parametrize("channels", ["1", "4"])
+def test_sheets_of_other_channels(channels, photos, tmp_path) -> None:
+    sheet = tmp_path / "sheet.png"
+    doctor.main([str(photos), "--channels", channels, "--size", "32x48", "--sheet", str(sheet)])
+    assert sheet.exists()
+
+
+def test_a_sheet_is_not_put_among_the_images(photos, capsys) -> None:
+    with pytest.raises(SystemExit, match="would lie among the images"):
+        doctor.main([str(photos), "--sheet", str(photos / "doctor.png")])
+
+
+def test_the_command_exits_with_one_and_a_sentence(photos, tmp_path) -> None:
+    command = [sys.executable, "-m", "ganzoo.doctor"]
+    ended = run([*command, str(tmp_path / "nowhere")], cwd=tmp_path)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("ganzoo.doctor: ")
+    assert "neither a file or folder nor one of" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert run([*command, str(photos)], cwd=tmp_path).returncode == 0
+    assert (tmp_path / "doctor.png").exists()
