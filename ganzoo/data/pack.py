@@ -86,8 +86,9 @@ class Pack(Source):
         return len(self._kept)
 
     def __getitems__(self, indices: list[int]) -> dict[str, Tensor]:
-        rows = torch.tensor(indices) if self._whole else self._kept_rows[indices]
-        batch = {"image": self._images.index_select(0, rows)}
+        rows = indices if self._whole else self._kept_rows[indices].numpy()
+        # By numpy, whose one thread leaves the others to the training step beside this.
+        batch = {"image": torch.from_numpy(self._images.take(rows, 0))}
         return batch if self._labels is None else {**batch, "label": self._labels[indices]}
 
     def check(self) -> None:
@@ -117,9 +118,8 @@ class Pack(Source):
         return facts
 
     @cached_property
-    def _images(self) -> Tensor:
-        shape = (self.facts["images"], *self.shape)
-        return torch.from_numpy(self._open(level_file(self.size), shape))
+    def _images(self) -> np.ndarray:
+        return self._open(level_file(self.size), (self.facts["images"], *self.shape))
 
     @cached_property
     def _labels(self) -> Tensor | None:
