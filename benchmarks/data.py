@@ -158,7 +158,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="of the two that read the folder")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=2.0, help="of a block")
-    parser.add_argument("--threads", type=int, default=2, help="of torch in this process")
+    parser.add_argument("--threads", type=int, default=1, help="of torch in this process")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

@@ -100,9 +100,14 @@ def load(
             f"install that version to use it ({reason})."
         ) from error
     gan.config = config
+    restore(gan, checkpoint)
+    return gan.to(device or "cpu").eval()
+
+
+def restore(gan: "GAN", checkpoint: dict[str, Any]) -> None:
+    """Put weights and clock of a checkpoint into the model that it is of."""
     gan.on_load_checkpoint(checkpoint)
     gan.load_state_dict(checkpoint["state_dict"])
-    return gan.to(device or "cpu").eval()
 
 
 def initialize_from(gan: "GAN", path: str | Path) -> list[str]:

@@ -10,6 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ganzoo.data.faces import SETTINGS
 from ganzoo.data.pack import FACTS
 from ganzoo.data.source import Source
 from ganzoo.errors import UserError
@@ -52,7 +53,8 @@ def source_of(
                 f"{data} is neither a file or folder nor one of {', '.join(names)}: give the path "
                 "of a folder, zip, tar or pack, or the name of a data set."
             )
-        name = "pack" if (Path(data) / FACTS).is_file() else "folder"
+        marks = {FACTS: "pack", SETTINGS: "faces"}
+        name = next((n for f, n in marks.items() if (Path(data) / f).is_file()), "folder")
         given.insert(0, OmegaConf.create({"root": data}))
     top = [f"image_size=[{image_size[0]},{image_size[1]}]", f"channels={channels}"]
     with initialize_config_dir(str(CONF), version_base="1.3"):

@@ -26,7 +26,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from ganzoo.checkpoint import AtomicCheckpointIO, initialize_from, read
+from ganzoo.checkpoint import AtomicCheckpointIO, initialize_from, read, restore
 from ganzoo.config import CONF, make
 from ganzoo.errors import UserError
 from ganzoo.gan import GAN
@@ -39,7 +39,8 @@ log = logging.getLogger(__name__)
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "64-true")
 # What may change between the runs of one run folder without making it another run.
 CHANGEABLE = ("run_dir", "total_kimg", "model.total_kimg", "trainer", "callbacks", "logger",
-              "data.workers", "dry", "init_from")  # fmt: skip
+              "data.workers", "data.source.download", "data.source.unpack", "dry",
+              "init_from")  # fmt: skip
 
 
 def train(cfg: DictConfig) -> GAN:
@@ -63,6 +64,7 @@ def train(cfg: DictConfig) -> GAN:
         gan.config = config
         if images_seen >= gan.total_images and not cfg.dry:
             log.info("%s is complete: raise total_kimg to train on", run_dir)
+            restore(gan, read(last))
             write_done(run_dir, gan)  # in case it was killed just before
             return gan
         if cfg.init_from and not images_seen:

@@ -72,6 +72,15 @@ def test_mnist(name: str, tmp_path: Path) -> None:
     trained(tmp_path / "run", *options)
 
 
+def test_a_run_goes_on_without_the_key_that_fetched_its_data(tmp_path: Path) -> None:
+    write_fashion(tmp_path, packed=True)
+    options = ("data=mnist", f"data.source.root={tmp_path}", "image_size=32", "channels=1")
+    trained(tmp_path / "run", *options, "data.source.download=true")
+    trained(tmp_path / "run", *options)
+    with pytest.raises(UserError, match=r"another config: data.source.split \(train there"):
+        trained(tmp_path / "run", *options, "data.source.split=test", "total_kimg=1")
+
+
 @pytest.mark.skipif(not DEBIAN.is_dir(), reason="Debian's dataset-fashion-mnist is not installed")
 def test_fashion_mnist_on_the_real_files(tmp_path: Path) -> None:
     options = ("data=fashion_mnist", f"data.source.root={DEBIAN}", "image_size=32", "channels=1")

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from test_data_runs import log_of, trained
 
-from ganzoo import UserError
+from ganzoo import UserError, doctor, prepare
 from ganzoo.faces import (
     STYLES,
     draw_faces,
@@ -283,3 +284,18 @@ def test_process_that_fails_ends_the_others(
     for line in asleep.read_text().split():
         with pytest.raises(ProcessLookupError):
             os.kill(int(line), 0)
+
+
+@drawing
+def test_faces_are_drawn_examined_packed_and_trained_on(tmp_path: Path, capsys) -> None:
+    drawn, pack = tmp_path / "faces", tmp_path / "pack"
+    prepare.main(["faces", str(drawn), "--num", "24", "--size", "32", "--workers", "1"])
+    doctor.main([str(drawn), "attributes=[jaw]", "--size", "32", "--sheet", "none"])
+    told = capsys.readouterr().out
+    assert "faces: 24 images" in told
+    assert "jaw: round" in told
+    keys = ["attributes=[jaw]", "--size", "16", "--workers", "0"]
+    prepare.main(["pack", str(drawn), str(pack), *keys])
+    trained(tmp_path / "a", "data=faces", f"data.source.root={drawn}", "data.workers=0")
+    trained(tmp_path / "b", "data=pack", f"data.source.root={pack}")
+    assert "24 images of 16x16, 3 channel(s), 4 classes: jaw" in log_of(tmp_path / "b")

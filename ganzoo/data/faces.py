@@ -13,7 +13,7 @@ from ganzoo.data.files import open_files
 from ganzoo.data.source import first, part
 from ganzoo.errors import UserError
 
-TABLE = "attributes.csv"
+SETTINGS, TABLE = "faces.json", "attributes.csv"
 
 
 class Faces(EncodedImages):

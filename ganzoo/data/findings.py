@@ -323,7 +323,7 @@ def _files(source: Source, record: Record) -> Iterator[Finding]:
     if not isinstance(source, EncodedImages):
         return
     for note in (*source.listing.files.notes, *source.listing.notes):
-        yield Finding(f"{note} So it is in training: look whether that is meant.")
+        yield Finding(f"{note} Training does the same: look whether that is meant.")
     modes = Counter[str]()
     used = Counter[tuple[int, int]]()
     box = source.decoder.box

@@ -18,11 +18,11 @@ from threading import Thread
 
 from tqdm import tqdm
 
+from ganzoo.data.faces import SETTINGS, TABLE
 from ganzoo.errors import UserError
 
 HERE = Path(__file__).parent
 STYLES = ("lorelei", "open-peeps", "pixel-art")  # the last is drawn in 16 x 16 blocks
-SETTINGS, TABLE = "faces.json", "attributes.csv"
 
 
 def draw_faces(
