@@ -6,7 +6,8 @@ import sys
 COMMANDS = {
     "train": "train a model, or go on with a run",
     "sample": "images from a checkpoint",
-    "prepare": "pack images for fast reading, draw faces",
+    "evaluate": "metrics of a checkpoint or of a folder of images",
+    "prepare": "pack images for fast reading, draw faces, fetch what metrics need",
     "doctor": "what would go wrong in training on this data",
 }
 

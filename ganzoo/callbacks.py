@@ -36,18 +36,22 @@ class SaveLast(Callback):
 
     def __init__(self, every_kimg: float = 10.0) -> None:
         self.every_kimg = every_kimg
-        self._signal = 0
         self._saved_at = -1
 
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:  # type: ignore[override]
         # Replaces Lightning's SIGTERM handler, which starts a collective inside of the handler.
+        def remember(number: int, frame: FrameType | None) -> None:
+            if gan.signal == number == signal.SIGINT:
+                raise KeyboardInterrupt
+            gan.signal = number
+
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._remember)
+            signal.signal(number, remember)
         self._saved_at = gan.images_seen
 
     def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *_: Any) -> None:  # type: ignore[override]
-        if any_process(self._signal != 0, gan.device):
-            gan.stopped_by = self._signal or signal.SIGTERM
+        if any_process(gan.signal != 0, gan.device):
+            gan.stopped_by = gan.signal or signal.SIGTERM
             trainer.should_stop = True
         elif crossed(gan.images_before, gan.images_seen, self.every_kimg):
             self._save(trainer, gan)
@@ -64,11 +68,6 @@ class SaveLast(Callback):
                 self._save(trainer, gan)
             except Exception as error:
                 log.warning("%s", error)
-
-    def _remember(self, number: int, frame: FrameType | None) -> None:
-        if self._signal == number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self._signal = number
 
     def _save(self, trainer: L.Trainer, gan: GAN) -> None:
         if self._saved_at == gan.images_seen:

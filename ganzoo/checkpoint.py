@@ -84,12 +84,7 @@ def load(
             f"{path} does not say how its model was built: set `gan.config` before training from "
             f"Python, or load its `state_dict` into the networks yourself."
         )
-    for target in _targets(config["model"]):
-        if not (target.startswith(tuple(trust)) or _is_trusted(target)):
-            raise UserError(
-                f"{path} wants to call {target}: if you trust its author, load it with "
-                f"trust=[{target.rpartition('.')[0]!r}]."
-            )
+    check_trusted(path, config["model"], trust)
     try:
         gan: GAN = instantiate(config["model"], _convert_="all")
     except InstantiationException as error:
@@ -102,6 +97,16 @@ def load(
     gan.config = config
     restore(gan, checkpoint)
     return gan.to(device or "cpu").eval()
+
+
+def check_trusted(path: str | Path, config: Any, trust: Sequence[str] = ()) -> None:
+    """Raise `UserError` if a checkpoint's config would call what models are not made of."""
+    for target in _targets(config):
+        if not (target.startswith(tuple(trust)) or _is_trusted(target)):
+            raise UserError(
+                f"{path} wants to call {target}: if you trust its author, load it with "
+                f"trust=[{target.rpartition('.')[0]!r}]."
+            )
 
 
 def restore(gan: "GAN", checkpoint: dict[str, Any]) -> None:

@@ -95,9 +95,11 @@ class GAN(L.LightningModule):
         ):
             self._check_names(kind, names)
 
+        self.boundary: float | None = 0.0  # of logits; None where only differences count
         self.images_seen = 0  # the clock: images shown to the discriminator, over all processes
         self.images_before = 0  # the clock before the last iteration
         self.whole = True  # false in the middle of an iteration, when a checkpoint would be torn
+        self.signal = 0  # that asked this process to stop
         self.stopped_by = 0  # the signal that ended the run early
         self.config: dict[str, Any] | None = None  # what `ganzoo.load` rebuilds the model from
         self.last_checkpoint: str | None = None
@@ -134,6 +136,16 @@ class GAN(L.LightningModule):
     def images(self, latents: Tensor, raw: bool = False) -> Tensor:
         """Images of latents, float NCHW in [-1, 1]."""
         raise UserError(f"{type(self).__name__} has no latent space to draw from or walk in.")
+
+    @torch.no_grad()
+    def judge(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The discriminator's logits [N] for images [N, C, H, W] in [-1, 1], in eval mode.
+
+        Where it gives several for an image, their mean. Those above `boundary` are taken for real.
+        """
+        with evaluating(self.discriminator):
+            logits = self.discriminator(images.to(self.number_type))
+            return logits.reshape(len(images), -1).mean(1)
 
     # -- what a model uses ------------------------------------------------------------------------
 
@@ -374,3 +386,14 @@ class GAN(L.LightningModule):
         )
         for target, source in zip(self.average.buffers(), self.generator.buffers(), strict=True):
             target.copy_(source)
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """`network` in eval mode, and as it was afterwards."""
+    training = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(training)

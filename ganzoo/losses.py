@@ -19,10 +19,12 @@ class Loss(Protocol):
     """What a model asks of a loss.
 
     `relative` says that the generator's loss compares fakes with reals, so that the logits of reals
-    must be given to it.
+    must be given to it. `boundary` is the logit above which an image is taken for real; None where
+    only differences count.
     """
 
     relative: bool
+    boundary: float | None
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor: ...
 
@@ -37,6 +39,7 @@ class NonSaturating:
     """
 
     relative = False
+    boundary: float | None = 0.0
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         return F.softplus(-real).mean() + F.softplus(fake).mean()
@@ -49,6 +52,7 @@ class Hinge:
     """The hinge loss (Lim & Ye 2017; Miyato et al. 2018, equations 16 and 17)."""
 
     relative = False
+    boundary: float | None = 0.0
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
@@ -65,6 +69,7 @@ class LeastSquares:
     """
 
     relative = False
+    boundary: float | None = 0.5
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         return (real - 1).square().mean() + fake.square().mean()
@@ -77,6 +82,7 @@ class Wasserstein:
     """The difference of the mean scores (Arjovsky et al. 2017); wants a gradient penalty."""
 
     relative = False
+    boundary: float | None = None
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         return fake.mean() - real.mean()
@@ -93,6 +99,7 @@ class Relativistic:
     """
 
     relative = True
+    boundary: float | None = None
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         return F.softplus(-_margin(real, fake)).mean()

@@ -1,9 +1,11 @@
 """python -m ganzoo.prepare: what is made ready before training.
 
-pack SRC OUT packs images for reading without decoding; faces OUT draws cartoon faces.
+pack SRC OUT packs images for reading without decoding; faces OUT draws cartoon faces; weights NAME
+fetches a network that metrics use; cache lists or clears what metrics keep.
 """
 
 import argparse
+import shutil
 import sys
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from ganzoo.config import source_of
 from ganzoo.data.packing import write_pack
 from ganzoo.errors import UserError
 from ganzoo.faces import STYLES, draw_faces
+from ganzoo.metrics import cache, weights
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -25,7 +28,7 @@ def main(argv: list[str] | None = None) -> None:
             "or choose another place, then run the same command again."
         )
     except KeyboardInterrupt:
-        sys.exit("ganzoo.prepare: interrupted; the same command goes on from here.")
+        sys.exit("ganzoo.prepare: interrupted; run the same command again.")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -57,6 +60,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     faces.add_argument("--style", choices=STYLES, default=STYLES[0])
     faces.add_argument("--seed", type=int, default=0)
     faces.add_argument("--workers", type=int, help="processes; one a core if nothing is said")
+
+    networks = commands.add_parser("weights", help="networks that metrics use, into the cache")
+    networks.set_defaults(run=run_weights)
+    networks.add_argument("name", choices=list(weights.PUBLISHED))
+
+    kept = commands.add_parser("cache", help="features of real images that metrics keep")
+    kept.set_defaults(run=run_cache)
+    kept.add_argument("--clear", action="store_true", help="remove them; they are computed anew")
 
     args, behind = parser.parse_known_args(argv)
     if behind:  # keys behind options, which argparse does not expect
@@ -104,6 +115,27 @@ def run_faces(args: argparse.Namespace) -> None:
         f"{args.num} faces are in {args.out}, their license and attributes beside them: train with "
         f"data=faces data.source.root={args.out}"
     )
+
+
+def run_weights(args: argparse.Namespace) -> None:
+    print(f"{weights.fetch(args.name)} is there and as it was published.")
+
+
+def run_cache(args: argparse.Namespace) -> None:
+    entries = list(cache.entries())
+    for path, facts, size in entries:
+        what = (
+            f"{facts['images']} of {facts['data']}, {'x'.join(map(str, facts['shape']))}, "
+            f"{facts['extractor']}, made on {facts['made']['on']}"
+            if facts
+            else "half written or damaged"
+        )
+        print(f"{path.name}  {size / 2**20:8.1f} MiB  {what}")
+        if args.clear:
+            shutil.rmtree(path)
+    done = "cleared" if args.clear else "kept"
+    total = sum(size for *_, size in entries) / 2**20
+    print(f"{len(entries)} {done} in {cache.folder()}, {total:.1f} MiB")
 
 
 if __name__ == "__main__":

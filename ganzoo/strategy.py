@@ -53,6 +53,25 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+def rank() -> int:
+    """Number of this process among those that train together."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """The rows [n, ...] of all processes, whose numbers may differ, one after the other."""
+    if (world := world_size()) == 1:
+        return rows
+    count = torch.tensor([len(rows)], device=rows.device)
+    counts = [torch.zeros_like(count) for _ in range(world)]
+    dist.all_gather(counts, count)
+    most = int(max(counts))
+    padded = torch.cat([rows, rows.new_zeros(most - len(rows), *rows.shape[1:])])
+    gathered = [torch.empty_like(padded) for _ in range(world)]
+    dist.all_gather(gathered, padded)
+    return torch.cat([part[: int(n)] for part, n in zip(gathered, counts, strict=True)])
+
+
 @torch.no_grad()
 def average_over_processes(tensors: Iterable[Tensor]) -> None:
     """Replace floating-point tensors by their means over all processes, one collective a dtype."""

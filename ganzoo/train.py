@@ -38,8 +38,8 @@ log = logging.getLogger(__name__)
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "64-true")
 # What may change between the runs of one run folder without making it another run.
-CHANGEABLE = ("run_dir", "total_kimg", "model.total_kimg", "trainer", "callbacks", "logger",
-              "data.workers", "data.source.download", "data.source.unpack", "dry",
+CHANGEABLE = ("run_dir", "total_kimg", "model.total_kimg", "trainer", "callbacks", "metrics",
+              "logger", "data.workers", "data.source.download", "data.source.unpack", "dry",
               "init_from")  # fmt: skip
 
 

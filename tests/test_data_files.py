@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from ganzoo.data.files import open_files
 from ganzoo.data.folder import Folder
-from ganzoo.data.images import _as_it_is
+from ganzoo.data.images import as_it_is
 from ganzoo.data.pack import Pack
 from ganzoo.data.packing import write_pack
 from ganzoo.errors import UserError
@@ -81,7 +81,7 @@ def test_archives_are_read_by_several_processes_at_once(kind, everywhere) -> Non
     source = Folder(str(everywhere[kind]), 32)
     expected = source.__getitems__([0, 1, 2, 3, 4])["image"]  # opened here, before the fork
     order = [[i % 5, (i + 1) % 5] for i in range(60)]
-    loader = DataLoader(source, batch_sampler=order, num_workers=2, collate_fn=_as_it_is)
+    loader = DataLoader(source, batch_sampler=order, num_workers=2, collate_fn=as_it_is)
     for indices, batch in zip(order, loader, strict=True):
         assert torch.equal(batch["image"], expected[indices])
     again = pickle.loads(pickle.dumps(source))

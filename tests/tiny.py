@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from ganzoo.config import CONF
+from ganzoo.metrics.extractors import Extractor
 
 TINY = (
     "data=synthetic",
@@ -24,6 +25,20 @@ TINY = (
     "callbacks.grid.every_kimg=0.04",
     "callbacks.grid.seeds=4",
     "callbacks.save.every_kimg=0.04",
+    "callbacks.evaluate=null",
+    "callbacks.accuracy=null",
+)
+
+# Metrics that take no time; a module of its own, since configs name it.
+TINY_METRICS = (
+    "metrics.extractor._target_=tiny.TinyExtractor",
+    "~metrics.extractor.weights",
+    "~metrics.extractor.precision",
+    "metrics.num_real=40",
+    "metrics.num_fake=24",
+    "metrics.batch_size=5",
+    "metrics.metrics.kid.subset_size=10",
+    "metrics.metrics.kid.subsets=4",
 )
 
 
@@ -57,6 +72,22 @@ class PlainDiscriminator(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.layers(images).squeeze(1)
+
+
+class TinyExtractor(Extractor):
+    """Six features and five logits of an image of any size, by random weights."""
+
+    name, num_features, resize = "tiny", 6, "none"
+
+    def __init__(self, seed: int = 0) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network = nn.Sequential(nn.Conv2d(3, 6, 4, 2), nn.Tanh())
+            classifier = nn.Linear(6, 5)
+        super().__init__(network, classifier, f"{seed:064x}", "float32")
+
+    def prepared(self, images: Tensor) -> Tensor:
+        return images / 127.5 - 1
 
 
 def adam(lr: float = 0.01, eps: float = 1e-8) -> Any:

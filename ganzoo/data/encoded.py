@@ -1,5 +1,6 @@
 """Images in files, decoded when they are shown."""
 
+import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -10,6 +11,7 @@ import torch
 from PIL import UnidentifiedImageError
 from torch import Tensor
 
+from ganzoo import __version__
 from ganzoo.data.decode import FILTERS, Box, Decoder, Header
 from ganzoo.data.files import Files
 from ganzoo.data.source import Source, check_choice, first, pair, shown
@@ -112,6 +114,25 @@ class EncodedImages(Source):
         batch = {"image": torch.stack([self._load(self.name_of(i)) for i in indices])}
         labels = self.listing.labels
         return batch if labels is None else {**batch, "label": labels[indices]}
+
+    def digest(self, indices: Sequence[int]) -> str:
+        """Of the files and of how they are decoded."""
+
+        def digest_of(some: Sequence[int]) -> bytes:
+            told = hashlib.sha256()
+            for index in some:
+                with self.listing.files.open(self.name_of(index)) as file:
+                    told.update(hashlib.sha256(file.read()).digest())
+            return told.digest()
+
+        labels = self.listing.labels
+        told = hashlib.sha256(repr((__version__, self.decoder)).encode())
+        told.update(b"" if labels is None else labels[list(indices)].numpy().tobytes())
+        with ThreadPoolExecutor() as threads:
+            parts = [indices[start : start + 256] for start in range(0, len(indices), 256)]
+            for digest in threads.map(digest_of, parts):
+                told.update(digest)
+        return told.hexdigest()
 
     def header(self, index: int) -> Header | str:
         """What converting image `index` will mean, or why it cannot be read."""

@@ -80,6 +80,18 @@ class ImageData(L.LightningDataModule):
         """
         if stage == "fit":
             batch_size_at(self.batch_size, 0, self.trainer.world_size)
+        notes = self.check()
+        if self.trainer.global_rank == 0 and not self._announced:
+            for line in notes:
+                log.info(line)
+            self._announced = True
+
+    def check(self) -> list[str]:
+        """Sentences on what the data is and what becomes of it.
+
+        Raises:
+            UserError: when source and sizes do not fit together, or files cannot be read.
+        """
         channels, height, width = self.source.shape
         if channels != self.channels:
             raise UserError(
@@ -98,25 +110,22 @@ class ImageData(L.LightningDataModule):
             raise UserError(
                 f"{self.source.name} has no labels to balance: set data.balanced=false."
             )
-        notes = self.source.notes  # on every rank, because this is where bad files are found
-        if self.trainer.global_rank == 0 and not self._announced:
-            for line in [self._summary(), *notes, *self._own_notes()]:
-                log.info(line)
-            self._announced = True
+        notes = self.source.notes  # this is where bad files are found
+        return [self._summary(), *notes, *self._own_notes()]
 
     def train_dataloader(self) -> DataLoader:
         """Training batches from `images_seen` on, for ever."""
-        return _Loader(
-            _Batches(self.source),
+        return Loader(
+            Batches(self.source),
             batch_sampler=self._stream(),
-            collate_fn=_as_it_is,
+            collate_fn=as_it_is,
             num_workers=self.workers,
             pin_memory=self.trainer.lightning_module.device.type == "cuda",
         )
 
     def first_batch(self) -> dict[str, Tensor]:
         """The first batch of `train_dataloader`, loaded in this process and not yet transferred."""
-        batch = _Batches(self.source).__getitems__(next(iter(self._stream())))
+        batch = Batches(self.source).__getitems__(next(iter(self._stream())))
         if isinstance(batch, UserError):
             raise batch
         return batch
@@ -125,12 +134,35 @@ class ImageData(L.LightningDataModule):
         """Crop, mirror, convert and resize training batches; leave other batches alone."""
         if not self.trainer.training:
             return batch
-        images = self._cropped(batch["image"])
-        if self.mirror:
-            images = mirrored(images, batch["mirror"])
-        images = resize(to_float(images), self.image_size)
+        module = self.trainer.lightning_module
+        draws = Draws(
+            self.seed,
+            "crop",
+            module.images_seen,
+            rank=self.trainer.global_rank,
+            world=self.trainer.world_size,
+            device=batch["image"].device,
+        )
         given = {key: value for key, value in batch.items() if key != "mirror"}
-        return {**given, "image": images.to(self.trainer.lightning_module.dtype)}
+        images = self.shown(batch["image"], batch["mirror"], draws, module.discriminator_steps)
+        return {**given, "image": images.to(module.dtype)}
+
+    def shown(self, images: Tensor, mirror: Tensor, draws: Draws, steps: int = 1) -> Tensor:
+        """What networks are shown of images as they are read.
+
+        Args:
+            images: uint8 [N, C, H, W] of the source.
+            mirror: bool [N], which of them to flip.
+            draws: of the windows, if `crop` is "random".
+            steps: of the discriminator, whose batches `images` are, one after the other.
+
+        Returns:
+            float32 in [-1, 1], [N, C, *image_size].
+        """
+        images = self._cropped(images, draws, steps)
+        if self.mirror:
+            images = mirrored(images, mirror)
+        return resize(to_float(images), self.image_size)
 
     def describe(self) -> dict[str, Any]:
         """Plain facts: name, number of images, shape [C, H, W] as delivered, images per class."""
@@ -162,24 +194,14 @@ class ImageData(L.LightningDataModule):
             groups=groups,
         )
 
-    def _cropped(self, images: Tensor) -> Tensor:
+    def _cropped(self, images: Tensor, draws: Draws, steps: int) -> Tensor:
         height, width = self.image_size
         down, right = images.shape[-2] - height, images.shape[-1] - width  # room to move
         if self.crop == "center":
             top, left = down // 2, right // 2
             return images[..., top : top + height, left : left + width]
         if self.crop == "random":
-            module = self.trainer.lightning_module
-            draws = Draws(
-                self.seed,
-                "crop",
-                module.images_seen,
-                rank=self.trainer.global_rank,
-                world=self.trainer.world_size,
-                device=images.device,
-            )
             # One draw per discriminator step, because a rank's batch is its share of each of them.
-            steps = module.discriminator_steps
             share = len(images) // steps
             tops = torch.cat([draws.rows(share, of=integers(down + 1)) for _ in range(steps)])
             lefts = torch.cat([draws.rows(share, of=integers(right + 1)) for _ in range(steps)])
@@ -261,7 +283,7 @@ def windows(images: Tensor, tops: Tensor, lefts: Tensor, size: tuple[int, int]) 
     return images[item, channel, rows[:, None, :, None], columns[:, None, None, :]]
 
 
-class _Batches(Dataset):
+class Batches(Dataset):
     """The source with every index doubled: i >= len(source) is item i - len(source), mirrored."""
 
     def __init__(self, source: Source) -> None:
@@ -272,11 +294,11 @@ class _Batches(Dataset):
         try:
             batch = self.source.__getitems__([i % length for i in indices])
         except UserError as error:
-            return error  # see _Loader
+            return error  # see Loader
         return {**batch, "mirror": torch.tensor([i >= length for i in indices])}
 
 
-class _Loader(DataLoader):
+class Loader(DataLoader):
     """Raises the UserErrors that arrive in place of batches; without workers, reads one ahead.
 
     An exception that leaves a worker gets the worker's traceback for a message; a value does not.
@@ -291,14 +313,13 @@ class _Loader(DataLoader):
 
 
 def _ahead(batches: Iterator[Any]) -> Iterator[Any]:
-    """The same endless batches, the next one being read by a thread while one is used."""
+    """The same batches, the next one being read by a thread while one is used."""
     with ThreadPoolExecutor(1) as thread:
-        coming = thread.submit(next, batches)
-        while True:
-            batch = coming.result()
-            coming = thread.submit(next, batches)
+        coming = thread.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = thread.submit(next, batches, None)
             yield batch
 
 
-def _as_it_is(batch: Any) -> Any:
+def as_it_is(batch: Any) -> Any:
     return batch

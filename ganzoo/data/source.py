@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 
+import numpy as np
 from torch import Tensor
 
 from ganzoo.errors import UserError
@@ -46,6 +47,18 @@ class Source:
     def name_of(self, index: int) -> str:
         """What tells image `index` from the others: the path of its file, or its number."""
         return str(index)
+
+    def digest(self, indices: Sequence[int]) -> str:
+        """SHA-256 of the content of some images and their labels, whatever their names.
+
+        A source may hash what its images are made from, if that takes less time.
+        """
+        told = hashlib.sha256(repr(self.shape).encode())
+        for start in range(0, len(indices), 256):
+            batch = self.__getitems__(list(indices[start : start + 256]))
+            for value in batch.values():
+                told.update(np.ascontiguousarray(value.numpy()).data)
+        return told.hexdigest()
 
     def __len__(self) -> int:
         raise NotImplementedError

@@ -1,5 +1,6 @@
 """Some images of a source."""
 
+import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -55,6 +56,14 @@ class Subset(Source):
 
     def name_of(self, index: int) -> str:
         return self.source.name_of(int(self._indices[index]))
+
+    def digest(self, indices: Sequence[int]) -> str:
+        digest = self.source.digest(self._indices[list(indices)].tolist())
+        if self.chosen is None or self._labels is None:
+            return digest
+        return hashlib.sha256(
+            f"{digest} {self._labels[list(indices)].tolist()}".encode()
+        ).hexdigest()
 
     def __len__(self) -> int:
         return len(self._indices)

@@ -1,0 +1,23 @@
+"""Metrics of generated images; `Suite` runs a set of them, `Evaluate` does so during training."""
+
+from ganzoo.metrics.callback import Evaluate
+from ganzoo.metrics.frechet import FrechetDistance
+from ganzoo.metrics.inception_score import InceptionScore
+from ganzoo.metrics.kernel import KernelDistance
+from ganzoo.metrics.manifold import Manifold
+from ganzoo.metrics.sliced import SlicedWasserstein
+from ganzoo.metrics.ssim import MSSSIM
+from ganzoo.metrics.suite import Fakes, Scores, Suite
+
+__all__ = [
+    "MSSSIM",
+    "Evaluate",
+    "Fakes",
+    "FrechetDistance",
+    "InceptionScore",
+    "KernelDistance",
+    "Manifold",
+    "Scores",
+    "SlicedWasserstein",
+    "Suite",
+]

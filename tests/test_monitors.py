@@ -1,0 +1,92 @@
+"""What is watched beside the losses."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from photos import crops
+from tiny import TINY, config
+from torch import Tensor, nn
+
+from ganzoo.config import make
+from ganzoo.gan import GAN
+from ganzoo.loggers import read_rows
+from ganzoo.models.dcgan import Discriminator
+from ganzoo.train import train
+
+BASE = [o for o in TINY if not o.startswith(("data", "callbacks.accuracy"))]
+
+
+class ByHeart(nn.Module):
+    """Logits over 0 for images that it knows, under 0 for all others."""
+
+    known: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, images: Tensor) -> Tensor:
+        pixels = ((images + 1) * 127.5).round()
+        same = (pixels[:, None] == self.known.float()).flatten(2).all(2).any(1)
+        nothing = 0 * images.flatten(1).sum(1)  # G's gradient
+        return self.weight * (2 * same.float() - 1) + nothing
+
+
+def trained(run_dir: Path, *keys: str, discriminator: str | None = None) -> list[dict[str, float]]:
+    """Two iterations of a tiny DCGAN; the accuracies logged after each."""
+    often = ("total_kimg=0.016", "callbacks.accuracy.every_kimg=0.008", "callbacks.accuracy.num=20")
+    cfg = config(*BASE, *often, f"run_dir={run_dir}", "data.workers=0", *keys, tiny=False)
+    if discriminator:
+        cfg.model.discriminator = {"_target_": discriminator}
+    train(cfg)
+    rows = [row for row in read_rows(run_dir / "metrics.csv") if row.get("accuracy/training")]
+    return [
+        {k.partition("/")[2]: float(v) for k, v in row.items() if k.startswith("accuracy/") and v}
+        for row in rows
+    ]
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i, photo in enumerate(crops(24, 16, 16)):
+        photo.save(folder / f"{i:02d}.png")
+    return folder
+
+
+def test_a_discriminator_that_knows_images_by_heart_is_found_out(photos, tmp_path) -> None:
+    keys = ("data=folder", f"data.source.root={photos}", "data.source.held_out=0.5")
+    source = make(config(*BASE, *keys, tiny=False).data).source
+    assert len(source) == 12
+    ByHeart.known = source.__getitems__(list(range(12)))["image"]
+    told = trained(tmp_path / "run", *keys, discriminator="test_monitors.ByHeart")
+    assert told == 2 * [{"training": 1, "held_out": 0, "fakes": 1}]
+
+
+def test_without_a_held_out_set_it_says_so(photos, tmp_path) -> None:
+    told = trained(tmp_path / "run", "data=folder", f"data.source.root={photos}")
+    assert [set(row) for row in told] == 2 * [{"training", "fakes"}]
+    log = (tmp_path / "run" / "train.log").read_text()
+    assert "accuracy: of training images and fakes only. Nothing is held out: set" in log
+
+
+@pytest.mark.parametrize("loss", ["least_squares", "wasserstein_gp", "relativistic"])
+def test_shares_are_shares_with_any_loss(loss, tmp_path) -> None:
+    keys = ("data=emoji", f"loss={loss}", "model.discriminator.norm=layer")
+    for row in trained(tmp_path / "run", *keys):
+        assert row.keys() == {"training", "held_out", "fakes"}
+        assert all(0 <= share <= 1 for share in row.values())
+
+
+def test_judging_leaves_the_discriminator_as_it_was() -> None:
+    gan: GAN = make(config().model)
+    assert isinstance(gan.discriminator, Discriminator)
+    gan.train()
+    before = {k: v.clone() for k, v in gan.discriminator.state_dict().items()}
+    logits = gan.judge(torch.rand(4, 3, 16, 16) * 2 - 1)
+    assert logits.shape == (4,)
+    assert gan.discriminator.training
+    for key, value in gan.discriminator.state_dict().items():
+        assert torch.equal(value, before[key])
