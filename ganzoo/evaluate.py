@@ -63,7 +63,7 @@ def of_checkpoint(cfg: DictConfig, path: Path, device: torch.device) -> Scores:
     gan = load(path, device)
     assert gan.config is not None
     given = gan.config
-    if cfg.data is None:
+    if cfg.get("data") is None:
         check_trusted(path, given["data"], ["ganzoo.data."])
         data: ImageData = make(given["data"])
     else:

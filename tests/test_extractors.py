@@ -195,10 +195,6 @@ def test_names_call_only_inceptions_numbers_fid(
 def test_images_that_are_no_images_are_refused(effnet: EffNet, images: Tensor) -> None:
     for bad in (images.float(), images[0], images[:, :1], images.movedim(1, 3)):
         assert "to_uint8" in refusal(effnet, bad)
-    cast = (images.float() / 255).round().to(torch.uint8)
-    assert "all 0 and 1" in refusal(effnet, cast)
-    effnet(torch.zeros(2, 3, 8, 8, dtype=torch.uint8))
-    effnet(torch.ones(2, 3, 8, 8, dtype=torch.uint8))
 
 
 @pytest.fixture(scope="module")
@@ -311,7 +307,7 @@ def test_auto_takes_inception_if_it_is_there_and_says_if_not(
 ) -> None:
     assert isinstance(auto(random_inception, precision="bf16"), Inception)
     assert not caplog.records
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO):
         extractor = auto(precision="bf16")
     assert (extractor.name, extractor.precision) == ("effnet", "bf16")
     (record,) = caplog.records

@@ -196,6 +196,19 @@ def test_manifold_equals_prdc_and_torch_fidelity(k, capsys):
     assert 0 < value["recall"] < 1
 
 
+def test_manifold_on_the_surface_of_the_balls():
+    """There the two sources differ: prdc's balls are open, those of precision and recall closed."""
+    real = torch.arange(4.0)[:, None]
+    fake = torch.tensor([[-2.0], [-1.0], [4.0], [5.0]])
+    value = given_all(Manifold(1), real, fake)
+    closed = metric_prc.prc_features_to_metric(fake, real, prc_neighborhood=1, verbose=False)
+    opened = compute_prdc(real.numpy(), fake.numpy(), 1)
+    assert closed["precision"] == value["precision"] == 0.5 != opened["precision"]
+    assert closed["recall"] == value["recall"] == 0.5 != opened["recall"]
+    assert opened["density"] == value["density"] == 0
+    assert opened["coverage"] == value["coverage"] == 0
+
+
 def test_manifold_does_not_depend_on_blocks(monkeypatch):
     real, fake = skewed(50, 20), skewed(31, 20, seed=1)
     whole = given_all(Manifold(), real, fake)

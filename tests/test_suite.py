@@ -379,7 +379,9 @@ def test_images_that_are_none(images, sentence, photos) -> None:
 def test_too_few_images(photos) -> None:
     suite = suite_of()
     suite.prepare(Reference(data_of(photos)), CPU)
-    with pytest.raises(UserError, match="lower splits"):
+    with pytest.raises(
+        UserError, match=r"kid needs at least 10 .* lower metrics.metrics.kid.subset_size"
+    ):
         suite.score(noise(9))
     with pytest.raises(UserError, match="too few for metrics"):
         suite.score(noise(1))
@@ -397,6 +399,8 @@ def test_metrics_that_cannot_be() -> None:
     with pytest.raises(UserError, match="is needs a classifier, which tiny is not"):
         Suite({"is": InceptionScore()}, blind)
     with pytest.raises(UserError, match="No metric gives fid"):
-        suite_of().higher_is_better("fid")
-    assert suite_of().higher_is_better("is_tiny")
-    assert not suite_of().higher_is_better("fd_tiny")
+        suite_of().monitored("fid")
+    for name in ("is", "is_tiny"):
+        assert suite_of().monitored(name) == ("is_tiny", True)
+    assert suite_of().monitored("fd") == ("fd_tiny", False)
+    assert suite_of().monitored("kid_std") == ("kid_tiny_std", False)

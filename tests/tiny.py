@@ -32,8 +32,6 @@ TINY = (
 # Metrics that take no time; a module of its own, since configs name it.
 TINY_METRICS = (
     "metrics.extractor._target_=tiny.TinyExtractor",
-    "~metrics.extractor.weights",
-    "~metrics.extractor.precision",
     "metrics.num_real=40",
     "metrics.num_fake=24",
     "metrics.batch_size=5",
@@ -79,12 +77,12 @@ class TinyExtractor(Extractor):
 
     name, num_features, resize = "tiny", 6, "none"
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0, weights: None = None, precision: str = "float32") -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = nn.Sequential(nn.Conv2d(3, 6, 4, 2), nn.Tanh())
             classifier = nn.Linear(6, 5)
-        super().__init__(network, classifier, f"{seed:064x}", "float32")
+        super().__init__(network, classifier, f"{seed:064x}", precision)
 
     def prepared(self, images: Tensor) -> Tensor:
         return images / 127.5 - 1

@@ -1,9 +1,10 @@
 """Scenarios that have to come out alike in one process and in several.
 
-Run by the tests, alone or under torchrun:  python worlds.py FOLDER
+Run by the tests, alone or under torchrun:  python worlds.py FOLDER [SCENARIO ...]
 Each scenario leaves FOLDER/<scenario>-<rank>.pt.
 """
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -11,14 +12,14 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from tiny import PlainDiscriminator, PlainGenerator, adam, config
+from tiny import TINY, TINY_METRICS, PlainDiscriminator, PlainGenerator, adam, config
 
 from ganzoo.augment import DiffAugment
 from ganzoo.config import make
 from ganzoo.gan import GAN
 from ganzoo.losses import Wasserstein
 from ganzoo.models.dcgan import DCGAN, Discriminator, Generator
-from ganzoo.train import make_trainer
+from ganzoo.train import make_trainer, train
 
 WORLD = int(os.environ.get("WORLD_SIZE", 1))
 RANK = int(os.environ.get("RANK", 0))
@@ -65,6 +66,12 @@ def normalized(total_kimg: float = 0.08) -> DCGAN:
     )
 
 
+ALL_METRICS = (
+    "metrics.metrics.swd.num=24",
+    "metrics.metrics.swd.patches=4",
+    "metrics.metrics.ms_ssim=null",  # wants larger images
+    "metrics.metrics.is.splits=2",
+)
 CROPPED = ("data.source.image_size=20", "data.crop=random")
 
 
@@ -146,6 +153,29 @@ def resumed(folder: Path) -> Any:
     return fit(folder, normalized(0.16), resume=True)
 
 
+def evaluated(folder: Path) -> Any:
+    """All metrics at two moments of a run."""
+    options = (*TINY_METRICS, "callbacks.evaluate.every_kimg=0.04", *ALL_METRICS)
+    keys = [key for key in (*TINY, *options) if key != "callbacks.evaluate=null"]
+    cfg = config(
+        *keys,
+        *DDP,
+        "precision=64-true",
+        "sync_batchnorm=true",
+        "metrics=all",
+        f"run_dir={folder}",
+        tiny=False,
+    )
+    train(cfg)
+    told = json.loads((folder / "metrics.json").read_text())["evaluations"]
+    return {
+        f"{part}/{name}/{entry['images_seen']}": torch.tensor(value, dtype=torch.float64)
+        for entry in told
+        for part in ("values", "floors")
+        for name, value in entry[part].items()
+    }
+
+
 SCENARIOS = (
     float64, float32, accumulated, synced, unsynced, noise, traffic, straight, resumed,
 )  # fmt: skip
@@ -153,6 +183,7 @@ SCENARIOS = (
 if __name__ == "__main__":
     torch.set_num_threads(1)
     out = Path(sys.argv[1])
-    for scenario in SCENARIOS:
+    asked = sys.argv[2:] or [scenario.__name__ for scenario in SCENARIOS]
+    for scenario in (globals()[name] for name in asked):
         result = scenario(out / scenario.__name__)
         torch.save(result, out / f"{scenario.__name__}-{RANK}.pt")

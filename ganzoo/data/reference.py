@@ -15,7 +15,7 @@ CHUNK = 64  # images that are read together, whatever the batch size and number 
 
 
 class Chunk(NamedTuple):
-    """Some images: their places in the reference, uint8 [n, C, H, W], and labels if there are."""
+    """Some images, uint8 [n, C, H, W], their places in the reference, and labels if there are."""
 
     places: Tensor
     images: Tensor
@@ -53,6 +53,11 @@ class Reference:
     def images(self) -> Tensor:
         """The number within the source of each image, int64 [len(self)]."""
         return self._order % len(self.data.source)
+
+    def labels(self) -> Tensor | None:
+        """Of all images, int64 [len(self)], if there are any."""
+        labels = self.data.source.labels()
+        return None if labels is None else labels[self.images]
 
     def chunks(self, which: Sequence[int], device: torch.device | str = "cpu") -> Iterator[Chunk]:
         """The chunks of the given numbers, on `device`."""

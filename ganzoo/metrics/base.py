@@ -102,6 +102,11 @@ class ImageSamples(Samples):
 
     least_size: int
 
+    @property
+    def least(self) -> int:
+        """How many images it takes, of either kind."""
+        return self.num or 2
+
     def __init__(self, num: int | None = None, keep_real: bool = False) -> None:
         super().__init__(keep_real)
         self.num = num

@@ -89,7 +89,11 @@ def real_features(
 def compute(reference: Reference, extractor: Extractor | None, device: torch.device) -> Real:
     """The features, none without an extractor, each process working on its share of the chunks."""
     mine = range(rank(), reference.num_chunks, world_size())
-    index, features, labels, digests = [], [], [], []
+    width = extractor.num_features if extractor else 0
+    # Of what this process finds, which may be nothing.
+    places = [torch.empty(0, dtype=torch.int64)]
+    features = [torch.empty(0, width, device=device)]
+    digests = [torch.empty(0, 1 + hashlib.sha256().digest_size, dtype=torch.int64)]
     bar = tqdm(
         desc=f"real images through {extractor.name}" if extractor else "real images",
         total=len(reference),
@@ -98,31 +102,22 @@ def compute(reference: Reference, extractor: Extractor | None, device: torch.dev
         disable=None if rank() == 0 else True,
     )
     for number, chunk in zip(mine, reference.chunks(mine, device), strict=True):
-        index.append(chunk.places)
-        features.append(
-            extractor(rgb(chunk.images))[0] if extractor else torch.empty(len(chunk.images), 0)
-        )
-        if chunk.label is not None:
-            labels.append(chunk.label)
-        pixels = chunk.images.cpu().numpy().tobytes()
-        digest = torch.frombuffer(bytearray(hashlib.sha256(pixels).digest()), dtype=torch.uint8)
-        digests.append(torch.cat([torch.tensor([number]), digest.long()]))
-        bar.update(len(chunk.images) * world_size())
+        places.append(chunk.places)
+        if extractor:
+            features.append(extractor(rgb(chunk.images))[0])
+        digest = hashlib.sha256(chunk.images.cpu().numpy().tobytes()).digest()
+        digests.append(torch.tensor([[number, *digest]]))
+        bar.update(min(len(chunk.images) * world_size(), bar.total - bar.n))
     bar.close()
-    if any_process(not index, device):
-        raise UserError(
-            f"{len(reference)} real images are too few for {world_size()} processes: raise "
-            "metrics.num_real, or use fewer devices."
-        )
-    order = gather_rows(torch.cat(index).to(device)).argsort()
-    told = gather_rows(torch.stack(digests).to(device))
-    told = told[told[:, 0].argsort(), 1:].to("cpu", torch.uint8)
+    order = gather_rows(torch.cat(places).to(device)).argsort()
+    gathered = gather_rows(torch.cat(features))
+    told = gather_rows(torch.cat(digests).to(device)).tolist()
+    fingerprint = hashlib.sha256(repr((reference.facts()["shape"], sorted(told))).encode())
     return Real(
-        gather_rows(torch.cat(features))[order].cpu(),
-        gather_rows(torch.cat(labels).to(device))[order].cpu() if labels else None,
-        hashlib.sha256(repr(reference.facts()["shape"]).encode() + told.numpy().tobytes())
-        .hexdigest(),
-    )  # fmt: skip
+        gathered[order].cpu() if extractor else torch.empty(len(reference), 0),
+        reference.labels(),
+        fingerprint.hexdigest(),
+    )
 
 
 def rgb(images: Tensor) -> Tensor:

@@ -44,8 +44,7 @@ class Evaluate(Callback):
         truncation: float | None = None,
     ) -> None:
         self.suite, self.every_kimg = suite, every_kimg
-        self.monitor = suite.full_name(monitor)
-        self.up = suite.higher_is_better(self.monitor)
+        self.monitor, self.up = suite.monitored(monitor)
         self.raw, self.truncation = raw, truncation
         self.evaluations: list[dict[str, Any]] = []
         self.protocols: dict[str, dict[str, Any]] = {}
@@ -64,14 +63,14 @@ class Evaluate(Callback):
             self._evaluate(trainer, gan)
 
     def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *_: Any) -> None:  # type: ignore[override]
-        if crossed(gan.images_before, gan.images_seen, self.every_kimg):
+        due = crossed(gan.images_before, gan.images_seen, self.every_kimg)
+        if due or gan.images_seen >= gan.total_images:
             self._evaluate(trainer, gan)
 
     def on_train_end(self, trainer: L.Trainer, gan: GAN) -> None:  # type: ignore[override]
-        if not gan.stopped_by and gan.images_seen >= gan.total_images:
-            self._evaluate(trainer, gan)
+        if trainer.is_global_zero and gan.images_seen >= gan.total_images:
             best = self.best()
-            if trainer.is_global_zero and best is not None:
+            if best is not None:
                 log.info(
                     "best.ckpt: %s %.5g at %.1f kimg",
                     self.monitor,

@@ -65,7 +65,7 @@ class Extractor(nn.Module):
         """Float32 features [N, D] and logits [N, K] of uint8 images [N, 3, H, W] in 0..255.
 
         Raises:
-            UserError: for other types, shapes and ranges.
+            UserError: for other types and shapes.
         """
         check_images(images)
         device = images.device.type
@@ -224,7 +224,7 @@ class EffNet(Extractor):
 
 
 def auto(weights: str | None = None, precision: str = "float32") -> Extractor:
-    """`Inception` if its weights are there, else `EffNet` and a warning that says so.
+    """`Inception` if its weights are there, else `EffNet` and a line in the log that says so.
 
     Raises:
         UserError: when `weights` are given and not there, or do not fit.
@@ -232,7 +232,7 @@ def auto(weights: str | None = None, precision: str = "float32") -> Extractor:
     if files.find("inception", weights):
         return Inception(weights, precision)
     first, *others = (str(place.parent) for place in files.places("inception"))
-    log.warning(
+    log.info(
         f"{files.PUBLISHED['inception'].file} is not in {' or '.join([first, *others])}, so "
         "metrics are of EfficientNet-Lite0 (effnet in their names), no FID and comparable with no "
         f"paper's: {files.command('inception')} fetches it."
@@ -241,16 +241,11 @@ def auto(weights: str | None = None, precision: str = "float32") -> Extractor:
 
 
 def check_images(images: Tensor) -> None:
-    """Raises `UserError` unless images are uint8 [N, 3, H, W] that can be in 0..255."""
+    """Raises `UserError` unless images are uint8 [N, 3, H, W]."""
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
         kind = str(images.dtype).removeprefix("torch.")
         raise UserError(
             f"images must be uint8 [N, 3, H, W] in 0..255, not {kind} {list(images.shape)}: "
-            "convert floats in [-1, 1] with ganzoo.data.images.to_uint8."
-        )
-    if len(images) > 1 and images.max() == 1 and images.min() == 0:
-        raise UserError(
-            "images are all 0 and 1, as floats in [0, 1] or [-1, 1] become when cast to uint8: "
             "convert floats in [-1, 1] with ganzoo.data.images.to_uint8."
         )
 

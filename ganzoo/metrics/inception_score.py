@@ -32,6 +32,7 @@ class InceptionScore(Metric):
     full_state_update = False
     higher_is_better = True
     names = ("is", "is_std")
+    limit = "splits"
 
     n: Tensor
     p: Tensor
@@ -48,6 +49,11 @@ class InceptionScore(Metric):
         for name in ("n", "p", "entropy"):
             # A scalar that takes the shape of what is added first, with one row for each split.
             self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    @property
+    def least(self) -> int:
+        """How many fakes it takes."""
+        return self.splits
 
     def update(self, logits: Tensor, index: Tensor, real: bool) -> None:
         """Add the logits [N, K] of the fakes numbered by `index` [N]; reals are ignored."""

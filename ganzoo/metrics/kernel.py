@@ -25,6 +25,7 @@ class KernelDistance(FeatureSamples):
 
     higher_is_better = False
     names = ("kid", "kid_std")
+    limit = "subset_size"
 
     def __init__(
         self,
@@ -36,15 +37,24 @@ class KernelDistance(FeatureSamples):
         super().__init__(keep_real)
         self.subsets, self.subset_size, self.seed = subsets, subset_size, seed
 
+    @property
+    def least(self) -> int:
+        """How many images it takes, of either kind."""
+        return self.subset_size
+
     def compute(self) -> dict[str, Tensor]:
         real, fake = self.both(self.subset_size, "use more images or lower subset_size")
-        rng = np.random.RandomState(self.seed)
-
-        def subset(features: Tensor) -> Tensor:
-            chosen = rng.choice(len(features), self.subset_size, replace=False)
-            return features[torch.from_numpy(chosen).to(features.device)]
-
-        distances = torch.stack([mmd2(subset(fake), subset(real)) for _ in range(self.subsets)])
+        rng, size = np.random.RandomState(self.seed), self.subset_size
+        chosen = [
+            [torch.from_numpy(rng.choice(len(x), size, replace=False)).to(x.device) for x in pair]
+            for pair in [(fake, real)] * self.subsets
+        ]
+        # Small sets are in many subsets, so the kernel of all pairs is the smaller work.
+        pairs = len(fake) ** 2 + len(real) ** 2 + len(fake) * len(real)
+        if pairs < 3 * self.subsets * size**2:
+            distances = _of_all(fake, real, chosen)
+        else:
+            distances = torch.stack([mmd2(fake[a], real[b]) for a, b in chosen])
         return {"kid": distances.mean(), "kid_std": distances.std(correction=0)}
 
 
@@ -54,6 +64,34 @@ def mmd2(x: Tensor, y: Tensor) -> Tensor:
     The kernel is (x·y / D + 1)³ (Binkowski et al. 2018, equations 3 and 4).
     """
     m = len(x)
-    kxx, kyy, kxy = ((a @ b.T / x.shape[1] + 1) ** 3 for a, b in ((x, x), (y, y), (x, y)))
+    kxx, kyy, kxy = (_kernel(a, b) for a, b in ((x, x), (y, y), (x, y)))
     within = (kxx.sum() - kxx.trace() + kyy.sum() - kyy.trace()) / (m * (m - 1))
     return within - 2 * kxy.mean()
+
+
+def _kernel(x: Tensor, y: Tensor) -> Tensor:
+    return (x @ y.T / x.shape[1] + 1) ** 3
+
+
+def _of_all(x: Tensor, y: Tensor, chosen: list[list[Tensor]]) -> Tensor:
+    """`mmd2` of the chosen rows of x and of y, [subsets], by one kernel of all rows.
+
+    The kernel's sum over a subset's pairs is s K t, where s and t are 1 for its rows and else 0.
+    """
+    sides = [torch.zeros(len(chosen), len(z), dtype=z.dtype, device=z.device) for z in (x, y)]
+    for row, pair in enumerate(chosen):
+        for side, rows in zip(sides, pair, strict=True):
+            side[row, rows] = 1
+    m = len(chosen[0][0])
+
+    def total(a: Tensor, b: Tensor, s: Tensor, t: Tensor) -> Tensor:
+        sums = s.new_zeros(len(s))
+        for rows, part in zip(a.split(1024), s.split(1024, 1), strict=True):
+            sums += (part @ _kernel(rows, b) * t).sum(1)
+        return sums
+
+    within = torch.zeros_like(sides[0][:, 0])
+    for z, s in zip((x, y), sides, strict=True):
+        diagonal = (z.square().sum(1) / z.shape[1] + 1) ** 3
+        within = within + total(z, z, s, s) - s @ diagonal
+    return within / (m * (m - 1)) - 2 * total(x, y, *sides) / m**2

@@ -29,13 +29,19 @@ class Manifold(FeatureSamples):
 
     higher_is_better = True
     names = ("precision", "recall", "density", "coverage")
+    limit = "neighbors"
 
     def __init__(self, neighbors: int = 3, keep_real: bool = False) -> None:
         super().__init__(keep_real)
         self.neighbors = neighbors
 
+    @property
+    def least(self) -> int:
+        """How many images it takes, of either kind."""
+        return self.neighbors + 1
+
     def compute(self) -> dict[str, Tensor]:
-        real, fake = self.both(self.neighbors + 1, "use more images or lower neighbors")
+        real, fake = self.both(self.least, "use more images or lower neighbors")
         # Distances do not change, but lose fewer digits nearer to zero.
         real, fake = real - real.mean(0), fake - real.mean(0)
         real_radii, fake_radii = _radii(real, self.neighbors), _radii(fake, self.neighbors)

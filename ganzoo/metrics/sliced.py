@@ -34,6 +34,7 @@ class SlicedWasserstein(ImageSamples):
 
     higher_is_better = False
     names = ("swd",)
+    limit = "num"
     least_size = 16
 
     def __init__(

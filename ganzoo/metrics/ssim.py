@@ -32,6 +32,7 @@ class MSSSIM(ImageSamples):
 
     higher_is_better = False
     names = ("ms_ssim", "ms_ssim_real")
+    limit = "num_pairs"
     least_size = 16
 
     def __init__(

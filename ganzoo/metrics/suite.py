@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -157,6 +158,7 @@ class Suite:
             metric.keep_real = True
             metric.to(device)
         self._floors.clear()
+        self._check_counts(len(reference), self.num_fake)
         self.shape = tuple(reference.facts()["shape"])
         self.facts = {**reference.facts(), "fingerprint": self.real.fingerprint}
         self._show_real(reference)
@@ -164,11 +166,14 @@ class Suite:
     def _show_real(self, reference: Reference) -> None:
         """Each process shows the metrics its share."""
         assert self.real is not None
-        takes_images = any(self._takes(label) >= {"images", "real"} for label in self.metrics)
-        mine = range(rank(), reference.num_chunks, world_size())
-        if takes_images:
+        if any(self._takes(label) >= {"images", "real"} for label in self.metrics):
+            # Of few chunks, each process takes some rows, since none may be left without any.
+            few = reference.num_chunks < world_size()
+            mine = range(0 if few else rank(), reference.num_chunks, 1 if few else world_size())
+            rows = slice(rank(), None, world_size()) if few else slice(None)
             for chunk in reference.chunks(mine, self.device):
-                self._update(images=chunk.images, index=chunk.places.to(self.device), real=True)
+                places = mixed(chunk.places[rows], len(reference)).to(self.device)
+                self._update(images=chunk.images[rows], mixed=places, real=True)
         index = torch.arange(len(self.real.features))[rank() :: world_size()]
         for part in index.split(4096):
             features = self.real.features[part].to(self.device)
@@ -223,6 +228,7 @@ class Suite:
                 f"{fakes.num} images are too few for metrics on {world} process(es): raise "
                 "metrics.num_fake."
             )
+        self._check_counts(self.facts["images"], fakes.num)
         for metric in self.metrics.values():
             metric.reset()
             if hasattr(metric, "total"):
@@ -240,7 +246,7 @@ class Suite:
                 for index in chunks[round_ + rank() : round_ + rank() + 1]:
                     images = as_uint8(fakes.images(index.tolist()).to(self.device))
                     self._check_shape(images)
-                    self._look(images, index.to(self.device))
+                    self._look(images, index, fakes.num)
                 bar.update(sum(len(chunk) for chunk in chunks[round_ : round_ + world]))
             values = {
                 name: value
@@ -297,34 +303,45 @@ class Suite:
         scores.values[name] = sum(scores.classes.values()) / len(scores.classes)
         scores.protocol["intra_class"] = fakes[0].num
 
-    def full_name(self, label: str) -> str:
-        """The name of a value: `fid` for `fd` with Inception; names that are full stay."""
-        if label in self.metrics and not self._takes(label) & {"features", "logits"}:
-            return label
-        return self.extractor.named(label) if self.extractor is not None else label
+    def monitored(self, name: str) -> tuple[str, bool]:
+        """The full name of a value, and whether more of it is better.
 
-    def higher_is_better(self, name: str) -> bool:
-        """Of a value's full name. Raises UserError if no metric has it."""
+        Args:
+            name: `fd` or the like, or a full name.
+
+        Raises:
+            UserError: no metric has it.
+        """
         for label, metric in self.metrics.items():
-            keys = {label, *getattr(metric, "names", ())}
-            if name in {self._full(label, key) for key in keys}:
-                return bool(metric.higher_is_better)
-        known = ", ".join(self._full(label, label) for label in self.metrics)
-        raise UserError(f"No metric gives {name}: choose callbacks.evaluate.monitor from {known}.")
+            for key in getattr(metric, "names", [label]):
+                if name in (key, self._full(label, key)):
+                    return self._full(label, key), bool(metric.higher_is_better)
+        known = ", ".join(
+            self._full(label, key)
+            for label, metric in self.metrics.items()
+            for key in getattr(metric, "names", [label])
+            if not key.endswith("_std")
+        )
+        raise UserError(
+            f"No metric gives {name}: set callbacks.evaluate.monitor to one of {known}."
+        )
 
-    def _look(self, images: Tensor, index: Tensor) -> None:
-        if self.extractor is None:
-            self._update(images=images, index=index, real=False)
-            return
-        features, logits = self.extractor(rgb(images))
-        given = {} if logits is None else {"logits": logits}
-        self._update(features=features, images=images, index=index, real=False, **given)
+    def _look(self, images: Tensor, index: Tensor, num: int) -> None:
+        places = mixed(index, num).to(self.device)
+        given = {"images": images, "index": index.to(self.device), "mixed": places}
+        if self.extractor is not None:
+            given["features"], logits = self.extractor(rgb(images))
+            given |= {} if logits is None else {"logits": logits}
+        self._update(**given, real=False)
 
     def _update(self, **given: Any) -> None:
         """Update the metrics that get all they take."""
         for label, metric in self.metrics.items():
-            if self._takes(label) <= given.keys():
-                metric.update(**metric._filter_kwargs(**given))
+            takes = self._takes(label)
+            # Metrics of images take some of them or make pairs, for which their order must be none.
+            own = {**given, "index": given.get("mixed")} if "images" in takes else given
+            if takes <= own.keys():
+                metric.update(**metric._filter_kwargs(**own))
 
     def _takes(self, label: str) -> set[str]:
         update = type(self.metrics[label]).update
@@ -348,6 +365,18 @@ class Suite:
                 f"The images to score are {theirs} (channels, height, width) and the real ones "
                 f"{ours}: bring them to one size and number of channels."
             )
+
+    def _check_counts(self, reals: int, fakes: int) -> None:
+        """Before anything is computed."""
+        for label, metric in self.metrics.items():
+            least, has = getattr(metric, "least", 2), min(reals, fakes)
+            if has < max(least, world_size()):
+                raise UserError(
+                    f"{label} needs at least {least} images and there are {reals} real ones and "
+                    f"{fakes} fakes: raise metrics.num_real and num_fake, lower metrics.metrics."
+                    f"{label}.{getattr(metric, 'limit', 'num')}, or leave it out with "
+                    f"metrics.metrics.{label}=null."
+                )
 
     def _protocol(self, fakes: Fakes, floor: tuple[int, int]) -> dict[str, Any]:
         extractor = self.extractor
@@ -392,6 +421,16 @@ def arguments(metric: Metric) -> Options:
     return {k: v for k, v in vars(metric).items() if k in names and k not in ("keep_real", "total")}
 
 
+@lru_cache(maxsize=4)
+def _order(num: int) -> Tensor:
+    return torch.randperm(num, generator=Generator().manual_seed(seed_of("mixed", num)))
+
+
+def mixed(index: Tensor, num: int) -> Tensor:
+    """Other numbers for `num` samples, so that neighbors are no longer related."""
+    return _order(num)[index]
+
+
 def sentence(protocol: Mapping[str, Any]) -> str:
     """A protocol in a line."""
     real, fake, extractor = protocol["real"], protocol["fake"], protocol["extractor"]
@@ -415,6 +454,11 @@ def sentence(protocol: Mapping[str, Any]) -> str:
 def as_uint8(images: Tensor) -> Tensor:
     """Images as extractors take them. Raises UserError if they can be neither [-1, 1] nor uint8."""
     if images.dtype == torch.uint8:
+        if len(images) > 1 and images.max() == 1 and images.min() == 0:
+            raise UserError(
+                "Images to score are all 0 and 1, as floats in [0, 1] or [-1, 1] become when cast "
+                "to uint8: give the floats."
+            )
         return images
     if not images.is_floating_point():
         raise UserError(
