@@ -40,10 +40,10 @@ def told(run_dir: Path) -> dict:
     return json.loads((run_dir / "metrics.json").read_text())
 
 
-def evaluated(*keys: str) -> evaluate.Scores:
-    """`python -m ganzoo.evaluate` with the tiny metrics."""
+def evaluated(*keys: str, tiny: bool = True) -> evaluate.Scores:
+    """What `python -m ganzoo.evaluate` does, with the tiny metrics unless said otherwise."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("evaluate", ["metrics=quick", *TINY_METRICS, *keys])
+        cfg = compose("evaluate", [*(("metrics=quick", *TINY_METRICS) if tiny else ()), *keys])
     return evaluate.evaluate(cfg)
 
 

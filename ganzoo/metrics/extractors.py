@@ -71,11 +71,16 @@ class Extractor(nn.Module):
         device = images.device.type
         # Not inference mode: what it returns could not be changed in place by those who sum it up.
         with torch.no_grad(), float32_products(), torch.autocast(device, enabled=False):
-            x = self.prepared(images.float()).contiguous(memory_format=torch.channels_last)
-            with torch.autocast(device, torch.bfloat16, enabled=self.precision == "bf16"):
-                x = self.network(x)
-            features = x.float().mean((2, 3)) if x.ndim == 4 else x.float()
+            # What a few images take stays in a CPU's caches.
+            parts = images.split(8) if device == "cpu" else [images]
+            features = torch.cat([self._features(part.float()) for part in parts])
             return features, None if self.classifier is None else self.classifier(features)
+
+    def _features(self, images: Tensor) -> Tensor:
+        x = self.prepared(images).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            x = self.network(x)
+        return x.float().mean((2, 3)) if x.ndim == 4 else x.float()
 
     def prepared(self, images: Tensor) -> Tensor:
         """Images as the network wants them, of float32 [N, 3, H, W] in 0..255."""

@@ -196,10 +196,10 @@ class Suite:
                 if isinstance(metric, KernelDistance):
                     given["subset_size"] = min(metric.subset_size, a, num - a)
                 floor = type(metric)(**given).to(self.device)
-                floor.sync_on_compute = False  # every process has all of the images
                 for real, places in enumerate(parts):
-                    features = self.real.features[places].to(self.device)
-                    index = torch.arange(len(places), device=self.device)
+                    index = torch.arange(rank(), len(places), world_size())
+                    features = self.real.features[places[index]].to(self.device)
+                    index = index.to(self.device)
                     floor.update(**floor._filter_kwargs(
                         features=features, index=index, real=bool(real)
                     ))  # fmt: skip
@@ -370,7 +370,7 @@ class Suite:
         """Before anything is computed."""
         for label, metric in self.metrics.items():
             least, has = getattr(metric, "least", 2), min(reals, fakes)
-            if has < max(least, world_size()):
+            if has < max(least, 2 * world_size()):
                 raise UserError(
                     f"{label} needs at least {least} images and there are {reals} real ones and "
                     f"{fakes} fakes: raise metrics.num_real and num_fake, lower metrics.metrics."

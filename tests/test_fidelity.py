@@ -1,0 +1,72 @@
+"""Folders of real pictures, scored by the command and by torch-fidelity, with the same weights."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch_fidelity
+from photos import crops
+from test_evaluate import evaluated
+from test_extractors import fidelity, random_inception  # noqa: F401
+
+NUM = 16
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folders = [tmp_path_factory.mktemp(name) for name in ("fake", "real")]
+    for seed, folder in enumerate(folders):
+        for i, photo in enumerate(crops(NUM, 48, 40, seed=seed)):
+            photo.save(folder / f"{i:02d}.png")
+    return folders
+
+
+def test_every_number_is_that_of_torch_fidelity(
+    folders: list[Path],
+    random_inception: str,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("GANZOO_CACHE", str(tmp_path))
+    fake, real = folders
+    theirs = torch_fidelity.calculate_metrics(
+        input1=str(fake),
+        input2=str(real),
+        feature_extractor_weights_path=random_inception,
+        feature_extractor="inception-v3-compat",
+        isc=True,
+        fid=True,
+        kid=True,
+        prc=True,
+        kid_subset_size=12,
+        kid_subsets=10,
+        isc_splits=5,
+        cuda=False,
+        cache=False,
+        verbose=False,
+        batch_size=8,
+    )
+    ours = evaluated(
+        "metrics=standard",
+        "metrics/extractor=inception",
+        f"metrics.extractor.weights={random_inception}",
+        "metrics.metrics.kid.subset_size=12",
+        "metrics.metrics.kid.subsets=10",
+        "metrics.metrics.is.splits=5",
+        "+metrics.metrics.manifold._target_=ganzoo.metrics.Manifold",
+        f"fake={fake}",
+        f"real={real}",
+        tiny=False,
+    ).values
+    for name, key in {
+        "fid": "frechet_inception_distance",
+        "is": "inception_score_mean",
+        "is_std": "inception_score_std",
+        "kid": "kernel_inception_distance_mean",
+        "kid_std": "kernel_inception_distance_std",
+        "precision": "precision",
+        "recall": "recall",
+    }.items():
+        print(name, ours[name], theirs[key], ours[name] / theirs[key] - 1)
+        assert ours[name] == pytest.approx(theirs[key], rel=1e-4), name
+    assert torch.isfinite(torch.tensor(list(ours.values()))).all()
