@@ -140,22 +140,19 @@ class Ticks(Callback):
     """One line in `train.log` and one row for every logger each `every_kimg` thousand images.
 
     Losses and gradient norms are means over the tick; beside them images/s, sec/kimg, the share of
-    the time that was spent waiting for data, and the peak memory. At the end `curves.png`.
+    the time that was spent waiting for data, and the peak memory. The time is without that of
+    metrics. At the end `curves.png`.
     """
 
     def __init__(self, every_kimg: float = 1.0) -> None:
         self.every_kimg = every_kimg
 
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:  # type: ignore[override]
-        self._begin(gan)
-
-    def on_train_batch_start(self, trainer: L.Trainer, gan: GAN, *_: Any) -> None:  # type: ignore[override]
-        self._waited += time.perf_counter() - self._idle_since
+        self._begin(trainer, gan)
 
     def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *_: Any) -> None:  # type: ignore[override]
         if crossed(gan.images_before, gan.images_seen, self.every_kimg):
             self._tick(trainer, gan)
-        self._idle_since = time.perf_counter()
 
     def on_train_end(self, trainer: L.Trainer, gan: GAN) -> None:  # type: ignore[override]
         if gan.images_seen > self._images:
@@ -164,19 +161,19 @@ class Ticks(Callback):
             run_dir = Path(trainer.default_root_dir)
             plot_curves(read_curves(run_dir / "metrics.csv"), run_dir / "curves.png")
 
-    def _begin(self, gan: GAN) -> None:
+    def _begin(self, trainer: L.Trainer, gan: GAN) -> None:
         self._images = gan.images_seen
-        self._since = self._idle_since = time.perf_counter()
-        self._waited = 0.0
+        self._since = time.perf_counter() - gan.aside
+        self._waited = _waited(trainer)
 
     def _tick(self, trainer: L.Trainer, gan: GAN) -> None:
         means = gan.drain_report()
         images = gan.images_seen - self._images
-        seconds = time.perf_counter() - self._since
+        seconds = time.perf_counter() - gan.aside - self._since
         speed = {
             "images_per_second": images / seconds,
             "sec_per_kimg": 1000 * seconds / images,
-            "data_wait_share": self._waited / seconds,
+            "data_wait_share": (_waited(trainer) - self._waited) / seconds,
             "peak_memory_gib": peak_memory(gan.device) / 2**30,
         }
         rates = {f"lr/{name}": rate for name, rate in gan.learning_rates().items()}
@@ -194,7 +191,7 @@ class Ticks(Callback):
                 tqdm.format_interval(max(0, left)),
                 "  ".join(f"{name} {mean:.3f}" for name, mean in means.items()),
             )
-        self._begin(gan)
+        self._begin(trainer, gan)
 
 
 class ProgressBar(Callback):
@@ -220,6 +217,11 @@ class ProgressBar(Callback):
     def on_exception(self, trainer: L.Trainer, gan: GAN, exception: BaseException) -> None:  # type: ignore[override]
         if hasattr(self, "_bar"):
             self._bar.close()
+
+
+def _waited(trainer: L.Trainer) -> float:
+    """Seconds that training has waited for data, where the data module tells."""
+    return getattr(trainer.datamodule, "waited", 0.0)  # type: ignore[attr-defined]
 
 
 def kimg_name(images_seen: int, *periods: float) -> str:

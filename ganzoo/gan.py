@@ -99,6 +99,7 @@ class GAN(L.LightningModule):
         self.images_seen = 0  # the clock: images shown to the discriminator, over all processes
         self.images_before = 0  # the clock before the last iteration
         self.whole = True  # false in the middle of an iteration, when a checkpoint would be torn
+        self.aside = 0.0  # seconds spent on other things than training, such as metrics
         self.signal = 0  # that asked this process to stop
         self.stopped_by = 0  # the signal that ended the run early
         self.config: dict[str, Any] | None = None  # what `ganzoo.load` rebuilds the model from

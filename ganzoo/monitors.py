@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import time
 from typing import Any
 
 import lightning as L
@@ -53,6 +54,7 @@ class DiscriminatorAccuracy(Callback):
     def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *_: Any) -> None:  # type: ignore[override]
         if not crossed(gan.images_before, gan.images_seen, self.every_kimg):
             return
+        start = time.perf_counter()
         logits = {name: self._of_reals(gan, reals) for name, reals in self.reals.items()}
         logits["fakes"] = self._of_fakes(gan)
         boundary = gan.boundary
@@ -65,6 +67,7 @@ class DiscriminatorAccuracy(Callback):
         right["accuracy/fakes"] = 1 - right["accuracy/fakes"]
         for logger in trainer.loggers:
             logger.log_metrics(right, step=gan.images_seen)
+        gan.aside += time.perf_counter() - start
         if trainer.is_global_zero:
             told = "  ".join(f"{k.partition('/')[2]} {100 * v:.0f} %" for k, v in right.items())
             log.info("discriminator is right at %.1f kimg: %s", gan.images_seen / 1000, told)

@@ -1,6 +1,7 @@
 """Batches of real images: from a source, in the order of the stream, to floats on the device."""
 
 import logging
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -68,6 +69,7 @@ class ImageData(L.LightningDataModule):
         self.batch_size, self.seed, self.mirror = batch_size, seed, mirror
         self.crop, self.balanced, self.workers = crop, balanced, workers
         self._announced = False
+        self._loader: Loader | None = None
 
     def prepare_data(self) -> None:
         self.source.prepare()
@@ -115,13 +117,19 @@ class ImageData(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Training batches from `images_seen` on, for ever."""
-        return Loader(
+        self._loader = Loader(
             Batches(self.source),
             batch_sampler=self._stream(),
             collate_fn=as_it_is,
             num_workers=self.workers,
             pin_memory=self.trainer.lightning_module.device.type == "cuda",
         )
+        return self._loader
+
+    @property
+    def waited(self) -> float:
+        """Seconds that training has waited for batches."""
+        return self._loader.waited if self._loader is not None else 0.0
 
     def first_batch(self) -> dict[str, Tensor]:
         """The first batch of `train_dataloader`, loaded in this process and not yet transferred."""
@@ -302,11 +310,22 @@ class Loader(DataLoader):
     """Raises the UserErrors that arrive in place of batches; without workers, reads one ahead.
 
     An exception that leaves a worker gets the worker's traceback for a message; a value does not.
+
+    Attributes:
+        waited: seconds that were spent waiting for batches.
     """
 
+    waited = 0.0
+
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        batches = super().__iter__()
-        for batch in batches if self.num_workers else _ahead(batches):
+        read = super().__iter__()
+        batches = read if self.num_workers else _ahead(read)
+        while True:
+            start = time.perf_counter()
+            batch = next(batches, None)
+            self.waited += time.perf_counter() - start
+            if batch is None:
+                return
             if isinstance(batch, UserError):
                 raise batch
             yield batch

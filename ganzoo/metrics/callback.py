@@ -46,9 +46,9 @@ class Evaluate(Callback):
         self.suite, self.every_kimg = suite, every_kimg
         self.monitor, self.up = suite.monitored(monitor)
         self.raw, self.truncation = raw, truncation
+        self._began = 0.0
         self.evaluations: list[dict[str, Any]] = []
         self.protocols: dict[str, dict[str, Any]] = {}
-        self._spent = 0.0
 
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:  # type: ignore[override]
         self._began = time.perf_counter()
@@ -57,7 +57,7 @@ class Evaluate(Callback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         reference = Reference(data, self.suite.num_real, self.suite.mirror)
         self.suite.prepare(reference, gan.device)
-        self._spent += time.perf_counter() - self._began
+        gan.aside += time.perf_counter() - self._began
         last = self.evaluations[-1]["images_seen"] if self.evaluations else 0
         if crossed(last, gan.images_seen, self.every_kimg):  # it was stopped before it came to that
             self._evaluate(trainer, gan)
@@ -96,12 +96,13 @@ class Evaluate(Callback):
         if self.evaluations and self.evaluations[-1]["images_seen"] == gan.images_seen:
             return
         gan.check_finite()
+        start = time.perf_counter()
         fakes = fakes_of(gan, self.suite.num_fake, self.raw, self.truncation)
         scores = self.suite.score(fakes, lambda: any_process(gan.signal != 0, gan.device))
         if scores is None:  # asked to stop: it is made up for when the run goes on
             return
-        self._spent += scores.seconds
-        share = self._spent / (time.perf_counter() - self._began)
+        gan.aside += time.perf_counter() - start
+        share = gan.aside / (time.perf_counter() - self._began)
         protocol = scores.protocol_id
         if self.evaluations and self.evaluations[-1]["protocol"] != protocol:
             log.info("metrics: another protocol from here on, so best.ckpt starts anew")

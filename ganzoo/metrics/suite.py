@@ -81,7 +81,7 @@ class Scores:
             if name.endswith("_std"):
                 continue
             spread = self.values.get(f"{name}_std")
-            line = f"{name} {value:.5g}" + ("" if spread is None else f" ± {spread:.2g}")
+            line = f"{name} {value:.5g}" + (f" ± {spread:.2g}" if spread else "")
             if name in self.floors:
                 a, b = self.protocol["floor"]
                 line += f" (real against real {self.floors[name]:.5g}, {a} and {b} images)"
