@@ -234,11 +234,13 @@ def kimg_name(images_seen: int, *periods: float) -> str:
 
 
 def read_curves(path: Path) -> dict[str, tuple[list[float], list[float]]]:
-    """Losses and gradient norms in a `metrics.csv`: name -> (thousands of images, values)."""
+    """Losses, gradient norms, metrics of a `metrics.csv`: name -> (thousands of images, values)."""
     curves: dict[str, tuple[list[float], list[float]]] = {}
     for row in read_rows(path):
         for name, value in row.items():
-            if value and name.endswith(("_loss", "_score", "_grad_norm")):
+            loss = name.endswith(("_loss", "_score", "_grad_norm"))
+            aside = name.endswith(("_std", "/seconds", "/share_of_time"))
+            if value and (loss or (name.startswith("metrics/") and not aside)):
                 x, y = curves.setdefault(name, ([], []))
                 x.append(int(row["images_seen"]) / 1000)
                 y.append(float(value))

@@ -96,11 +96,12 @@ def plot_curves(columns: Mapping[str, tuple[list[float], list[float]]], path: Pa
     """Curves over thousands of images; one panel for each ending that names share.
 
     `d_loss` and `g_loss` go into one panel, `discriminator_grad_norm` and `generator_grad_norm`
-    into another.
+    into another; each of `metrics/...` has its own.
     """
     panels: dict[str, list[str]] = {}
     for name in columns:
-        panels.setdefault(name.split("_", 1)[-1].replace("_", " "), []).append(name)
+        ending = name.split("/" if "/" in name else "_", 1)[-1]
+        panels.setdefault(ending.replace("_", " "), []).append(name)
     if not panels:
         return
     figure = Figure(figsize=(7, 2.6 * len(panels)), layout="constrained")
