@@ -86,7 +86,11 @@ def ganzoo_reader(source: Source, size: int, batch: int, workers: int) -> Reader
     """Batches as a model gets them: shuffled, mirrored, floats in [-1, 1]."""
     data = ImageData(source, size, 3, batch, seed=0, workers=workers)
     module = SimpleNamespace(
-        images_seen=0, discriminator_steps=1, dtype=torch.float32, device=torch.device("cpu")
+        images_seen=0,
+        discriminator_steps=1,
+        batch_size=None,
+        dtype=torch.float32,
+        device=torch.device("cpu"),
     )
     data.trainer = SimpleNamespace(
         lightning_module=module, global_rank=0, world_size=1, training=True

@@ -95,6 +95,8 @@ class GAN(L.LightningModule):
         ):
             self._check_names(kind, names)
 
+        # Images of a discriminator step over all processes, where the model decides that.
+        self.batch_size: Callable[[int], int] | None = None
         self.boundary: float | None = 0.0  # of logits; None where only differences count
         self.images_seen = 0  # the clock: images shown to the discriminator, over all processes
         self.images_before = 0  # the clock before the last iteration
@@ -140,13 +142,18 @@ class GAN(L.LightningModule):
 
     @torch.no_grad()
     def judge(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        """The discriminator's logits [N] for images [N, C, H, W] in [-1, 1], in eval mode.
+        """The discriminator's logits [N] for images [N, C, H, W] in [-1, 1], as in training.
 
-        Where it gives several for an image, their mean. Those above `boundary` are taken for real.
+        So BatchNorm takes the statistics of these very images, which should be all real or all
+        fake; the running ones, which are of both, stay as they are. Where there are several logits
+        for an image, their mean. Those above `boundary` are taken for real.
         """
-        with evaluating(self.discriminator):
+        with trying(self.discriminator):
             logits = self.discriminator(images.to(self.number_type))
             return logits.reshape(len(images), -1).mean(1)
+
+    def after_step(self) -> None:
+        """What a model does when the clock has moved on, before anything is saved."""
 
     # -- what a model uses ------------------------------------------------------------------------
 
@@ -172,7 +179,7 @@ class GAN(L.LightningModule):
             for parameter in frozen:
                 parameter.requires_grad_(True)
 
-    def update(self, name: str, loss: Callable[..., Tensor], *parts: Sequence[Tensor]) -> Tensor:
+    def update(self, name: str, loss: Callable[..., Tensor], *parts: Sequence[Any]) -> Tensor:
         """One optimizer step of network `name` on `loss(*part)`; returns the loss, detached.
 
         `parts` are micro-batches as `split` makes them, of images, latents and other draws. Their
@@ -229,6 +236,7 @@ class GAN(L.LightningModule):
         images = len(next(iter(batch.values()))) * world_size()
         self.images_before, self.images_seen = self.images_seen, self.images_seen + images
         self._update_average(images)
+        self.after_step()
         self.whole = True
         # Looking at a number waits for the device, so on a GPU many iterations are looked at once.
         if self.device.type == "cpu" or len(self._recent) >= 256:
@@ -398,3 +406,16 @@ def evaluating(network: nn.Module) -> Iterator[None]:
         yield
     finally:
         network.train(training)
+
+
+@contextmanager
+def trying(network: nn.Module) -> Iterator[None]:
+    """`network` in training mode; afterwards its mode and buffers are as they were."""
+    training, buffers = network.training, [(b, b.clone()) for b in network.buffers()]
+    network.train()
+    try:
+        yield
+    finally:
+        network.train(training)
+        for buffer, before in buffers:
+            buffer.copy_(before)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ganzoo.config import make
 from ganzoo.data.images import ImageData, to_float
-from ganzoo.data.reference import Reference
+from ganzoo.data.reference import Reference, mixed
 from ganzoo.data.subset import Subset
 from ganzoo.errors import UserError
 from ganzoo.gan import GAN
@@ -31,7 +31,7 @@ class DiscriminatorAccuracy(Callback):
     fakes half of the time (Brock et al. 2019, section 4.2: over 98 % and 50 to 55 %). Logged as
     `accuracy/training`, `accuracy/held_out`, `accuracy/fakes`, shares of 1. Where a loss has no
     boundary between real and fake, it is the middle between the mean logits of training images and
-    fakes. Augmentation is left out, and BatchNorm uses its running statistics.
+    fakes. Augmentation is left out.
 
     Args:
         every_kimg: how often.
@@ -74,17 +74,29 @@ class DiscriminatorAccuracy(Callback):
 
     def _of_reals(self, gan: GAN, reals: Reference) -> Tensor:
         mine = range(rank(), reals.num_chunks, world_size())
-        logits = [
-            gan.judge(to_float(chunk.images), chunk.label)
-            for chunk in reals.chunks(mine, gan.device)
-        ]
-        return gather_rows(torch.cat([torch.empty(0, device=gan.device), *logits]))
+        chunks = list(reals.chunks(mine, gan.device))
+        if not chunks:
+            return gather_rows(torch.empty(0, device=gan.device))
+        images = torch.cat([to_float(chunk.images) for chunk in chunks])
+        labels = (
+            None
+            if chunks[0].label is None
+            else torch.cat([c.label for c in chunks if c.label is not None])
+        )
+        # Mixed, since neighbors are often of one class, which BatchNorm would take away.
+        return gather_rows(self._judged(gan, images, labels, mixed(torch.arange(len(images)))))
 
     def _of_fakes(self, gan: GAN) -> Tensor:
         seeds = list(range(rank(), self.num, world_size()))
-        parts = [gan.sample(seeds[i : i + 64]) for i in range(0, len(seeds), 64)]
-        logits = [gan.judge(part) for part in parts]
-        return gather_rows(torch.cat([torch.empty(0, device=gan.device), *logits]))
+        images = gan.sample(seeds) if seeds else torch.empty(0, device=gan.device)
+        return gather_rows(self._judged(gan, images, None, torch.arange(len(seeds))))
+
+    def _judged(self, gan: GAN, images: Tensor, labels: Tensor | None, order: Tensor) -> Tensor:
+        logits = [torch.empty(0, device=gan.device)]
+        for part in order.split(64):
+            given = None if labels is None else labels[part].to(gan.device)
+            logits.append(gan.judge(images[part.to(images.device)], given).float())
+        return torch.cat(logits)
 
 
 def held_out(data: ImageData, gan: GAN) -> ImageData:

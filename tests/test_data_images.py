@@ -56,7 +56,11 @@ class Positions(Numbered):
 
 def attach(data: ImageData, rank=0, world=1, seen=0, steps=1, dtype=torch.float32) -> ImageData:
     module = SimpleNamespace(
-        images_seen=seen, discriminator_steps=steps, dtype=dtype, device=torch.device("cpu")
+        images_seen=seen,
+        discriminator_steps=steps,
+        batch_size=None,
+        dtype=dtype,
+        device=torch.device("cpu"),
     )
     data.trainer = SimpleNamespace(
         lightning_module=module, global_rank=rank, world_size=world, training=True
@@ -266,6 +270,7 @@ class Seen(L.LightningModule):
     """Stands for a GAN: keeps the batches."""
 
     discriminator_steps = 1
+    batch_size = None
 
     def __init__(self) -> None:
         super().__init__()

@@ -80,6 +80,17 @@ def test_shares_are_shares_with_any_loss(loss, tmp_path) -> None:
         assert all(0 <= share <= 1 for share in row.values())
 
 
+def test_batchnorm_judges_by_the_statistics_of_what_it_judges() -> None:
+    gan: GAN = make(config().model)
+    images = torch.rand(16, 3, 16, 16) * 2 - 1
+    expected = gan.discriminator.train()(images)
+    for module in gan.discriminator.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean += 3
+    gan.discriminator.eval()
+    assert torch.allclose(gan.judge(images), expected.detach(), atol=1e-6)
+
+
 def test_judging_leaves_the_discriminator_as_it_was() -> None:
     gan: GAN = make(config().model)
     assert isinstance(gan.discriminator, Discriminator)

@@ -29,7 +29,8 @@ class ImageData(L.LightningDataModule):
     their order. Images that the source delivers in another size than `image_size` are cropped if
     `crop` is given, otherwise resized (see `resize`).
 
-    The module that is trained must have `images_seen` and `discriminator_steps`.
+    The module that is trained must have `images_seen`, `discriminator_steps` and `batch_size`, a
+    function that takes the place of this one's, or None.
 
     Args:
         source: the images.
@@ -81,7 +82,9 @@ class ImageData(L.LightningDataModule):
             UserError: when source, sizes or batch do not fit together, or files cannot be read.
         """
         if stage == "fit":
-            batch_size_at(self.batch_size, 0, self.trainer.world_size)
+            module = self.trainer.lightning_module
+            size = module.batch_size or self.batch_size
+            batch_size_at(size, module.images_seen, self.trainer.world_size)
         notes = self.check()
         if self.trainer.global_rank == 0 and not self._announced:
             for line in notes:
@@ -193,7 +196,7 @@ class ImageData(L.LightningDataModule):
             groups = labels.repeat(2) if self.mirror else labels
         return Stream(
             length=length * 2 if self.mirror else length,
-            batch_size=self.batch_size,
+            batch_size=module.batch_size or self.batch_size,
             seed=self.seed,
             start=module.images_seen,
             rank=self.trainer.global_rank,

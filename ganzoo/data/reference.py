@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -12,6 +13,16 @@ from ganzoo.draws import Draws, seed_of
 from ganzoo.errors import UserError
 
 CHUNK = 64  # images that are read together, whatever the batch size and number of processes
+
+
+def mixed(index: Tensor, num: int | None = None) -> Tensor:
+    """Other numbers for some of `num` samples, so that neighbors are no longer related."""
+    return _order(len(index) if num is None else num)[index]
+
+
+@lru_cache(maxsize=8)
+def _order(num: int) -> Tensor:
+    return torch.randperm(num, generator=Generator().manual_seed(seed_of("mixed", num)))
 
 
 class Chunk(NamedTuple):

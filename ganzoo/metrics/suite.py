@@ -7,7 +7,6 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -17,7 +16,7 @@ from tqdm import tqdm
 
 from ganzoo import __version__
 from ganzoo.data.images import to_uint8
-from ganzoo.data.reference import Reference
+from ganzoo.data.reference import Reference, mixed
 from ganzoo.draws import seed_of
 from ganzoo.errors import UserError
 from ganzoo.metrics.cache import Real, compute, real_features, rgb
@@ -419,16 +418,6 @@ def arguments(metric: Metric) -> Options:
     """What a metric was made with, but for what the suite sets."""
     names = inspect.signature(type(metric)).parameters
     return {k: v for k, v in vars(metric).items() if k in names and k not in ("keep_real", "total")}
-
-
-@lru_cache(maxsize=4)
-def _order(num: int) -> Tensor:
-    return torch.randperm(num, generator=Generator().manual_seed(seed_of("mixed", num)))
-
-
-def mixed(index: Tensor, num: int) -> Tensor:
-    """Other numbers for `num` samples, so that neighbors are no longer related."""
-    return _order(num)[index]
 
 
 def sentence(protocol: Mapping[str, Any]) -> str:

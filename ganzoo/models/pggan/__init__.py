@@ -1,0 +1,291 @@
+"""PGGAN: networks that grow while they are trained (Karras et al. 2018), as in the official code.
+
+`schedule.py` says when they grow, `networks.py` what they are; `conf/experiment/pggan_*.yaml` are
+the paper's recipes.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ganzoo.augment import DiffAugment
+from ganzoo.draws import Sampler, from_seeds, integers, normal, unit
+from ganzoo.errors import UserError
+from ganzoo.gan import GAN, Batch, evaluating
+from ganzoo.losses import Loss, Wasserstein, gradient_penalty, zero_centered_penalty
+from ganzoo.models.pggan.networks import Discriminator, Generator
+from ganzoo.models.pggan.schedule import Growth
+from ganzoo.strategy import world_size
+
+__all__ = ["PGGAN", "Discriminator", "Generator", "Growth"]
+
+
+class PGGAN(GAN):
+    """A GAN whose two networks grow from the base grid to the whole image.
+
+    What an iteration does follows from the images seen alone: `growth` gives the level of detail,
+    the batch size, the learning rate, and when the optimizers start anew. Where the networks have
+    classes, the discriminator is an auxiliary classifier, too; fakes have the labels of the reals.
+
+    Args:
+        generator: (z [N, nz], y, lod) -> images at the resolution of the lod.
+        discriminator: (images, lod) -> scores [N], or [N, 1 + classes].
+        growth: the schedule.
+        loss: of both; see `ganzoo.losses`.
+        gradient_penalty: weight of WGAN-GP's penalty (10 in the paper).
+        target: gradient norm that it asks for (1; 750 for CIFAR-10).
+        drift: weight of the mean squared score of reals (0.001).
+        r1, r2: gamma of the zero-centered penalties on reals and on fakes (each enters as gamma/2).
+        label_weight: of the auxiliary classifier's cross-entropy.
+        prior: of the latents; see `ganzoo.draws`.
+        augment: applied to everything that the discriminator sees; None for nothing.
+        shared: the arguments of `GAN`.
+
+    Raises:
+        UserError: a batch that a level's minibatch standard deviation cannot be taken of.
+    """
+
+    generator: Generator
+    discriminator: Discriminator
+
+    def __init__(
+        self,
+        generator: Generator,
+        discriminator: Discriminator,
+        growth: Growth,
+        loss: Loss | None = None,
+        gradient_penalty: float = 10.0,
+        target: float = 1.0,
+        drift: float = 0.001,
+        r1: float = 0.0,
+        r2: float = 0.0,
+        label_weight: float = 1.0,
+        prior: Sampler = normal,
+        augment: DiffAugment | None = None,
+        **shared: Any,
+    ) -> None:
+        super().__init__(generator, discriminator, **shared)
+        self.growth, self.prior, self.augment = growth, prior, augment
+        self.loss: Loss = loss or Wasserstein()
+        self.boundary = self.loss.boundary
+        self.gradient_penalty, self.target, self.drift = gradient_penalty, target, drift
+        self.r1, self.r2, self.label_weight = r1, r2, label_weight
+        self.classes = generator.classes
+        self.batch_size = self._batch_size
+        self.lr_factors |= {
+            name: self._lr_factor for name in self.optimizer_makers if name not in self.lr_factors
+        }
+
+    # -- the schedule ------------------------------------------------------------------------------
+
+    def moment(self, images: int) -> int:
+        """The images seen when the schedule was last looked at; see `Growth.moment`."""
+        return self.growth.moment(images, world_size(), self.discriminator_steps)
+
+    @property
+    def lod(self) -> float:
+        """How many doublings are missing now: 0 for whole images."""
+        return self.growth.lod(self.moment(self.images_seen))
+
+    def after_step(self) -> None:
+        before, now = self.moment(self.images_before), self.moment(self.images_seen)
+        if self.growth.resets(before, now):
+            for name in self.optimizer_makers:
+                self._optimizer(name).optimizer.state.clear()
+
+    def _batch_size(self, images: int) -> int:
+        return self.growth.batch(self.moment(images), world_size())
+
+    def _lr_factor(self, images: int) -> float:
+        return self.growth.lr_factor(self.moment(images))
+
+    # -- one iteration -----------------------------------------------------------------------------
+
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        lod = self.lod
+        labels = batch.get("label") if self.classes else None
+        if self.classes and labels is None:
+            raise UserError(
+                f"The networks have {self.classes} classes and the data has no labels: set "
+                f"model.generator.classes=0, or choose data with labels."
+            )
+        for index, real in enumerate(batch["image"].chunk(self.discriminator_steps)):
+            real = shrunk(real, lod)
+            y = None if labels is None else labels.chunk(self.discriminator_steps)[index]
+            n = len(real)
+            with torch.no_grad():  # only the discriminator learns from these
+                fakes = [self.generator(*part, lod=lod) for part in self._inputs(n, y)]
+            d_loss = self.update(
+                "discriminator",
+                partial(self._discriminator_loss, lod=lod),
+                self.split(real),
+                fakes,
+                self._labels(n, y),
+                self._augmentation(n),
+                self._augmentation(n),
+                self.split(self.draws.rows(n, of=unit)),
+            )
+        for _ in range(self.generator_steps):
+            g_loss = self.update(
+                "generator",
+                partial(self._generator_loss, lod=lod),
+                self._inputs(n, y),
+                self.split(real),
+                self._augmentation(n),
+                self._augmentation(n),
+            )
+        return {"d_loss": d_loss, "g_loss": g_loss}
+
+    def _inputs(self, n: int, y: Tensor | None) -> list[tuple[Tensor, Tensor | None]]:
+        z = self.split(self.draws.rows(n, self.generator.nz, of=self.prior))
+        return list(zip(z, self._labels(n, y), strict=True))
+
+    def _labels(self, n: int, y: Tensor | None) -> Sequence[Tensor | None]:
+        return [None] * self.accumulate if y is None else self.split(y)
+
+    def _discriminator_loss(
+        self,
+        real: Tensor,
+        fake: Tensor,
+        y: Tensor | None,
+        u_real: Tensor,
+        u_fake: Tensor,
+        mix: Tensor,
+        lod: float,
+    ) -> Tensor:
+        judged_real, judged_fake = self._judged(real, u_real, lod), self._judged(fake, u_fake, lod)
+        real_scores, fake_scores = self._scores(judged_real), self._scores(judged_fake)
+        self.note(real_score=real_scores.mean(), fake_score=fake_scores.mean())
+        loss = self.loss.discriminator(real_scores, fake_scores)
+        loss = loss + self.drift * real_scores.square().mean()
+        if y is not None:
+            loss = loss + self.label_weight * (
+                F.cross_entropy(judged_real[:, 1:], y) + F.cross_entropy(judged_fake[:, 1:], y)
+            )
+        if self.gradient_penalty:
+            score = partial(self._score, u=u_real, lod=lod)
+            penalty = gradient_penalty(score, real, fake, mix, self.target)
+            loss = loss + self.gradient_penalty * penalty
+        if self.r1:
+            score = partial(self._score, u=u_real, lod=lod)
+            loss = loss + self.r1 / 2 * zero_centered_penalty(score, real)
+        if self.r2:
+            score = partial(self._score, u=u_fake, lod=lod)
+            loss = loss + self.r2 / 2 * zero_centered_penalty(score, fake)
+        return loss
+
+    def _generator_loss(
+        self,
+        inputs: tuple[Tensor, Tensor | None],
+        real: Tensor,
+        u_fake: Tensor,
+        u_real: Tensor,
+        lod: float,
+    ) -> Tensor:
+        judged = self._judged(self.generator(*inputs, lod=lod), u_fake, lod)
+        real_scores = None
+        if self.loss.relative:
+            with torch.no_grad():
+                real_scores = self._score(real, u_real, lod)
+        loss = self.loss.generator(self._scores(judged), real_scores)
+        if inputs[1] is not None:
+            loss = loss + self.label_weight * F.cross_entropy(judged[:, 1:], inputs[1])
+        return loss
+
+    def _judged(self, images: Tensor, u: Tensor, lod: float) -> Tensor:
+        images = images if self.augment is None else self.augment(images, u)
+        judged = self.discriminator(images, lod)
+        return judged if judged.dtype == torch.float64 else judged.float()
+
+    def _scores(self, judged: Tensor) -> Tensor:
+        return judged[:, 0] if self.classes else judged
+
+    def _score(self, images: Tensor, u: Tensor, lod: float) -> Tensor:
+        return self._scores(self._judged(images, u, lod))
+
+    def _augmentation(self, n: int) -> tuple[Tensor, ...]:
+        if self.augment is None:
+            return self.split(torch.empty(n, 0, device=self.device))
+        return self.split(self.augment.draw(self.draws, n))
+
+    # -- images ------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def sample(
+        self,
+        prompts: Sequence[int],
+        label: int | None = None,
+        truncation: float | None = None,
+        raw: bool = False,
+        lod: float | None = None,
+    ) -> Tensor:
+        """Images for seeds: [len(prompts), C, H, W] of the whole size, in [-1, 1] or nearly so.
+
+        Args:
+            prompts: seeds; each gives its image, whatever the others are.
+            label: the class; None: each seed's own, drawn at random.
+            truncation: latents of larger magnitude are drawn again.
+            raw: from the generator instead of its average.
+            lod: how many doublings are missing; None: as many as now. Smaller images are enlarged.
+        """
+        if label is not None and not 0 <= label < self.classes:
+            raise UserError(f"There is no class {label}: this model has {self.classes} classes.")
+        y = None
+        if self.classes:
+            y = torch.full((len(prompts),), label) if label is not None else from_seeds(
+                [seed + 2**32 for seed in prompts], (), integers(self.classes)
+            ).long()  # fmt: skip
+        return self._images(self.latents(prompts, truncation), y, raw, lod)
+
+    def latents(self, seeds: Sequence[int], truncation: float | None = None) -> Tensor:
+        """One latent vector per seed: [len(seeds), nz]."""
+        return from_seeds(seeds, (self.generator.nz,), self.prior, truncation).to(
+            self.device, self.number_type
+        )
+
+    def images(self, latents: Tensor, raw: bool = False) -> Tensor:
+        """Images of latents [N, nz]; where there are classes, of the first one."""
+        y = torch.zeros(len(latents), dtype=torch.int64) if self.classes else None
+        return self._images(latents, y, raw)
+
+    @torch.no_grad()
+    def judge(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        lod = self.lod
+        images = shrunk(images.to(self.number_type), lod)
+        with evaluating(self.discriminator):
+            # One by one, so that a score does not depend on the other images.
+            parts = [self.discriminator(part, lod) for part in images.split(1)]
+        return self._scores(torch.cat(parts))
+
+    @torch.no_grad()
+    def _images(
+        self, latents: Tensor, y: Tensor | None, raw: bool, lod: float | None = None
+    ) -> Tensor:
+        network: Any = self.generator if raw or self.average is None else self.average
+        lod = self.lod if lod is None else lod
+        images = []
+        with evaluating(network):
+            for part in torch.arange(len(latents)).split(16):
+                labels = None if y is None else y[part].to(self.device)
+                made = network(latents[part.to(latents.device)], labels, lod=lod)
+                scale = 2 ** int(lod)
+                images.append(made.repeat_interleave(scale, -1).repeat_interleave(scale, -2))
+        return torch.cat(images)
+
+
+def shrunk(images: Tensor, lod: float) -> Tensor:
+    """Whole images [N, C, H, W] as the networks see them at a level of detail.
+
+    Means over boxes of 2^floor(lod) pixels, faded towards those of twice as many by the rest of the
+    lod (Karras et al. 2018, figure 2; the official `process_reals`).
+    """
+    whole = int(lod)
+    images = F.avg_pool2d(images, 2**whole) if whole else images
+    if rest := lod - whole:
+        coarse = F.avg_pool2d(images, 2).repeat_interleave(2, -1).repeat_interleave(2, -2)
+        images = images.lerp(coarse, rest)
+    return images

@@ -7,6 +7,7 @@ lod 7 to lod 6. Levels that are not active at a lod are not computed and get no 
 
 import math
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from functools import partial
 from itertools import pairwise
 
@@ -106,7 +107,7 @@ class Generator(Growing):
         gan_zoo: bool = False,
     ) -> None:
         super().__init__(image_size, fmap_base, fmap_decay, fmap_max)
-        self.channels, self.classes = channels, classes
+        self.channels, self.classes, self.fused_scale = channels, classes, fused_scale
         self.nz = nz or feature_maps(0, fmap_base, fmap_decay, fmap_max)
         self.latent_norm = PixelNorm(pixelnorm_eps) if normalize_latents else nn.Identity()
         layer = partial(Layer, wscale=wscale, scale_bias=gan_zoo)
@@ -206,6 +207,7 @@ class Discriminator(Growing):
     ) -> None:
         super().__init__(image_size, fmap_base, fmap_decay, fmap_max)
         self.channels, self.classes, self.gan_zoo = channels, classes, gan_zoo
+        self.fused_scale = fused_scale
         layer = partial(Layer, wscale=wscale, scale_bias=gan_zoo)
         first, hidden = self.widths[0], feature_maps(0, fmap_base, fmap_decay, fmap_max)
         height, width = self.grid
@@ -308,6 +310,11 @@ class Layer(nn.Module):
             else:
                 weight = weight * self.scale
         return self.op(x, weight, bias)
+
+    @property
+    def name(self) -> str:
+        op = self.op.func if isinstance(self.op, partial) else self.op
+        return op.__name__.replace("_", " ")
 
 
 def dense(x: Tensor, weight: Tensor, bias: Tensor, grid: Sequence[int] = ()) -> Tensor:
@@ -467,36 +474,50 @@ def _multiples(side: int, scale: int) -> set[int]:
 
 
 def describe(network: Generator | Discriminator, lod: float = 0.0) -> str:
-    """The layers that are active at a lod, with the shapes that leave them, one on a line.
+    """The layers that are active at a lod and the shapes that leave them, in the order they run.
 
     Raises UserError for a lod outside of the network.
     """
     level, fade = network.active(lod)
-    kind = "generator" if isinstance(network, Generator) else "discriminator"
-    blend = f", {1 - fade:.2f} new + {fade:.2f} old" if fade else ""
-    lines = [f"{kind} at lod {lod:g}: images of {_place(network, level)}{blend}"]
-    rows = (
-        _generator(network, level, fade)
-        if isinstance(network, Generator)
-        else _discriminator(network, level, fade)
-    )
-    for place, layer, shape in rows:
-        lines.append(f"  {place:<11}{layer:<46}{shape}".rstrip())
+    height, width = network.resolution(lod)
+    if isinstance(network, Generator):
+        first, inputs = "z", [torch.empty(1, network.nz)]
+        if network.classes:
+            first, inputs = "z, label", [*inputs, torch.empty(1, dtype=torch.long)]
+    else:
+        first, inputs = "image", [torch.empty(1, network.channels, height, width)]
+    rows = [(first, inputs[0].shape)]
+    old = "of the level below: "
+
+    def note(prefix: str, module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
+        what = prefix + _name(module)
+        if not isinstance(module, Layer | MinibatchStddev):  # then it goes with the one before
+            what = f"{rows.pop()[0]}, {_name(module)}"
+        rows.append((what, output.shape))
+
+    copy = deepcopy(network).to("meta")  # where nothing but shapes is computed
+    for path, module in copy.named_modules():
+        if _name(module):
+            below = fade and path.startswith((f"to_rgb.{level - 1}", f"from_rgb.{level - 1}"))
+            module.register_forward_hook(partial(note, old if below else ""))
+    copy(*(x.to("meta") for x in inputs), lod=lod)
+    lines = [f"{type(network).__name__} at lod {lod:g}: {height}x{width}"]
+    for what, shape in rows:
+        lines.append(f"  {what:<64}{' x '.join(str(n) for n in shape[1:])}")
+        if what.startswith(old):
+            lines.append(
+                f"  blend: {1 - fade:.2f} of the new level + {fade:.2f} of the level below"
+            )
     return "\n".join(lines)
 
 
-Row = tuple[str, str, str]  # where, what, the shape of its output
-
-
-def _generator(network: Generator, level: int, fade: float) -> list[Row]:
-    image = _shape(network, level, network.channels)
-    rows = [("latent", "z, one-hot label" if network.classes else "z", _width(network))]
-    rows += _layers("", [network.latent_norm], _width(network))
-    for i in range(level + 1):
-        rows += _layers(_place(network, i), network.blocks[i], _shape(network, i))
-        if fade and i == level - 1:
-            rows.append(("", "├─ to RGB, up: old", image))
-    rows.append(("", "└─ to RGB: new" if fade else "└─ to RGB", image))
-    if fade:
-        rows.append(("image", f"{1 - fade:.2f} new + {fade:.2f} old", image))
-    return rows
+def _name(module: nn.Module) -> str:
+    """What a layer does; nothing for containers."""
+    if isinstance(module, Layer):
+        outputs, inputs, *kernel = module.weight.shape
+        side = f" {kernel[0]}x{kernel[1]}" if kernel else ""
+        return f"{module.name}{side} {inputs} -> {outputs}"
+    if isinstance(module, MinibatchStddev):
+        return f"stddev over groups of {module.group_size}"
+    kinds = {nn.LeakyReLU: "leaky ReLU", nn.ReLU: "ReLU", PixelNorm: "norm", nn.AvgPool2d: "pool"}
+    return kinds.get(type(module), "")

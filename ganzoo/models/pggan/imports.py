@@ -1,0 +1,223 @@
+"""Networks from what other code has trained: names and layouts, for tensors and plain arrays."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ganzoo.errors import UserError
+from ganzoo.models.pggan.networks import Discriminator, Generator
+
+Network = TypeVar("Network", Generator, Discriminator)
+State = Mapping[str, Tensor]
+
+
+# -- facebookresearch/pytorch_GAN_zoo -------------------------------------------------------------
+
+
+def from_gan_zoo(checkpoint: Mapping[str, Any]) -> dict[str, nn.Module]:
+    """The networks of a PGAN checkpoint of facebookresearch/pytorch_GAN_zoo.
+
+    They have that code's differences from the official one (`gan_zoo=True`) and give its images and
+    scores. Latents are [N, nz]; where it has categories, their one-hot vectors are the last of nz.
+    Its alpha is the weight of the old level, so that alpha of the newest level is our lod.
+
+    Args:
+        checkpoint: its `netG`, `netD` and, maybe, `avgG`, each a state dict; what else there is
+            does not count.
+
+    Returns:
+        "generator", "discriminator" and, where there is one, "average".
+
+    Raises:
+        UserError: a network is missing, has layers that are not known, or widths that do not follow
+            from fmap_base and fmap_max.
+    """
+    missing = {"netG", "netD"} - checkpoint.keys()
+    if missing:
+        raise UserError(
+            f"this is no PGAN checkpoint of pytorch_GAN_zoo, for it has no {' and '.join(missing)}: "
+            f"give one that its training saved."
+        )
+    networks: dict[str, nn.Module] = {"generator": _zoo_generator(checkpoint["netG"])}
+    if "avgG" in checkpoint:
+        networks["average"] = _zoo_generator(checkpoint["avgG"])
+    networks["discriminator"] = _zoo_discriminator(checkpoint["netD"])
+    return networks
+
+
+def _zoo_generator(state: State) -> Generator:
+    state = _without_wrappers(state)
+    levels = _levels(state, "scaleLayers")
+    names = {"formatLayer": "blocks.0.0", "groupScale0.0": "blocks.0.3"}
+    for i in range(levels + 1):
+        names[f"toRGBLayers.{i}"] = f"to_rgb.{i}"
+    for i in range(levels):
+        names[f"scaleLayers.{i}.0"] = f"blocks.{i + 1}.0"
+        names[f"scaleLayers.{i}.1"] = f"blocks.{i + 1}.3"
+    _check(state, names)
+    network = Generator(
+        4 * 2**levels,
+        channels=len(state[f"toRGBLayers.{levels}.weight"]),
+        nz=state["formatLayer.weight"].shape[1],
+        gan_zoo=True,
+        **_widths([len(state[f"toRGBLayers.{i}.weight"][0]) for i in range(levels + 1)]),
+    )
+    return _loaded(network, state, names)
+
+
+def _zoo_discriminator(state: State) -> Discriminator:
+    state = _without_wrappers(state)
+    levels = _levels(state, "scaleLayers")
+    names = {
+        "groupScaleZero.0": "blocks.0.1",
+        "groupScaleZero.1": "blocks.0.4",
+        "decisionLayer": "blocks.0.6",
+    }
+    for i in range(levels + 1):
+        names[f"fromRGBLayers.{i}"] = f"from_rgb.{i}.0"
+    for i in range(levels):
+        names[f"scaleLayers.{i}.0"] = f"blocks.{i + 1}.0"
+        names[f"scaleLayers.{i}.1"] = f"blocks.{i + 1}.2"
+    _check(state, names)
+    outputs, inputs = state["groupScaleZero.0.weight"].shape[:2]
+    network = Discriminator(
+        4 * 2**levels,
+        channels=state["fromRGBLayers.0.weight"].shape[1],
+        classes=len(state["decisionLayer.weight"]) - 1,
+        fused_scale=False,
+        group_size=4 if inputs > outputs else 0,
+        gan_zoo=True,
+        **_widths([len(state[f"fromRGBLayers.{i}.weight"]) for i in range(levels + 1)]),
+    )
+    return _loaded(network, state, names)
+
+
+def _without_wrappers(state: State) -> State:
+    """Layers are wrapped in another module, but not in older files."""
+    return {name.replace(".module.", "."): value for name, value in state.items()}
+
+
+def _levels(state: State, prefix: str) -> int:
+    return len({name.split(".")[1] for name in state if name.startswith(f"{prefix}.")})
+
+
+def _check(state: State, names: Mapping[str, str]) -> None:
+    known = {f"{name}.{kind}" for name in names for kind in ("weight", "bias")}
+    if different := sorted(known ^ state.keys()):
+        raise UserError(
+            f"this is no PGAN network of pytorch_GAN_zoo, for its layers differ in {different[0]}: "
+            f"give a checkpoint that its ProgressiveGAN saved."
+        )
+
+
+def _widths(widths: list[int]) -> dict[str, int]:
+    """The arguments that give these feature maps, from level 0 on."""
+    most, base = max(widths), widths[-1] * 2 ** len(widths)
+    if widths != [min(base // 2 ** (i + 1), most) for i in range(len(widths))] or most > base:
+        raise UserError(
+            f"feature maps of {widths} do not follow from an fmap_base and an fmap_max: only "
+            f"networks whose levels halve them, below a largest number, can be imported."
+        )
+    return {"fmap_base": base, "fmap_max": most}
+
+
+def _loaded(network: Network, state: State, names: Mapping[str, str]) -> Network:
+    own = network.state_dict()
+    renamed = {
+        f"{ours}.{kind}": state[f"{theirs}.{kind}"]
+        for theirs, ours in names.items()
+        for kind in ("weight", "bias")
+    }
+    # Only the first layer's bias has another shape: [units] for our [channels, height, width].
+    network.load_state_dict({k: v.reshape(own[k].shape) for k, v in renamed.items()})
+    return network
+
+
+# -- the official TensorFlow code -----------------------------------------------------------------
+
+
+class Variable(NamedTuple):
+    """Where an array of the official code belongs and how to lay it out.
+
+    ours = theirs.transpose(axes), then, if `flip`, reversed along its last two axes, then reshaped.
+    """
+
+    name: str
+    axes: tuple[int, ...]
+    flip: bool = False
+
+
+def tf_names(network: Generator | Discriminator) -> dict[str, Variable]:
+    """The official code's variables, by their names within its network, and our parameters.
+
+    Its convolutions are [height, width, inputs, outputs] for our [outputs, inputs, height, width];
+    the one fused with upsampling is [height, width, outputs, inputs] and turned by 180 degrees, as
+    it is the kernel of a transposed convolution; dense layers are [inputs, outputs].
+    """
+    table: dict[str, Variable] = {}
+
+    def add(theirs: str, ours: str, axes: tuple[int, ...], flip: bool = False) -> None:
+        table[f"{theirs}/weight"] = Variable(f"{ours}.weight", axes, flip)
+        table[f"{theirs}/bias"] = Variable(f"{ours}.bias", (0,))
+
+    conv, dense = (3, 2, 0, 1), (1, 0)
+    fused = network.fused_scale
+    for level in range(network.levels + 1):
+        side, lod, block = 4 * 2**level, network.levels - level, f"blocks.{level}"
+        if isinstance(network, Generator):
+            add(f"ToRGB_lod{lod}", f"to_rgb.{level}", conv)
+            if not level:
+                add("4x4/Dense", "blocks.0.0", dense)
+                add("4x4/Conv", "blocks.0.3", conv)
+                continue
+            if fused:
+                add(f"{side}x{side}/Conv0_up", f"{block}.0", (2, 3, 0, 1), flip=True)
+            else:
+                add(f"{side}x{side}/Conv0", f"{block}.0", conv)
+            add(f"{side}x{side}/Conv1", f"{block}.3", conv)
+        else:
+            add(f"FromRGB_lod{lod}", f"from_rgb.{level}.0", conv)
+            if not level:
+                add("4x4/Conv", "blocks.0.1", conv)
+                add("4x4/Dense0", "blocks.0.4", dense)
+                add("4x4/Dense1", "blocks.0.6", dense)
+                continue
+            add(f"{side}x{side}/Conv0", f"{block}.0", conv)
+            add(f"{side}x{side}/Conv1{'_down' if fused else ''}", f"{block}.2", conv)
+    return table
+
+
+def load_tf(network: Network, arrays: Mapping[str, Any]) -> Network:
+    """Fill a network with the arrays of the official code, named as in `tf_names`; returns it.
+
+    Args:
+        network: of the same options.
+        arrays: numpy arrays or nested lists of numbers, never pickled objects. The variable `lod`
+            does not count.
+
+    Raises UserError where names or shapes differ.
+    """
+    table, own = tf_names(network), network.state_dict()
+    if different := sorted((arrays.keys() ^ table.keys()) - {"lod"}):
+        raise UserError(
+            f"these variables are not those of this network, for they differ in {different[0]}: "
+            f"give it the image_size, fused_scale and other options that it was trained with."
+        )
+    for theirs, (ours, axes, flip) in table.items():
+        value = torch.as_tensor(arrays[theirs])
+        if value.dim() == len(axes):
+            value = value.permute(axes)
+        if flip:
+            value = value.flip(-2, -1)
+        expected = own[ours].shape
+        if [n for n in value.shape if n > 1] != [n for n in expected if n > 1]:
+            raise UserError(
+                f"{theirs} gives weights of shape {list(value.shape)}, but this network has "
+                f"{list(expected)}: give it the fmap_base, nz, channels and classes that it was "
+                f"trained with."
+            )
+        own[ours] = value.reshape(expected)
+    network.load_state_dict(own)
+    return network

@@ -1,0 +1,177 @@
+"""When a growing network grows, and what else depends on its size: functions of images seen.
+
+The rules are those of the official code: level after level is trained for `train_kimg` and the next
+is faded in over `fade_kimg`. Level i has a resolution of 4 * 2^i: the side of a square image, and
+the name of that level for other images and in the tables below.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ganzoo.errors import UserError
+from ganzoo.models.pggan.networks import base_grid
+
+TICKS = {4: 160, 8: 140, 16: 120, 32: 100, 64: 80, 128: 60, 256: 40, 512: 20, 1024: 10}
+
+
+@dataclass(frozen=True)
+class Growth:
+    """The schedule of progressive growing (Karras et al. 2018, appendix A, and the official code).
+
+    As soon as a level begins to fade in, its own batch size, learning rate and tick length hold.
+
+    Args:
+        image_size: of the whole images, as the networks have it.
+        train_kimg: thousands of images shown to each level before the next.
+        fade_kimg: thousands of images over which a level fades in. Both 0: no growth.
+        batch_size: images an iteration, over all processes, where `batch_sizes` has no other.
+        batch_sizes: by resolution.
+        max_per_process: the largest batch that one process may have, by resolution.
+        lr_factors: what the learning rate is multiplied with, by resolution; 1 where none is given.
+        rampup_kimg: over which the learning rate rises by exp(-5 (1 - kimg / rampup_kimg)^2); 40
+            in the paper's code.
+        ticks_kimg: time between two reports, by resolution; 160 where none is given.
+        repeats: iterations between two looks at the schedule; see `moment`.
+
+    Raises:
+        UserError: an image size that cannot grow, a negative time, a batch without images, a
+            resolution that no level can have.
+    """
+
+    image_size: int | Sequence[int]
+    train_kimg: float = 600
+    fade_kimg: float = 600
+    batch_size: int = 16
+    batch_sizes: Mapping[int, int] = field(default_factory=dict)
+    max_per_process: Mapping[int, int] = field(default_factory=dict)
+    lr_factors: Mapping[int, float] = field(default_factory=dict)
+    rampup_kimg: float = 0
+    ticks_kimg: Mapping[int, float] = field(default_factory=TICKS.copy)
+    repeats: int = 4
+
+    def __post_init__(self) -> None:
+        base_grid(self.image_size)  # raises
+        for name in ("train_kimg", "fade_kimg", "rampup_kimg"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name}={getattr(self, name)} is negative: give 0 or more.")
+        if min([self.batch_size, self.repeats, *self.batch_sizes.values()]) < 1:
+            raise UserError("batch_size, batch_sizes and repeats have to be at least 1.")
+        for name in ("batch_sizes", "max_per_process", "lr_factors", "ticks_kimg"):
+            for key in getattr(self, name):
+                if not isinstance(key, int) or key < 4 or key.bit_count() != 1:
+                    raise UserError(
+                        f"{name} has an entry for {key}, which is no resolution of a level: use "
+                        f"4, 8, 16 and further powers of two."
+                    )
+
+    @property
+    def levels(self) -> int:
+        """How many doublings lead from the base grid to the whole image."""
+        return base_grid(self.image_size)[1]
+
+    # -- where the run is -------------------------------------------------------------------------
+
+    def lod(self, images: int) -> float:
+        """How many doublings are missing after so many images: `levels` at first, 0 at the end."""
+        train, fade = self._lengths()
+        if train + fade == 0:
+            return 0.0
+        phase, rest = divmod(images, train + fade)
+        faded = max(0, rest - train) / fade if fade else 0.0
+        return max(0.0, self.levels - phase - faded)
+
+    def alpha(self, images: int) -> float:
+        """The weight of the newest level, in (0, 1]; 1 when none is fading in."""
+        lod = self.lod(images)
+        return 1 - (lod - math.floor(lod))
+
+    def level(self, images: int) -> int:
+        """The highest active level; one that fades in counts."""
+        return self.levels - math.floor(self.lod(images))
+
+    def resolution(self, images: int) -> int:
+        """That level's resolution, 4 * 2^level."""
+        return 4 * 2 ** self.level(images)
+
+    def stage(self, images: int) -> int:
+        """0 for level 0; 2i - 1 while level i fades in, 2i when it has."""
+        lod = self.lod(images)
+        return 2 * self.levels - math.floor(lod) - math.ceil(lod)
+
+    def starts(self) -> dict[int, int]:
+        """The images seen when each stage begins; stages without length are left out."""
+        train, fade = self._lengths()
+        if train + fade == 0:
+            return {2 * self.levels: 0}
+        starts = {}
+        for level in range(self.levels + 1):
+            if fade and level:
+                starts[2 * level - 1] = (level - 1) * (train + fade) + train + 1
+            if train or level == self.levels:
+                starts[2 * level] = level * (train + fade)
+        return starts
+
+    def resets(self, before: int, now: int) -> bool:
+        """Whether a fade began or ended between two moments: then the optimizers start anew.
+
+        Only what they remember of gradients is forgotten; learning rates and weights stay.
+        """
+        return self.stage(before) != self.stage(now)
+
+    # -- what depends on it -----------------------------------------------------------------------
+
+    def batch(self, images: int, processes: int = 1) -> int:
+        """Images an iteration, over all processes; each has the same number.
+
+        Raises UserError if there are more processes than images.
+        """
+        resolution = self.resolution(images)
+        batch = self.batch_sizes.get(resolution, self.batch_size)
+        each = batch // processes
+        if resolution in self.max_per_process:
+            each = min(each, self.max_per_process[resolution])
+        if not each:
+            raise UserError(
+                f"a batch of {batch} at {resolution} px cannot be divided among {processes} "
+                f"processes: add model.growth.batch_sizes.{resolution}={processes} or more."
+            )
+        return each * processes
+
+    def lr_factor(self, images: int) -> float:
+        """What the learning rate is multiplied with."""
+        factor = self.lr_factors.get(self.resolution(images), 1.0)
+        if self.rampup_kimg:
+            left = max(0.0, 1 - images / (1000 * self.rampup_kimg))
+            factor *= math.exp(-5 * left**2)
+        return factor
+
+    def tick_kimg(self, images: int) -> float:
+        """Thousands of images between two reports."""
+        return self.ticks_kimg.get(self.resolution(images), 160)
+
+    def moment(self, images: int, processes: int = 1, steps: int = 1) -> int:
+        """The images seen when the schedule was last looked at; everything is as it was then.
+
+        The official loop looks every `repeats` iterations, of `steps` batches each, so that lod,
+        batch and learning rate stay as they are in between. Only growth changes the batch, and so
+        the looks are evenly spaced within each level; this walks over the levels.
+        """
+        train, fade = self._lengths()
+        look = 0
+        for level in range(self.levels + 1):
+            end = images
+            if level < self.levels and train + fade:
+                # The most images with this level as the highest; a fade begins just after.
+                last = level * (train + fade) + train if fade else (level + 1) * train - 1
+                end = min(images, last)
+            if look <= end:
+                stride = self.batch(look, processes) * self.repeats * steps
+                look += ((end - look) // stride + 1) * stride
+                if look > images:
+                    return look - stride
+        return look
+
+    def _lengths(self) -> tuple[int, int]:
+        """In images."""
+        return round(1000 * self.train_kimg), round(1000 * self.fade_kimg)
