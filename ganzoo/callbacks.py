@@ -1,7 +1,8 @@
 """What happens beside training: checkpoints, pictures, numbers, a progress bar.
 
 Each is triggered when the clock (`images_seen`) crosses a multiple of `every_kimg` thousand images,
-so a resumed run does everything at the moments where an uninterrupted one does.
+so a resumed run does everything at the moments where an uninterrupted one does. `every_kimg: null`
+leaves the period to the model (`GAN.tick_kimg`).
 """
 
 import logging
@@ -14,11 +15,12 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
+from PIL import Image
 from tqdm import tqdm
 
 from ganzoo.gan import GAN
 from ganzoo.loggers import read_rows
-from ganzoo.pictures import grid, plot_curves, progress_strip
+from ganzoo.pictures import grid, plot_curves, progress_strip, save_gif
 from ganzoo.preflight import peak_memory
 from ganzoo.schedule import crossed
 from ganzoo.strategy import any_process
@@ -34,7 +36,7 @@ class SaveLast(Callback):
     A signal lets the iteration finish first; a second Ctrl-C does not wait.
     """
 
-    def __init__(self, every_kimg: float = 10.0) -> None:
+    def __init__(self, every_kimg: float | None = 10.0) -> None:
         self.every_kimg = every_kimg
         self._saved_at = -1
 
@@ -53,7 +55,7 @@ class SaveLast(Callback):
         if any_process(gan.signal != 0, gan.device):
             gan.stopped_by = gan.signal or signal.SIGTERM
             trainer.should_stop = True
-        elif crossed(gan.images_before, gan.images_seen, self.every_kimg):
+        elif due(gan, self.every_kimg):
             self._save(trainer, gan)
 
     def on_train_end(self, trainer: L.Trainer, gan: GAN) -> None:  # type: ignore[override]
@@ -79,8 +81,21 @@ class SaveLast(Callback):
         gan.last_checkpoint = f"{path} ({gan.images_seen:,} images)"
 
 
+class SaveStages(Callback):
+    """`stages/<kimg>.ckpt` at the end of every phase of a model that has several."""
+
+    def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *_: Any) -> None:  # type: ignore[override]
+        if gan.stage(gan.images_before) == gan.stage(gan.images_seen):
+            return
+        gan.check_finite()
+        name = kimg_name(gan.images_seen, 0.5)
+        trainer.save_checkpoint(Path(trainer.default_root_dir) / "stages" / f"{name}.ckpt")
+
+
 class SampleGrid(Callback):
     """`samples/<kimg>.png`: the same seeds again and again; at the end `progress.png`.
+
+    `growth.gif` shows all of them in turn.
 
     Args:
         every_kimg: how often.
@@ -91,7 +106,7 @@ class SampleGrid(Callback):
 
     def __init__(
         self,
-        every_kimg: float = 10.0,
+        every_kimg: float | None = 10.0,
         seeds: Iterable[int] | int = 64,
         raw: bool = False,
         columns: int | None = None,
@@ -106,7 +121,7 @@ class SampleGrid(Callback):
             self._write(trainer, gan)
 
     def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *_: Any) -> None:  # type: ignore[override]
-        if crossed(gan.images_before, gan.images_seen, self.every_kimg):
+        if due(gan, self.every_kimg):
             self._write(trainer, gan)
 
     def on_train_end(self, trainer: L.Trainer, gan: GAN) -> None:  # type: ignore[override]
@@ -134,6 +149,9 @@ class SampleGrid(Callback):
         at = sorted({round(i * (len(paths) - 1) / 7) for i in range(8)})  # at most eight, evenly
         grids = {f"{float(paths[i].stem):g} kimg": paths[i] for i in at}
         progress_strip(grids, self._tile).save(run_dir / "progress.png")
+        every = -(-len(paths) // 100)  # at most a hundred frames, the last one for two seconds
+        frames = [Image.open(path) for path in [*paths[:-1:every], *[paths[-1]] * 20]]
+        save_gif(frames, run_dir / "growth.gif", frames_per_second=10)
 
 
 class Ticks(Callback):
@@ -144,14 +162,14 @@ class Ticks(Callback):
     metrics. At the end `curves.png`.
     """
 
-    def __init__(self, every_kimg: float = 1.0) -> None:
+    def __init__(self, every_kimg: float | None = 1.0) -> None:
         self.every_kimg = every_kimg
 
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:  # type: ignore[override]
         self._begin(trainer, gan)
 
     def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *_: Any) -> None:  # type: ignore[override]
-        if crossed(gan.images_before, gan.images_seen, self.every_kimg):
+        if due(gan, self.every_kimg):
             self._tick(trainer, gan)
 
     def on_train_end(self, trainer: L.Trainer, gan: GAN) -> None:  # type: ignore[override]
@@ -219,18 +237,26 @@ class ProgressBar(Callback):
             self._bar.close()
 
 
+def due(gan: GAN, every_kimg: float | None) -> bool:
+    """Whether the last iteration crossed a multiple of a period, None for the model's own."""
+    every = gan.tick_kimg(gan.images_before) if every_kimg is None else every_kimg
+    return crossed(gan.images_before, gan.images_seen, every)
+
+
 def _waited(trainer: L.Trainer) -> float:
     """Seconds that training has waited for data, where the data module tells."""
     return getattr(trainer.datamodule, "waited", 0.0)  # type: ignore[attr-defined]
 
 
-def kimg_name(images_seen: int, *periods: float) -> str:
+def kimg_name(images_seen: int, *periods: float | None) -> str:
     """Thousands of images, zero-padded so that names sort; with decimals if one of `periods` has.
 
-    The periods, in thousands of images, are those at which names are given.
+    The periods, in thousands of images, are those at which names are given; those of a model are
+    whole.
     """
     kimg = images_seen / 1000
-    return f"{kimg:06.0f}" if all(float(p).is_integer() for p in periods) else f"{kimg:010.3f}"
+    whole = all(p is None or float(p).is_integer() for p in periods)
+    return f"{kimg:06.0f}" if whole else f"{kimg:010.3f}"
 
 
 def read_curves(path: Path) -> dict[str, tuple[list[float], list[float]]]:

@@ -43,6 +43,7 @@ class GAN(L.LightningModule):
         discriminator_steps: updates of the discriminator an iteration, each with new images.
         generator_steps: updates of the generator an iteration.
         accumulate: micro-batches that a batch is split into; gradients add up to the whole batch's.
+            "auto": as many as each stage of training needs to fit into the memory.
         clip: largest gradient norm for each named network; longer gradients are scaled down.
         lr_factors: for each named network, a function of the images seen that its learning rate
             is multiplied with.
@@ -65,7 +66,7 @@ class GAN(L.LightningModule):
         ema_start_kimg: float = 0.0,
         discriminator_steps: int = 1,
         generator_steps: int = 1,
-        accumulate: int = 1,
+        accumulate: int | str = 1,
         clip: Mapping[str, float] | None = None,
         lr_factors: Mapping[str, Callable[[int], float]] | None = None,
         compile: Sequence[str] = (),
@@ -84,7 +85,11 @@ class GAN(L.LightningModule):
         self.ema_kimg, self.ema_rampup, self.ema_beta = ema_kimg, ema_rampup, ema_beta
         self.ema_start_kimg = ema_start_kimg
         self.discriminator_steps, self.generator_steps = discriminator_steps, generator_steps
-        self.accumulate = accumulate
+        self.auto_accumulate = accumulate == "auto"
+        if not (self.auto_accumulate or (isinstance(accumulate, int) and accumulate > 0)):
+            raise UserError(f"model.accumulate must be a number or auto, not {accumulate}.")
+        self.splits: dict[int, int] = {}  # micro-batches of stages that need more than one
+        self.fixed_accumulate = 1 if isinstance(accumulate, str) else accumulate
         self.clip, self.lr_factors = dict(clip or {}), dict(lr_factors or {})
         self.compiled, self.channels_last = tuple(compile), channels_last
         for kind, names in (
@@ -155,6 +160,18 @@ class GAN(L.LightningModule):
     def after_step(self) -> None:
         """What a model does when the clock has moved on, before anything is saved."""
 
+    def stage(self, images: int) -> int:
+        """The number of the phase of training that the run is in after so many images."""
+        return 0
+
+    def stages(self) -> dict[int, str]:
+        """The phases still to come, the present one first: images seen when each begins -> name."""
+        return {self.images_seen: ""}
+
+    def tick_kimg(self, images: int) -> float:
+        """Thousands of images between two reports, for callbacks that leave that to the model."""
+        return 1.0
+
     # -- what a model uses ------------------------------------------------------------------------
 
     @contextmanager
@@ -193,6 +210,11 @@ class GAN(L.LightningModule):
                 self.manual_backward(value)
                 total = total + value.detach()
         return total
+
+    @property
+    def accumulate(self) -> int:
+        """Micro-batches that a batch is split into now."""
+        return self.splits.get(self.stage(self.images_seen), self.fixed_accumulate)
 
     def split(self, rows: Tensor) -> tuple[Tensor, ...]:
         """The `accumulate` micro-batches of a batch of images or draws.

@@ -8,8 +8,9 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning as L
 import torch
@@ -26,7 +27,8 @@ class Preflight(Callback):
     """One real iteration on real data, then everything is put back to the last bit.
 
     Shows that the data can be read, that the step fits into memory, that gradients are finite, that
-    samples can be made and that the run folder takes a checkpoint.
+    samples can be made and that the run folder takes a checkpoint. Where a model has several
+    stages, each is tried, and a table says what it takes.
 
     Args:
         dry: stop after it.
@@ -39,32 +41,91 @@ class Preflight(Callback):
         run_dir = Path(trainer.default_root_dir)
         if trainer.is_global_zero:
             check_room(run_dir, checkpoint_bytes(gan))
-        device = gan.device
+        stages = gan.stages()
+        with put_back(trainer, gan):
+            tried = [try_stage(trainer, gan, at, name) for at, name in stages.items()]
+        if trainer.is_global_zero:
+            log.info(
+                "preflight: data, one iteration%s (%.2f s with warm-up), gradients and run folder "
+                "are fine; peak memory %.2f GiB",
+                " of every stage" if len(stages) > 1 else "",
+                sum(stage.seconds for stage in tried),
+                max(stage.memory for stage in tried) / 2**30,
+            )
+            if len(stages) > 1:
+                for line in table(tried, gan.total_images):
+                    log.info("%s", line)
+        if any_process(self.dry, gan.device):
+            trainer.should_stop = True
+
+
+class Tried(NamedTuple):
+    """What came of one iteration in a stage that begins `at` so many images."""
+
+    name: str
+    at: int
+    batch: int
+    seconds: float
+    memory: int
+    accumulate: int
+
+
+def try_stage(trainer: L.Trainer, gan: GAN, at: int, name: str) -> Tried:
+    """One iteration as it will be after `at` images.
+
+    With `accumulate: auto`, one that does not fit is tried in more and more micro-batches.
+
+    Raises:
+        UserError: it does not fit, or anything in it cannot be.
+    """
+    device, stage = gan.device, gan.stage(at)
+    gan.images_seen = gan.images_before = at
+    batch = trainer.datamodule.first_batch()  # type: ignore[attr-defined]
+    batch = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+    images = len(batch["image"])
+    while True:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
+        gan.images_seen = gan.images_before = at
+        start = time.perf_counter()
         try:
-            with put_back(trainer, gan):
-                batch = trainer.datamodule.first_batch()  # type: ignore[attr-defined]
-                batch = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
-                start = time.perf_counter()
-                with trainer.precision_plugin.train_step_context():
-                    gan.training_step(batch)
-                gan.check_finite()
-                seconds = time.perf_counter() - start
+            with trainer.precision_plugin.train_step_context():
+                gan.training_step(batch)
+            gan.check_finite()
+            break
         except torch.OutOfMemoryError as error:
+            more = 2 * gan.splits.get(stage, 1)
+            each = images // gan.discriminator_steps
+            if gan.auto_accumulate and trainer.world_size == 1 and each % more == 0:
+                gan.splits[stage] = more
+                torch.cuda.empty_cache()
+                continue
             raise UserError(
-                f"One iteration of {gan.images_seen + 1:,} images on does not fit into the memory "
-                f"of {device}: use a smaller batch_size, model.accumulate=2 or more (same results, "
-                f"less memory), or precision=bf16-mixed."
+                f"One iteration of {images} images{f' at {name}' if name else ''} does not fit "
+                f"into the memory of {device}: use a smaller batch_size, model.accumulate=2 or "
+                f"more (same results, less memory), or precision=bf16-mixed."
             ) from error
-        log.info(
-            "preflight: data, one iteration (%.2f s with warm-up), gradients and run folder are "
-            "fine; peak memory %.2f GiB",
-            seconds,
-            peak_memory(device) / 2**30,
+    seconds = time.perf_counter() - start
+    total = images * trainer.world_size
+    return Tried(name, at, total, seconds, peak_memory(device), gan.splits.get(stage, 1))
+
+
+def table(tried: list[Tried], total_images: int) -> list[str]:
+    """For people: what each stage takes, and how long all will take."""
+    ends = [*(stage.at for stage in tried[1:]), total_images]
+    spans = [end - stage.at for stage, end in zip(tried, ends, strict=True)]
+    seconds = [span * stage.seconds / stage.batch for stage, span in zip(tried, spans, strict=True)]
+    lines = [
+        f"{'stage':22} {'batch':>6} {'parts':>5} {'memory':>10} {'sec/kimg':>9} {'kimg':>8} share"
+    ]
+    for stage, span, spent in zip(tried, spans, seconds, strict=True):
+        lines.append(
+            f"{stage.name:22} {stage.batch:6} {stage.accumulate:5} "
+            f"{stage.memory / 2**30:6.2f} GiB {1000 * stage.seconds / stage.batch:9.2f} "
+            f"{span / 1000:8.1f} {100 * spent / max(sum(seconds), 1e-9):4.0f} %"
         )
-        if any_process(self.dry, device):
-            trainer.should_stop = True
+    left = timedelta(seconds=round(sum(seconds)))
+    return [*lines, f"about {left} to the end, metrics and pictures aside"]
 
 
 @contextmanager

@@ -43,6 +43,7 @@ def test_the_run_folder_holds_what_was_promised_and_no_more(finished) -> None:
         [
             "config.yaml",
             "curves.png",
+            "growth.gif",
             "done",
             "last.ckpt",
             "metrics.csv",

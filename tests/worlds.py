@@ -19,6 +19,9 @@ from ganzoo.config import make
 from ganzoo.gan import GAN
 from ganzoo.losses import Wasserstein
 from ganzoo.models.dcgan import DCGAN, Discriminator, Generator
+from ganzoo.models.pggan import PGGAN, Growth
+from ganzoo.models.pggan import Discriminator as GrowingDiscriminator
+from ganzoo.models.pggan import Generator as GrowingGenerator
 from ganzoo.train import make_trainer, train
 
 WORLD = int(os.environ.get("WORLD_SIZE", 1))
@@ -72,6 +75,22 @@ ALL_METRICS = (
     "metrics.metrics.ms_ssim=null",  # wants larger images
     "metrics.metrics.is.splits=2",
 )
+
+
+def pggan(total_kimg: float = 0.32, group_size: int = 4) -> PGGAN:
+    """4x4 to 16x16 over 256 images: 64 of each, 64 to fade in the next; batches of 16, 16, 8."""
+    torch.manual_seed(0)
+    options = {"fmap_base": 64, "fmap_max": 8}
+    return PGGAN(
+        GrowingGenerator(16, **options),
+        GrowingDiscriminator(16, group_size=group_size, **options),
+        Growth(16, 0.064, 0.064, batch_size=16, batch_sizes={16: 8}, repeats=1),
+        optimizers={"generator": adam(0.001), "discriminator": adam(0.001)},
+        total_kimg=total_kimg,
+        ema_beta=0.9,
+    )
+
+
 CROPPED = ("data.source.image_size=20", "data.crop=random")
 
 
@@ -176,7 +195,25 @@ def evaluated(folder: Path) -> Any:
     }
 
 
+def growing(folder: Path) -> Any:
+    """PGGAN through two fades; no standard deviation over images that lie in several processes."""
+    return fit(folder, pggan(group_size=0), "precision=64-true", "data.source.num=64")
+
+
+def grown_straight(folder: Path) -> Any:
+    return fit(folder, pggan(), "data.source.num=64")
+
+
+def grown_resumed(folder: Path) -> Any:
+    """The same, stopped in a fade, at the end of one, and where the batch size changes."""
+    for total_kimg in (0.08, 0.16, 0.2):
+        last = total_kimg != 0.08
+        fit(folder, pggan(total_kimg), "data.source.num=64", resume=last)
+    return fit(folder, pggan(), "data.source.num=64", resume=True)
+
+
 SCENARIOS = (
+    growing, grown_straight, grown_resumed,
     float64, float32, accumulated, synced, unsynced, noise, traffic, straight, resumed,
 )  # fmt: skip
 

@@ -97,6 +97,27 @@ class PGGAN(GAN):
             for name in self.optimizer_makers:
                 self._optimizer(name).optimizer.state.clear()
 
+    def stage(self, images: int) -> int:
+        return self.growth.stage(self.moment(images))
+
+    def stages(self) -> dict[int, str]:
+        starts = [self.images_seen]
+        for start in self.growth.starts().values():
+            at = start
+            while self.moment(at) < start:  # until the schedule is looked at again
+                at += self._batch_size(at)
+            if self.images_seen < at < self.total_images:
+                starts.append(at)
+        return {start: self._stage_name(self.moment(start)) for start in starts}
+
+    def tick_kimg(self, images: int) -> float:
+        return self.growth.tick_kimg(self.moment(images))
+
+    def _stage_name(self, images: int) -> str:
+        lod = self.growth.lod(images)
+        height, width = self.generator.resolution(lod)
+        return f"{height}x{width}" + (" fading in" if lod % 1 else "")
+
     def _batch_size(self, images: int) -> int:
         return self.growth.batch(self.moment(images), world_size())
 
@@ -107,6 +128,7 @@ class PGGAN(GAN):
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         lod = self.lod
+        self.note(lod=torch.tensor(lod, device=self.device))
         labels = batch.get("label") if self.classes else None
         if self.classes and labels is None:
             raise UserError(

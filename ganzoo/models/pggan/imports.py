@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ganzoo.errors import UserError
-from ganzoo.models.pggan.networks import Discriminator, Generator
+from ganzoo.models.pggan.networks import Discriminator, Generator, feature_maps
 
 Network = TypeVar("Network", Generator, Discriminator)
 State = Mapping[str, Tensor]
@@ -37,8 +37,8 @@ def from_gan_zoo(checkpoint: Mapping[str, Any]) -> dict[str, nn.Module]:
     missing = {"netG", "netD"} - checkpoint.keys()
     if missing:
         raise UserError(
-            f"this is no PGAN checkpoint of pytorch_GAN_zoo, for it has no {' and '.join(missing)}: "
-            f"give one that its training saved."
+            f"this is no PGAN checkpoint of pytorch_GAN_zoo, for it has no "
+            f"{' and '.join(sorted(missing))}: give one that its training saved."
         )
     networks: dict[str, nn.Module] = {"generator": _zoo_generator(checkpoint["netG"])}
     if "avgG" in checkpoint:
@@ -57,12 +57,14 @@ def _zoo_generator(state: State) -> Generator:
         names[f"scaleLayers.{i}.0"] = f"blocks.{i + 1}.0"
         names[f"scaleLayers.{i}.1"] = f"blocks.{i + 1}.3"
     _check(state, names)
+    base, most = _fmaps([len(state[f"toRGBLayers.{i}.weight"][0]) for i in range(levels + 1)])
     network = Generator(
         4 * 2**levels,
         channels=len(state[f"toRGBLayers.{levels}.weight"]),
         nz=state["formatLayer.weight"].shape[1],
+        fmap_base=base,
+        fmap_max=most,
         gan_zoo=True,
-        **_widths([len(state[f"toRGBLayers.{i}.weight"][0]) for i in range(levels + 1)]),
     )
     return _loaded(network, state, names)
 
@@ -82,14 +84,16 @@ def _zoo_discriminator(state: State) -> Discriminator:
         names[f"scaleLayers.{i}.1"] = f"blocks.{i + 1}.2"
     _check(state, names)
     outputs, inputs = state["groupScaleZero.0.weight"].shape[:2]
+    base, most = _fmaps([len(state[f"fromRGBLayers.{i}.weight"]) for i in range(levels + 1)])
     network = Discriminator(
         4 * 2**levels,
         channels=state["fromRGBLayers.0.weight"].shape[1],
         classes=len(state["decisionLayer.weight"]) - 1,
+        fmap_base=base,
+        fmap_max=most,
         fused_scale=False,
         group_size=4 if inputs > outputs else 0,
         gan_zoo=True,
-        **_widths([len(state[f"fromRGBLayers.{i}.weight"]) for i in range(levels + 1)]),
     )
     return _loaded(network, state, names)
 
@@ -112,15 +116,16 @@ def _check(state: State, names: Mapping[str, str]) -> None:
         )
 
 
-def _widths(widths: list[int]) -> dict[str, int]:
-    """The arguments that give these feature maps, from level 0 on."""
-    most, base = max(widths), widths[-1] * 2 ** len(widths)
-    if widths != [min(base // 2 ** (i + 1), most) for i in range(len(widths))] or most > base:
+def _fmaps(widths: list[int]) -> tuple[int, int]:
+    """The fmap_base and fmap_max that give these feature maps, from level 0 on."""
+    base, most = widths[-1] * 2 ** len(widths), max(widths)
+    expected = [feature_maps(i + 1, base, 1, most) for i in range(len(widths))]
+    if widths != expected:
         raise UserError(
             f"feature maps of {widths} do not follow from an fmap_base and an fmap_max: only "
             f"networks whose levels halve them, below a largest number, can be imported."
         )
-    return {"fmap_base": base, "fmap_max": most}
+    return base, most
 
 
 def _loaded(network: Network, state: State, names: Mapping[str, str]) -> Network:
@@ -206,18 +211,22 @@ def load_tf(network: Network, arrays: Mapping[str, Any]) -> Network:
             f"give it the image_size, fused_scale and other options that it was trained with."
         )
     for theirs, (ours, axes, flip) in table.items():
-        value = torch.as_tensor(arrays[theirs])
-        if value.dim() == len(axes):
-            value = value.permute(axes)
-        if flip:
-            value = value.flip(-2, -1)
         expected = own[ours].shape
+        try:
+            value = torch.as_tensor(arrays[theirs]).permute(axes)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise UserError(
+                f"{theirs} is no array of {len(axes)} dimensions: give plain numbers as the "
+                f"official code saves them."
+            ) from error
         if [n for n in value.shape if n > 1] != [n for n in expected if n > 1]:
             raise UserError(
                 f"{theirs} gives weights of shape {list(value.shape)}, but this network has "
                 f"{list(expected)}: give it the fmap_base, nz, channels and classes that it was "
                 f"trained with."
             )
+        if flip:
+            value = value.flip(-2, -1)
         own[ours] = value.reshape(expected)
     network.load_state_dict(own)
     return network

@@ -58,8 +58,11 @@ class Growth:
         if min([self.batch_size, self.repeats, *self.batch_sizes.values()]) < 1:
             raise UserError("batch_size, batch_sizes and repeats have to be at least 1.")
         for name in ("batch_sizes", "max_per_process", "lr_factors", "ticks_kimg"):
-            for key in getattr(self, name):
-                if not isinstance(key, int) or key < 4 or key.bit_count() != 1:
+            # From a command line a key is a string, and it comes after the file's own.
+            table = {int(key): value for key, value in getattr(self, name).items()}
+            object.__setattr__(self, name, table)
+            for key in table:
+                if key < 4 or key.bit_count() != 1:
                     raise UserError(
                         f"{name} has an entry for {key}, which is no resolution of a level: use "
                         f"4, 8, 16 and further powers of two."
@@ -134,7 +137,7 @@ class Growth:
         if not each:
             raise UserError(
                 f"a batch of {batch} at {resolution} px cannot be divided among {processes} "
-                f"processes: add model.growth.batch_sizes.{resolution}={processes} or more."
+                f"processes: add ++model.growth.batch_sizes.{resolution}={processes} or more."
             )
         return each * processes
 

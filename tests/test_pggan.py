@@ -1,0 +1,246 @@
+"""PGGAN's iteration against its formulae; growth in real runs; resume and several processes."""
+
+import sys
+from collections.abc import Callable
+from math import ceil, floor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import assert_same_tensors, run
+from PIL import Image
+from tiny import TINY, adam, config
+from torch import Tensor
+from worlds import fit, pggan
+
+import ganzoo
+from ganzoo.errors import UserError
+from ganzoo.models.pggan import PGGAN, Discriminator, Generator, Growth, shrunk
+from ganzoo.train import train
+
+SCRIPT = str(Path(__file__).parent / "worlds.py")
+SMALL = [o for o in TINY if not o.startswith(("model.", "total_kimg"))]
+GROWING = [
+    *SMALL,
+    "model=pggan",
+    "total_kimg=0.32",
+    "model.generator.fmap_base=64",
+    "model.generator.fmap_max=8",
+    "model.growth.train_kimg=0.064",
+    "model.growth.fade_kimg=0.064",
+    "model.growth.batch_sizes={4:16,8:16,16:8}",
+    "model.growth.repeats=1",
+]
+
+
+def two_sided(gan: PGGAN, n: int, lod: float, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    size = gan.generator.resolution(lod)
+    real, fake = (torch.rand(n, 3, *size, generator=generator).double() * 2 - 1 for _ in range(2))
+    return real, fake, torch.rand(n, generator=generator).double()
+
+
+def doubled(classes: int = 0, **options: Any) -> PGGAN:
+    """A tiny model in float64."""
+    torch.manual_seed(0)
+    widths = {"fmap_base": 64, "fmap_max": 8, "classes": classes}
+    return PGGAN(
+        Generator(16, **widths),
+        Discriminator(16, **widths),
+        Growth(16, 0.064, 0.064),
+        optimizers={"generator": adam(), "discriminator": adam()},
+        total_kimg=1,
+        **options,
+    ).double()
+
+
+@pytest.mark.parametrize("lod", [2.0, 1.4, 0.0])
+@pytest.mark.parametrize("target", [1.0, 750.0])
+@pytest.mark.parametrize("classes", [0, 3])
+def test_discriminators_loss_is_the_formula(lod: float, target: float, classes: int) -> None:
+    gan = doubled(classes, target=target)
+    real, fake, mix = two_sided(gan, 8, lod)
+    y = torch.arange(8) % 3 if classes else None
+    empty = torch.empty(8, 0)
+    loss = gan._discriminator_loss(real, fake, y, empty, empty, mix, lod=lod)
+    network = gan.discriminator
+    ours = torch.autograd.grad(loss, [p for p in network.parameters()], allow_unused=True)
+
+    out_real, out_fake = network(real, lod), network(fake, lod)
+    s_real, s_fake = (out[:, 0] if classes else out for out in (out_real, out_fake))
+    between = (real + mix[:, None, None, None] * (fake - real)).requires_grad_()
+    out = network(between, lod)
+    (slope,) = torch.autograd.grad(
+        (out[:, 0] if classes else out).sum(), between, create_graph=True
+    )
+    norm = slope.pow(2).sum((1, 2, 3)).sqrt()
+    expected = (
+        s_fake.mean()
+        - s_real.mean()
+        + 10 / target**2 * ((norm - target) ** 2).mean()
+        + 0.001 * s_real.pow(2).mean()
+    )
+    if y is not None:
+        for judged in (out_real, out_fake):
+            expected = expected - judged[:, 1:].log_softmax(1)[torch.arange(8), y].mean()
+    theirs = torch.autograd.grad(expected, [p for p in network.parameters()], allow_unused=True)
+    assert float(loss) == pytest.approx(float(expected), rel=1e-12)
+    for a, b in zip(ours, theirs, strict=True):
+        assert (a is None) == (b is None)
+        if a is not None:
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+
+
+def test_generators_loss_is_the_formula() -> None:
+    gan = doubled(classes=3)
+    z, y, empty = torch.randn(8, gan.generator.nz).double(), torch.arange(8) % 3, torch.empty(8, 0)
+    loss = gan._generator_loss((z, y), torch.empty(0), empty, empty, lod=0.5)
+    judged = gan.discriminator(gan.generator(z, y, lod=0.5), 0.5)
+    expected = -judged[:, 0].mean() - judged[:, 1:].log_softmax(1)[torch.arange(8), y].mean()
+    assert float(loss) == pytest.approx(float(expected), rel=1e-12)
+
+
+def test_reals_are_box_means_faded_like_fakes() -> None:
+    images = torch.rand(2, 3, 16, 16).double() * 2 - 1
+    assert torch.equal(shrunk(images, 0.0), images)
+    boxes = images.unflatten(-1, (8, 2)).unflatten(-3, (8, 2)).mean((-1, -3))
+    torch.testing.assert_close(shrunk(images, 1.0), boxes)
+    again = boxes.unflatten(-1, (4, 2)).unflatten(-3, (4, 2)).mean((-1, -3))
+    enlarged = F.interpolate(again, scale_factor=2, mode="nearest")
+    torch.testing.assert_close(shrunk(images, 1.25), 0.75 * boxes + 0.25 * enlarged)
+
+
+def test_growth_never_jumps() -> None:
+    """Across every boundary, images and scores change as little as the step between two lods."""
+    gan = doubled()
+    z = torch.randn(4, gan.generator.nz).double()
+    for lod in (1.0, 2.0):
+        before, after = gan.generator(z, lod=lod), gan.generator(z, lod=lod - 1e-9)
+        enlarged = F.interpolate(before, scale_factor=2, mode="nearest")
+        torch.testing.assert_close(after, enlarged, rtol=0, atol=1e-6)
+        scores = gan.discriminator(before, lod), gan.discriminator(enlarged, lod - 1e-9)
+        torch.testing.assert_close(*scores, rtol=0, atol=1e-6)
+
+
+# -- runs ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run_dir = tmp_path_factory.mktemp("grown")
+    ticks = "model.growth.ticks_kimg={4:0.032,8:0.032,16:0.032}"
+    own = ("callbacks.ticks.every_kimg=null", "callbacks.grid.every_kimg=null", ticks)
+    train(config(*GROWING, *own, f"run_dir={run_dir}", tiny=False))
+    return run_dir
+
+
+def test_a_run_grows(grown: Path) -> None:
+    gan = ganzoo.load(grown)
+    assert isinstance(gan, PGGAN)
+    assert gan.lod == 0
+    assert gan.sample([0, 1]).shape == (2, 3, 16, 16)
+    coarse = gan.sample([0], lod=2.0)
+    assert coarse.shape == (1, 3, 16, 16)
+    tile = coarse[0, :, :4, :4]
+    assert torch.equal(tile, tile[:, :1, :1].expand(3, 4, 4))
+    log = (grown / "train.log").read_text()
+    for stage in ("4x4 ", "8x8 fading in", "8x8 ", "16x16 fading in", "16x16 "):
+        assert stage in log
+    assert "to the end, metrics and pictures aside" in log
+
+
+def test_a_checkpoint_is_left_at_the_end_of_every_stage(grown: Path) -> None:
+    names = sorted(path.stem for path in (grown / "stages").iterdir())
+    gans = [ganzoo.load(grown / "stages" / f"{name}.ckpt") for name in names]
+    # 64 images each of 4x4, of a fade, of 8x8, of a fade; fades begin with the batch after.
+    assert [gan.images_seen for gan in gans] == [80, 128, 208, 256]
+    assert [gan.lod for gan in gans] == [1.75, 1.0, 0.75, 0.0]
+
+
+def test_growth_is_shown(grown: Path) -> None:
+    with Image.open(grown / "growth.gif") as picture:
+        frames = len(list((grown / "samples").glob("*.png")))
+        assert picture.n_frames >= min(frames, 2)
+        assert picture.size == (2 * 16 + 2, 2 * 16 + 2)
+    assert frames == 1 + 10  # one at the start, ten ticks
+
+
+def test_optimizers_start_anew_at_both_ends_of_a_fade(tmp_path: Path) -> None:
+    gan = pggan()
+    seen = []
+    inner = gan.after_step
+
+    def watched() -> None:
+        inner()
+        lods = [gan.growth.lod(at) for at in (gan.images_before, gan.images_seen)]
+        seen.append((*lods, not gan._optimizer("generator").optimizer.state))
+
+    gan.after_step = watched  # type: ignore[method-assign]
+    fit(tmp_path, gan, "data.source.num=64")
+    for before, now, empty in seen:
+        assert empty == (floor(before) != floor(now) or ceil(before) != ceil(now))
+    run = seen[len(gan.growth.starts()) :]  # behind the preflight
+    assert [now for _, now, empty in run if empty] == [1.75, 1.0, 0.75, 0.0]
+
+
+def test_data_without_labels_is_refused(tmp_path: Path) -> None:
+    keys = ["model.generator.classes=3", "data.source.classes=0", f"run_dir={tmp_path}"]
+    with pytest.raises(UserError, match="networks have 3 classes and the data has no labels"):
+        train(config(*GROWING, *keys, tiny=False))
+
+
+def test_classes_are_learned_and_sampled(tmp_path: Path) -> None:
+    keys = ["model.generator.classes=10", "total_kimg=0.032", f"run_dir={tmp_path}"]
+    gan = train(config(*GROWING, *keys, tiny=False))
+    one, other = gan.sample([3], label=0), gan.sample([3], label=1)
+    assert not torch.equal(one, other)
+    torch.testing.assert_close(gan.sample([3, 4])[1:], gan.sample([4]))
+    with pytest.raises(UserError, match="There is no class 10"):
+        gan.sample([0], label=10)
+
+
+def test_a_stage_that_does_not_fit_is_split_or_named(tmp_path: Path, monkeypatch) -> None:
+    inner = Discriminator.forward
+
+    def small(self: Discriminator, x: Tensor, lod: float = 0.0) -> Tensor:
+        if x.shape[-1] == 16 and len(x) > 4:
+            raise torch.OutOfMemoryError("16 px are too much")
+        return inner(self, x, lod)
+
+    monkeypatch.setattr(Discriminator, "forward", small)
+    with pytest.raises(UserError, match="at 16x16 fading in does not fit into the memory"):
+        train(config(*GROWING, f"run_dir={tmp_path / 'a'}", tiny=False))
+    train(config(*GROWING, "model.accumulate=auto", f"run_dir={tmp_path / 'b'}", tiny=False))
+    log = (tmp_path / "b" / "train.log").read_text()
+    rows = [line.split() for line in log.splitlines() if "GiB" in line and "16x16" in line]
+    assert [row[row.index("GiB") - 2] for row in rows] == ["2", "2"]
+
+
+# -- resume and processes --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], Any]:
+    names = ["growing", "grown_straight", "grown_resumed"]
+    folders = {world: tmp_path_factory.mktemp(f"grown{world}") for world in (1, 2)}
+    one = run([sys.executable, SCRIPT, str(folders[1]), *names])
+    assert one.returncode == 0, one.stderr[-3000:]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    two = run([*torchrun, SCRIPT, str(folders[2]), *names])
+    assert two.returncode == 0, two.stderr[-3000:]
+
+    def load(scenario: str, world: int) -> Any:
+        return torch.load(folders[world] / f"{scenario}-0.pt", weights_only=True)
+
+    return load
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_resume_is_exact_in_a_fade_at_its_end_and_where_the_batch_changes(result, world) -> None:
+    assert_same_tensors(result("grown_straight", world), result("grown_resumed", world))
+
+
+def test_two_processes_equal_one(result: Callable[[str, int], Any]) -> None:
+    assert_same_tensors(result("growing", 1), result("growing", 2), atol=1e-10)
