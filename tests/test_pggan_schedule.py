@@ -247,6 +247,7 @@ def test_the_official_loop_takes_about_as_many_steps():
         ({"batch_sizes": {5: 1}}, "batch_sizes has an entry for 5.*powers of two"),
         ({"lr_factors": {2: 1}}, "lr_factors has an entry for 2"),
         ({"ticks_kimg": {"6": 1}}, "ticks_kimg has an entry for 6"),
+        ({"batch_sizes": {"all": 1}}, "batch_sizes has an entry for all"),
         ({"max_per_process": {96: 1}}, "max_per_process has an entry for 96"),
     ],
 )

@@ -59,10 +59,13 @@ class Growth:
             raise UserError("batch_size, batch_sizes and repeats have to be at least 1.")
         for name in ("batch_sizes", "max_per_process", "lr_factors", "ticks_kimg"):
             # From a command line a key is a string, and it comes after the file's own.
-            table = {int(key): value for key, value in getattr(self, name).items()}
+            table = {
+                int(key) if str(key).isdecimal() else key: value
+                for key, value in getattr(self, name).items()
+            }
             object.__setattr__(self, name, table)
             for key in table:
-                if key < 4 or key.bit_count() != 1:
+                if not isinstance(key, int) or key < 4 or key.bit_count() != 1:
                     raise UserError(
                         f"{name} has an entry for {key}, which is no resolution of a level: use "
                         f"4, 8, 16 and further powers of two."
