@@ -64,6 +64,8 @@ def of_checkpoint(cfg: DictConfig, path: Path, device: torch.device) -> Scores:
     assert gan.config is not None
     given = gan.config
     if cfg.get("data") is None:
+        if "data" not in given:
+            raise UserError(f"{path} does not say what it was trained on: give data=NAME.")
         check_trusted(path, given["data"], ["ganzoo.data."])
         data: ImageData = make(given["data"])
     else:

@@ -1,7 +1,8 @@
 """python -m ganzoo.prepare: what is made ready before training.
 
 pack SRC OUT packs images for reading without decoding; faces OUT draws cartoon faces; weights NAME
-fetches a network that metrics use; cache lists or clears what metrics keep.
+fetches a network that metrics use; cache lists or clears what metrics keep; import SRC OUT takes
+over a checkpoint of another project.
 """
 
 import argparse
@@ -13,6 +14,7 @@ from ganzoo.config import source_of
 from ganzoo.data.packing import write_pack
 from ganzoo.errors import UserError
 from ganzoo.faces import STYLES, draw_faces
+from ganzoo.imports import import_checkpoint
 from ganzoo.metrics import cache, weights
 
 
@@ -64,6 +66,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     networks = commands.add_parser("weights", help="networks that metrics use, into the cache")
     networks.set_defaults(run=run_weights)
     networks.add_argument("name", choices=list(weights.PUBLISHED))
+
+    foreign = commands.add_parser("import", help="a checkpoint of another project as one of ours")
+    foreign.set_defaults(run=run_import)
+    foreign.add_argument("src", type=Path, help="a PGAN checkpoint of pytorch_GAN_zoo")
+    foreign.add_argument("out", type=Path, help="a .ckpt")
 
     kept = commands.add_parser("cache", help="features of real images that metrics keep")
     kept.set_defaults(run=run_cache)
@@ -119,6 +126,11 @@ def run_faces(args: argparse.Namespace) -> None:
 
 def run_weights(args: argparse.Namespace) -> None:
     print(f"{weights.fetch(args.name)} is there and as it was published.")
+
+
+def run_import(args: argparse.Namespace) -> None:
+    gan = import_checkpoint(args.src, args.out)
+    print(f"{args.out} is a {type(gan).__name__}: sample with python -m ganzoo.sample {args.out}")
 
 
 def run_cache(args: argparse.Namespace) -> None:

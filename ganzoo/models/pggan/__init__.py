@@ -17,7 +17,7 @@ from ganzoo.draws import Sampler, from_seeds, integers, normal, unit
 from ganzoo.errors import UserError
 from ganzoo.gan import GAN, Batch, evaluating
 from ganzoo.losses import Loss, Wasserstein, gradient_penalty, zero_centered_penalty
-from ganzoo.models.pggan.networks import Discriminator, Generator
+from ganzoo.models.pggan.networks import Discriminator, Generator, describe
 from ganzoo.models.pggan.schedule import Growth
 from ganzoo.strategy import world_size
 
@@ -233,6 +233,11 @@ class PGGAN(GAN):
         if self.augment is None:
             return self.split(torch.empty(n, 0, device=self.device))
         return self.split(self.augment.draw(self.draws, n))
+
+    def describe(self, lod: float | None = None) -> str:
+        """The two networks as they are at a level of detail (now, if None), layer by layer."""
+        lod = self.lod if lod is None else lod
+        return "\n\n".join(describe(n, lod) for n in (self.generator, self.discriminator))
 
     # -- images ------------------------------------------------------------------------------------
 

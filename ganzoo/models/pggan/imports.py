@@ -6,7 +6,9 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ganzoo.config import make
 from ganzoo.errors import UserError
+from ganzoo.gan import GAN
 from ganzoo.models.pggan.networks import Discriminator, Generator, feature_maps
 
 Network = TypeVar("Network", Generator, Discriminator)
@@ -45,6 +47,63 @@ def from_gan_zoo(checkpoint: Mapping[str, Any]) -> dict[str, nn.Module]:
         networks["average"] = _zoo_generator(checkpoint["avgG"])
     networks["discriminator"] = _zoo_discriminator(checkpoint["netD"])
     return networks
+
+
+def is_gan_zoo(given: Any) -> bool:
+    """Whether this is what pytorch_GAN_zoo saves of a progressive GAN."""
+    return isinstance(given, Mapping) and {"netG", "netD"} <= given.keys()
+
+
+def gan_zoo_model(given: Mapping[str, Any]) -> tuple[GAN, dict[str, Any]]:
+    """The model of such a checkpoint, fully grown, and the config that it is rebuilt from.
+
+    Raises:
+        UserError: one with classes; and see `from_gan_zoo`.
+    """
+    networks: Any = from_gan_zoo(given)
+    generator, discriminator = networks["generator"], networks["discriminator"]
+    size = 4 * 2**generator.levels
+    if discriminator.classes:
+        raise UserError(
+            "this checkpoint has classes, whose vectors its latents hold: use `from_gan_zoo` from "
+            "Python and give them there."
+        )
+
+    def options(network: Any, kind: str) -> dict[str, Any]:
+        base, most = _fmaps(network.widths)
+        return {
+            "_target_": f"ganzoo.models.pggan.{kind}",
+            "image_size": size,
+            "channels": network.channels,
+            "fmap_base": base,
+            "fmap_max": most,
+            "gan_zoo": True,
+        }
+
+    model = {
+        "_target_": "ganzoo.models.pggan.PGGAN",
+        "generator": options(generator, "Generator") | {"nz": generator.nz},
+        "discriminator": options(discriminator, "Discriminator")
+        | {
+            "classes": discriminator.classes,
+            "fused_scale": False,
+            "group_size": discriminator.group_size,
+        },
+        "growth": {
+            "_target_": "ganzoo.models.pggan.Growth",
+            "image_size": size,
+            "train_kimg": 0,
+            "fade_kimg": 0,
+        },
+        "optimizers": {},
+        "total_kimg": 0,
+        "ema_kimg": 0,
+        "ema_beta": 0.999 if "average" in networks else None,
+    }
+    gan: GAN = make(model)
+    for name, network in networks.items():
+        gan.get_submodule(name).load_state_dict(network.state_dict())
+    return gan, {"model": model, "image_size": size, "channels": generator.channels}
 
 
 def _zoo_generator(state: State) -> Generator:

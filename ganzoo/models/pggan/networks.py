@@ -207,7 +207,7 @@ class Discriminator(Growing):
     ) -> None:
         super().__init__(image_size, fmap_base, fmap_decay, fmap_max)
         self.channels, self.classes, self.gan_zoo = channels, classes, gan_zoo
-        self.fused_scale = fused_scale
+        self.fused_scale, self.group_size = fused_scale, group_size
         layer = partial(Layer, wscale=wscale, scale_bias=gan_zoo)
         first, hidden = self.widths[0], feature_maps(0, fmap_base, fmap_decay, fmap_max)
         height, width = self.grid
