@@ -89,6 +89,7 @@ def ganzoo_reader(source: Source, size: int, batch: int, workers: int) -> Reader
         images_seen=0,
         discriminator_steps=1,
         batch_size=None,
+        shown_size=None,
         dtype=torch.float32,
         device=torch.device("cpu"),
     )

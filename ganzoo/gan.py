@@ -102,6 +102,9 @@ class GAN(L.LightningModule):
 
         # Images of a discriminator step over all processes, where the model decides that.
         self.batch_size: Callable[[int], int] | None = None
+        # Height and width of the images that the model makes use of, where these are not all.
+        # Smaller ones may arrive then, means over boxes, and need not.
+        self.shown_size: Callable[[int], tuple[int, int]] | None = None
         self.boundary: float | None = 0.0  # of logits; None where only differences count
         self.images_seen = 0  # the clock: images shown to the discriminator, over all processes
         self.images_before = 0  # the clock before the last iteration

@@ -59,6 +59,7 @@ def attach(data: ImageData, rank=0, world=1, seen=0, steps=1, dtype=torch.float3
         images_seen=seen,
         discriminator_steps=steps,
         batch_size=None,
+        shown_size=None,
         dtype=dtype,
         device=torch.device("cpu"),
     )
@@ -271,6 +272,7 @@ class Seen(L.LightningModule):
 
     discriminator_steps = 1
     batch_size = None
+    shown_size = None
 
     def __init__(self) -> None:
         super().__init__()

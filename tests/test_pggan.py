@@ -16,6 +16,9 @@ from torch import Tensor
 from worlds import fit, pggan
 
 import ganzoo
+from ganzoo.data.images import to_float
+from ganzoo.data.packing import write_pack
+from ganzoo.data.synthetic import Synthetic
 from ganzoo.errors import UserError
 from ganzoo.models.pggan import PGGAN, Discriminator, Generator, Growth, shrunk
 from ganzoo.train import train
@@ -104,12 +107,12 @@ def test_generators_loss_is_the_formula() -> None:
 
 def test_reals_are_box_means_faded_like_fakes() -> None:
     images = torch.rand(2, 3, 16, 16).double() * 2 - 1
-    assert torch.equal(shrunk(images, 0.0), images)
+    assert torch.equal(shrunk(images, 0.0, (16, 16)), images)
     boxes = images.unflatten(-1, (8, 2)).unflatten(-3, (8, 2)).mean((-1, -3))
-    torch.testing.assert_close(shrunk(images, 1.0), boxes)
+    torch.testing.assert_close(shrunk(images, 1.0, (8, 8)), boxes)
     again = boxes.unflatten(-1, (4, 2)).unflatten(-3, (4, 2)).mean((-1, -3))
     enlarged = F.interpolate(again, scale_factor=2, mode="nearest")
-    torch.testing.assert_close(shrunk(images, 1.25), 0.75 * boxes + 0.25 * enlarged)
+    torch.testing.assert_close(shrunk(images, 1.25, (8, 8)), 0.75 * boxes + 0.25 * enlarged)
 
 
 def test_growth_never_jumps() -> None:
@@ -216,6 +219,30 @@ def test_a_stage_that_does_not_fit_is_split_or_named(tmp_path: Path, monkeypatch
     log = (tmp_path / "b" / "train.log").read_text()
     rows = [line.split() for line in log.splitlines() if "GiB" in line and "16x16" in line]
     assert [row[row.index("GiB") - 2] for row in rows] == ["2", "2"]
+
+
+def test_a_pack_with_levels_is_read_at_the_level_that_is_shown(tmp_path: Path) -> None:
+    source = Synthetic(64, 16)
+    write_pack(source, tmp_path / "pack", levels=True, workers=0)
+    keys = ["data=pack", f"data.source.root={tmp_path / 'pack'}", f"run_dir={tmp_path / 'run'}"]
+    shapes, inner = [], PGGAN.step
+
+    def step(self: PGGAN, batch: dict[str, Tensor]) -> Any:
+        size = self.generator.resolution(self.lod)
+        shapes.append((tuple(batch["image"].shape[-2:]), size))
+        whole = source.__getitems__(list(range(64)))["image"]
+        means = shrunk(to_float(whole), 0.0, size)
+        means = torch.cat([means, means.flip(-1)])
+        for image in batch["image"]:
+            assert (means - image).abs().flatten(1).amax(1).min() < 3 / 127.5  # rounded by level
+        return inner(self, batch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PGGAN, "step", step)
+        base = [o for o in GROWING if not o.startswith("data")]
+        train(config(*base, *keys, tiny=False))
+    assert {given for given, _ in shapes} == {(4, 4), (8, 8), (16, 16)}
+    assert all(given == size for given, size in shapes)
 
 
 # -- resume and processes --------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ganzoo.data.source import Source, check_choice, pair
-from ganzoo.data.stream import BatchSize, Stream, batch_size_at
+from ganzoo.data.stream import BatchSize, Indices, Size, Stream, batch_size_at
 from ganzoo.data.subset import Subset
 from ganzoo.draws import Draws, integers
 from ganzoo.errors import UserError
@@ -29,8 +29,8 @@ class ImageData(L.LightningDataModule):
     their order. Images that the source delivers in another size than `image_size` are cropped if
     `crop` is given, otherwise resized (see `resize`).
 
-    The module that is trained must have `images_seen`, `discriminator_steps` and `batch_size`, a
-    function that takes the place of this one's, or None.
+    The module that is trained must have `images_seen`, `discriminator_steps`, `batch_size`, a
+    function that takes the place of this one's, or None, and `shown_size`; see `GAN`.
 
     Args:
         source: the images.
@@ -173,7 +173,9 @@ class ImageData(L.LightningDataModule):
         images = self._cropped(images, draws, steps)
         if self.mirror:
             images = mirrored(images, mirror)
-        return resize(to_float(images), self.image_size)
+        # What is smaller was delivered so: see `GAN.shown_size`.
+        small = self._whole and images.shape[-1] < self.image_size[1]
+        return to_float(images) if small else resize(to_float(images), self.image_size)
 
     def describe(self) -> dict[str, Any]:
         """Plain facts: name, number of images, shape [C, H, W] as delivered, images per class."""
@@ -203,7 +205,13 @@ class ImageData(L.LightningDataModule):
             world=self.trainer.world_size,
             steps=module.discriminator_steps,
             groups=groups,
+            sizes=module.shown_size if self._whole else None,
         )
+
+    @property
+    def _whole(self) -> bool:
+        """Whether images are shown in the size in which the source delivers them."""
+        return self.crop is None and self.source.shape[1:] == self.image_size
 
     def _cropped(self, images: Tensor, draws: Draws, steps: int) -> Tensor:
         height, width = self.image_size
@@ -299,14 +307,24 @@ class Batches(Dataset):
 
     def __init__(self, source: Source) -> None:
         self.source = source
+        self._smaller: dict[Size, Source] = {}
 
     def __getitems__(self, indices: list[int]) -> dict[str, Tensor] | UserError:
         length = len(self.source)
         try:
-            batch = self.source.__getitems__([i % length for i in indices])
+            source = self._at(indices.size if isinstance(indices, Indices) else None)
+            batch = source.__getitems__([i % length for i in indices])
         except UserError as error:
             return error  # see Loader
         return {**batch, "mirror": torch.tensor([i >= length for i in indices])}
+
+    def _at(self, size: Size | None) -> Source:
+        """The source at that size, if it has it at hand."""
+        if size is None:
+            return self.source
+        if size not in self._smaller:
+            self._smaller[size] = self.source.smaller(size) or self.source
+        return self._smaller[size]
 
 
 class Loader(DataLoader):

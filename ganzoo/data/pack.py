@@ -10,6 +10,7 @@ A pack is a folder:
 It is written by `ganzoo.data.packing` under another name until it is whole.
 """
 
+import copy
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
@@ -90,6 +91,14 @@ class Pack(Source):
         # By numpy, whose one thread leaves the others to the training step beside this.
         batch = {"image": torch.from_numpy(self._images.take(rows, 0))}
         return batch if self._labels is None else {**batch, "label": self._labels[indices]}
+
+    def smaller(self, size: tuple[int, int]) -> "Pack | None":
+        if size == self.size or list(size) not in self.facts["levels"]:
+            return None
+        other = copy.copy(self)
+        other.asked = size
+        other.__dict__.pop("_images", None)  # of this one's level
+        return other
 
     def check(self) -> None:
         """Compare every file with its SHA-256. Raises UserError naming one that differs."""

@@ -48,6 +48,12 @@ class Source:
         """What tells image `index` from the others: the path of its file, or its number."""
         return str(index)
 
+    def smaller(self, size: tuple[int, int]) -> "Source | None":
+        """The same images reduced to (height, width) by means over 2x2 boxes, where they are at
+        hand; None where they would have to be made.
+        """
+        return None
+
     def digest(self, indices: Sequence[int]) -> str:
         """SHA-256 of the content of some images and their labels, whatever their names.
 

@@ -10,6 +10,13 @@ from ganzoo.draws import seed_of
 from ganzoo.errors import UserError
 
 BatchSize = int | Callable[[int], int]  # images per step over all devices, or that from images seen
+Size = tuple[int, int]  # height, width
+
+
+class Indices(list[int]):
+    """Indices of a batch, and the size in which its images are wanted, None for whole ones."""
+
+    size: Size | None = None
 
 
 class Stream:
@@ -32,6 +39,7 @@ class Stream:
         start: images already seen, the position of the first batch.
         rank, world: this process and the number of processes.
         steps: global batches in an iteration.
+        sizes: of the images that are wanted, a function of images seen; None for whole ones.
         groups: of every index, int64 [length], to be balanced; None to show every index once.
 
     Raises:
@@ -48,9 +56,10 @@ class Stream:
         world: int = 1,
         steps: int = 1,
         groups: Tensor | None = None,
+        sizes: Callable[[int], Size] | None = None,
     ) -> None:
         self.length, self.batch_size, self.seed, self.start = length, batch_size, seed, start
-        self.rank, self.world, self.steps = rank, world, steps
+        self.rank, self.world, self.steps, self.sizes = rank, world, steps, sizes
         self.members: list[Tensor] = []
         if groups is not None:
             self.members = [(groups == group).nonzero().flatten() for group in groups.unique()]
@@ -76,7 +85,8 @@ class Stream:
         while True:
             size = batch_size_at(self.batch_size, position, self.world)
             share = size // self.world
-            batch: list[int] = []
+            batch = Indices()
+            batch.size = None if self.sizes is None else self.sizes(position)
             for step in range(self.steps):
                 at = position + step * size + self.rank * share
                 stop = at + share

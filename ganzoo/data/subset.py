@@ -57,6 +57,10 @@ class Subset(Source):
     def name_of(self, index: int) -> str:
         return self.source.name_of(int(self._indices[index]))
 
+    def smaller(self, size: tuple[int, int]) -> "Subset | None":
+        source = self.source.smaller(size)
+        return None if source is None else Subset(source, self.chosen, self.count)
+
     def digest(self, indices: Sequence[int]) -> str:
         digest = self.source.digest(self._indices[list(indices)].tolist())
         if self.chosen is None or self._labels is None:

@@ -75,7 +75,7 @@ class PGGAN(GAN):
         self.gradient_penalty, self.target, self.drift = gradient_penalty, target, drift
         self.r1, self.r2, self.label_weight = r1, r2, label_weight
         self.classes = generator.classes
-        self.batch_size = self._batch_size
+        self.batch_size, self.shown_size = self._batch_size, self._shown_size
         self.lr_factors |= {
             name: self._lr_factor for name in self.optimizer_makers if name not in self.lr_factors
         }
@@ -121,6 +121,9 @@ class PGGAN(GAN):
     def _batch_size(self, images: int) -> int:
         return self.growth.batch(self.moment(images), world_size())
 
+    def _shown_size(self, images: int) -> tuple[int, int]:
+        return self.generator.resolution(self.growth.lod(self.moment(images)))
+
     def _lr_factor(self, images: int) -> float:
         return self.growth.lr_factor(self.moment(images))
 
@@ -136,7 +139,7 @@ class PGGAN(GAN):
                 f"model.generator.classes=0, or choose data with labels."
             )
         for index, real in enumerate(batch["image"].chunk(self.discriminator_steps)):
-            real = shrunk(real, lod)
+            real = shrunk(real, lod, self.generator.resolution(lod))
             y = None if labels is None else labels.chunk(self.discriminator_steps)[index]
             n = len(real)
             with torch.no_grad():  # only the discriminator learns from these
@@ -282,7 +285,7 @@ class PGGAN(GAN):
     @torch.no_grad()
     def judge(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         lod = self.lod
-        images = shrunk(images.to(self.number_type), lod)
+        images = shrunk(images.to(self.number_type), lod, self.generator.resolution(lod))
         with evaluating(self.discriminator):
             # One by one, so that a score does not depend on the other images.
             parts = [self.discriminator(part, lod) for part in images.split(1)]
@@ -304,15 +307,15 @@ class PGGAN(GAN):
         return torch.cat(images)
 
 
-def shrunk(images: Tensor, lod: float) -> Tensor:
-    """Whole images [N, C, H, W] as the networks see them at a level of detail.
+def shrunk(images: Tensor, lod: float, size: tuple[int, int]) -> Tensor:
+    """Images [N, C, H, W] as the networks see them at a level of detail, [N, C, *size].
 
-    Means over boxes of 2^floor(lod) pixels, faded towards those of twice as many by the rest of the
-    lod (Karras et al. 2018, figure 2; the official `process_reals`).
+    Means over boxes, faded towards those over boxes of twice the side by the rest of the lod
+    (Karras et al. 2018, figure 2; the official `process_reals`).
     """
-    whole = int(lod)
-    images = F.avg_pool2d(images, 2**whole) if whole else images
-    if rest := lod - whole:
+    if (box := images.shape[-1] // size[1]) > 1:
+        images = F.avg_pool2d(images, box)
+    if rest := lod - int(lod):
         coarse = F.avg_pool2d(images, 2).repeat_interleave(2, -1).repeat_interleave(2, -2)
         images = images.lerp(coarse, rest)
     return images
