@@ -7,6 +7,7 @@ from torch import nn
 
 from ganzoo.errors import UserError
 from ganzoo.losses import gradient_penalty
+from ganzoo.models.pggan.diagram import describe
 from ganzoo.models.pggan.networks import (
     Discriminator,
     Generator,
@@ -14,7 +15,6 @@ from ganzoo.models.pggan.networks import (
     PixelNorm,
     base_grid,
     convolution,
-    describe,
     fused_down,
     fused_up,
     minibatch_stddev,

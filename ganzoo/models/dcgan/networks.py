@@ -11,6 +11,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from ganzoo.errors import UserError
+from ganzoo.layers import halved_grid
 
 Norm = Literal["batch", "layer", "none"]
 
@@ -136,47 +137,7 @@ def base_grid(image_size: int | Sequence[int]) -> tuple[tuple[int, int], int]:
 
     Raises UserError unless at least two halvings lead to a shorter side of 3 to 7.
     """
-    sides = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-    if len(sides) != 2 or min(sides) < 1:
-        raise UserError(
-            f"image_size={image_size} is no size: give one number or [height, width], in pixels."
-        )
-    height, width = sides
-    if not _fits(height, width):
-        sizes = " or ".join(f"{h}x{w}" for h, w in _nearest(height, width)[:2])
-        raise UserError(
-            f"images of {height}x{width} cannot be halved down to a grid of 3 to 7 pixels: "
-            f"use {sizes} (height x width)."
-        )
-    return _halved(height, width)
-
-
-def _halved(height: int, width: int) -> tuple[tuple[int, int], int]:
-    halvings = 0
-    while height % 2 == 0 and width % 2 == 0 and min(height, width) > 4:
-        height, width, halvings = height // 2, width // 2, halvings + 1
-    return (height, width), halvings
-
-
-def _fits(height: int, width: int) -> bool:
-    grid, halvings = _halved(height, width)
-    return halvings >= 2 and 3 <= min(grid) <= 7
-
-
-def _nearest(height: int, width: int) -> list[tuple[int, int]]:
-    """Sizes that fit, the nearest first; squares only for a square."""
-    found = {
-        (h, w)
-        for scale in (2**k for k in range(2, 12))
-        for h in _multiples(height, scale)
-        for w in _multiples(width, scale)
-        if _fits(h, w) and (h == w or height != width)
-    }
-    return sorted(found, key=lambda size: (abs(size[0] - height) + abs(size[1] - width), size))
-
-
-def _multiples(side: int, scale: int) -> set[int]:
-    return {scale * max(3, side // scale), scale * max(3, -(-side // scale))}
+    return halved_grid(image_size, least=3, times=2)
 
 
 def widths(width: int, doublings: int, most: int | None = None) -> list[int]:

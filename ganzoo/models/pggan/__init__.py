@@ -17,7 +17,8 @@ from ganzoo.draws import Sampler, from_seeds, integers, normal, unit
 from ganzoo.errors import UserError
 from ganzoo.gan import GAN, Batch, evaluating
 from ganzoo.losses import Loss, Wasserstein, gradient_penalty, zero_centered_penalty
-from ganzoo.models.pggan.networks import Discriminator, Generator, describe
+from ganzoo.models.pggan.diagram import describe
+from ganzoo.models.pggan.networks import Discriminator, Generator
 from ganzoo.models.pggan.schedule import Growth
 from ganzoo.strategy import world_size
 

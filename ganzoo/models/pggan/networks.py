@@ -7,7 +7,6 @@ lod 7 to lod 6. Levels that are not active at a lod are not computed and get no 
 
 import math
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 from functools import partial
 from itertools import pairwise
 
@@ -16,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ganzoo.errors import UserError
+from ganzoo.layers import halved_grid
 
 SQRT2 = math.sqrt(2)
 Op = Callable[[Tensor, Tensor, Tensor], Tensor]  # input, weight, bias -> output
@@ -430,94 +430,4 @@ def base_grid(image_size: int | Sequence[int]) -> tuple[tuple[int, int], int]:
 
     Raises UserError unless at least one halving leads to a shorter side of 4 to 7.
     """
-    sides = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-    if len(sides) != 2 or min(sides) < 1:
-        raise UserError(
-            f"image_size={image_size} is no size: give one number or [height, width], in pixels."
-        )
-    height, width = sides
-    if not _fits(height, width):
-        sizes = " or ".join(f"{h}x{w}" for h, w in _nearest(height, width)[:2])
-        raise UserError(
-            f"images of {height}x{width} cannot be halved down to a grid of 4 to 7 pixels: "
-            f"use {sizes} (height x width)."
-        )
-    return _halved(height, width)
-
-
-def _halved(height: int, width: int) -> tuple[tuple[int, int], int]:
-    halvings = 0
-    while height % 2 == 0 and width % 2 == 0 and min(height, width) >= 8:
-        height, width, halvings = height // 2, width // 2, halvings + 1
-    return (height, width), halvings
-
-
-def _fits(height: int, width: int) -> bool:
-    grid, halvings = _halved(height, width)
-    return halvings >= 1 and 4 <= min(grid) <= 7
-
-
-def _nearest(height: int, width: int) -> list[tuple[int, int]]:
-    """Sizes that fit, the nearest first; squares only for a square."""
-    found = {
-        (h, w)
-        for scale in (2**k for k in range(1, 12))
-        for h in _multiples(height, scale)
-        for w in _multiples(width, scale)
-        if _fits(h, w) and (h == w or height != width)
-    }
-    return sorted(found, key=lambda size: (abs(size[0] - height) + abs(size[1] - width), size))
-
-
-def _multiples(side: int, scale: int) -> set[int]:
-    return {scale * max(4, side // scale), scale * max(4, -(-side // scale))}
-
-
-def describe(network: Generator | Discriminator, lod: float = 0.0) -> str:
-    """The layers that are active at a lod and the shapes that leave them, in the order they run.
-
-    Raises UserError for a lod outside of the network.
-    """
-    level, fade = network.active(lod)
-    height, width = network.resolution(lod)
-    if isinstance(network, Generator):
-        first, inputs = "z", [torch.empty(1, network.nz)]
-        if network.classes:
-            first, inputs = "z, label", [*inputs, torch.empty(1, dtype=torch.long)]
-    else:
-        first, inputs = "image", [torch.empty(1, network.channels, height, width)]
-    rows = [(first, inputs[0].shape)]
-    old = "of the level below: "
-
-    def note(prefix: str, module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
-        what = prefix + _name(module)
-        if not isinstance(module, Layer | MinibatchStddev):  # then it goes with the one before
-            what = f"{rows.pop()[0]}, {_name(module)}"
-        rows.append((what, output.shape))
-
-    copy = deepcopy(network).to("meta")  # where nothing but shapes is computed
-    for path, module in copy.named_modules():
-        if _name(module):
-            below = fade and path.startswith((f"to_rgb.{level - 1}", f"from_rgb.{level - 1}"))
-            module.register_forward_hook(partial(note, old if below else ""))
-    copy(*(x.to("meta") for x in inputs), lod=lod)
-    lines = [f"{type(network).__name__} at lod {lod:g}: {height}x{width}"]
-    for what, shape in rows:
-        lines.append(f"  {what:<64}{' x '.join(str(n) for n in shape[1:])}")
-        if what.startswith(old):
-            lines.append(
-                f"  blend: {1 - fade:.2f} of the new level + {fade:.2f} of the level below"
-            )
-    return "\n".join(lines)
-
-
-def _name(module: nn.Module) -> str:
-    """What a layer does; nothing for containers."""
-    if isinstance(module, Layer):
-        outputs, inputs, *kernel = module.weight.shape
-        side = f" {kernel[0]}x{kernel[1]}" if kernel else ""
-        return f"{module.name}{side} {inputs} -> {outputs}"
-    if isinstance(module, MinibatchStddev):
-        return f"stddev over groups of {module.group_size}"
-    kinds = {nn.LeakyReLU: "leaky ReLU", nn.ReLU: "ReLU", PixelNorm: "norm", nn.AvgPool2d: "pool"}
-    return kinds.get(type(module), "")
+    return halved_grid(image_size, least=4, times=1)

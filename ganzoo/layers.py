@@ -1,0 +1,58 @@
+"""What the networks of two models have in common."""
+
+from collections.abc import Sequence
+
+from ganzoo.errors import UserError
+
+
+def halved_grid(
+    image_size: int | Sequence[int], least: int, times: int
+) -> tuple[tuple[int, int], int]:
+    """The grid, (height, width), that images are halved down to, and after how many halvings.
+
+    Height and width are halved together while both are even and neither falls below `least`.
+
+    Raises:
+        UserError: fewer than `times` halvings, or a shorter side that is then not `least` to 7.
+    """
+    sides = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    if len(sides) != 2 or min(sides) < 1:
+        raise UserError(
+            f"image_size={image_size} is no size: give one number or [height, width], in pixels."
+        )
+    height, width = sides
+    if not _fits(height, width, least, times):
+        sizes = " or ".join(f"{h}x{w}" for h, w in _nearest(height, width, least, times)[:2])
+        raise UserError(
+            f"images of {height}x{width} cannot be halved down to a grid of {least} to 7 pixels: "
+            f"use {sizes} (height x width)."
+        )
+    return _halved(height, width, least)
+
+
+def _halved(height: int, width: int, least: int) -> tuple[tuple[int, int], int]:
+    halvings = 0
+    while height % 2 == 0 and width % 2 == 0 and min(height, width) >= 2 * least:
+        height, width, halvings = height // 2, width // 2, halvings + 1
+    return (height, width), halvings
+
+
+def _fits(height: int, width: int, least: int, times: int) -> bool:
+    grid, halvings = _halved(height, width, least)
+    return halvings >= times and least <= min(grid) <= 7
+
+
+def _nearest(height: int, width: int, least: int, times: int) -> list[tuple[int, int]]:
+    """Sizes that fit, the nearest first; squares only for a square."""
+
+    def multiples(side: int, scale: int) -> set[int]:
+        return {scale * max(least, side // scale), scale * max(least, -(-side // scale))}
+
+    found = {
+        (h, w)
+        for scale in (2**k for k in range(times, 12))
+        for h in multiples(height, scale)
+        for w in multiples(width, scale)
+        if _fits(h, w, least, times) and (h == w or height != width)
+    }
+    return sorted(found, key=lambda size: (abs(size[0] - height) + abs(size[1] - width), size))

@@ -1,0 +1,65 @@
+"""The active network at a level of detail, as text."""
+
+from copy import deepcopy
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from ganzoo.models.pggan.networks import (
+    Discriminator,
+    Generator,
+    Layer,
+    MinibatchStddev,
+    PixelNorm,
+)
+
+
+def describe(network: Generator | Discriminator, lod: float = 0.0) -> str:
+    """The layers that are active at a lod and the shapes that leave them, in the order they run.
+
+    Raises UserError for a lod outside of the network.
+    """
+    level, fade = network.active(lod)
+    height, width = network.resolution(lod)
+    if isinstance(network, Generator):
+        first, inputs = "z", [torch.empty(1, network.nz)]
+        if network.classes:
+            first, inputs = "z, label", [*inputs, torch.empty(1, dtype=torch.long)]
+    else:
+        first, inputs = "image", [torch.empty(1, network.channels, height, width)]
+    rows = [(first, inputs[0].shape)]
+    old = "of the level below: "
+
+    def note(prefix: str, module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
+        what = prefix + _name(module)
+        if not isinstance(module, Layer | MinibatchStddev):  # then it goes with the one before
+            what = f"{rows.pop()[0]}, {_name(module)}"
+        rows.append((what, output.shape))
+
+    copy = deepcopy(network).to("meta")  # where nothing but shapes is computed
+    for path, module in copy.named_modules():
+        if _name(module):
+            below = fade and path.startswith((f"to_rgb.{level - 1}", f"from_rgb.{level - 1}"))
+            module.register_forward_hook(partial(note, old if below else ""))
+    copy(*(x.to("meta") for x in inputs), lod=lod)
+    lines = [f"{type(network).__name__} at lod {lod:g}: {height}x{width}"]
+    for what, shape in rows:
+        lines.append(f"  {what:<64}{' x '.join(str(n) for n in shape[1:])}")
+        if what.startswith(old):
+            lines.append(
+                f"  blend: {1 - fade:.2f} of the new level + {fade:.2f} of the level below"
+            )
+    return "\n".join(lines)
+
+
+def _name(module: nn.Module) -> str:
+    """What a layer does; nothing for containers."""
+    if isinstance(module, Layer):
+        outputs, inputs, *kernel = module.weight.shape
+        side = f" {kernel[0]}x{kernel[1]}" if kernel else ""
+        return f"{module.name}{side} {inputs} -> {outputs}"
+    if isinstance(module, MinibatchStddev):
+        return f"stddev over groups of {module.group_size}"
+    kinds = {nn.LeakyReLU: "leaky ReLU", nn.ReLU: "ReLU", PixelNorm: "norm", nn.AvgPool2d: "pool"}
+    return kinds.get(type(module), "")
