@@ -14,7 +14,7 @@ help:
 	@echo "make test-slow  the tests that take minutes, too"
 	@echo "make test-data  real pictures for more of the tests (Debian packages, as root; npm packages)"
 	@echo "make lint       ruff and mypy"
-	@echo "make bench      engine against bare loops, reading of images"
+	@echo "make bench      engine against bare loops, reading of images, metrics"
 	@echo "make dist       wheel and sdist"
 
 setup: $(VENV)/.ready
@@ -49,6 +49,8 @@ lint: setup
 bench: setup
 	$(BIN)/python benchmarks/engine.py
 	$(BIN)/python benchmarks/data.py
+	$(BIN)/python benchmarks/metrics.py
+	$(BIN)/python benchmarks/pggan.py
 
 dist: setup
 	$(BIN)/python -m build

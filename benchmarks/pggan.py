@@ -31,7 +31,7 @@ Step = Callable[[], Any]
 def zoo_step(checkout: Path, size: int, batch: int, base: int, most: int) -> Step:
     """One call of its optimizeParameters, on images made before."""
     sys.path.insert(0, str(checkout))
-    from models.progressive_gan import ProgressiveGAN  # type: ignore[import-not-found]
+    from models.progressive_gan import ProgressiveGAN
 
     class Current(ProgressiveGAN):
         """With betas that are floats, as today's Adam wants them."""
@@ -77,7 +77,7 @@ class Turns(Callback):
         self.ours.append((time.perf_counter() - self.since) / self.block)
         if self.other is not None:
             start = time.perf_counter()
-            for _ in range(self.block):
+            for _turn in range(self.block):
                 self.other()
             self.theirs.append((time.perf_counter() - start) / self.block)
         if len(self.ours) > self.rounds:
