@@ -49,7 +49,7 @@ lint: setup
 bench: setup
 	$(BIN)/python benchmarks/engine.py
 	$(BIN)/python benchmarks/data.py
-	$(BIN)/python benchmarks/metrics.py
+	$(BIN)/python benchmarks/metrics.py --images 500
 	$(BIN)/python benchmarks/pggan.py
 
 dist: setup
