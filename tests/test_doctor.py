@@ -261,7 +261,7 @@ def test_the_command_exits_with_one_and_a_sentence(photos, tmp_path) -> None:
     command = [sys.executable, "-m", "ganzoo.doctor"]
     ended = run([*command, str(tmp_path / "nowhere")], cwd=tmp_path)
     assert ended.returncode == 1
-    assert ended.stderr.startswith("ganzoo.doctor: ")
+    assert ended.stderr.splitlines()[-1].startswith("ganzoo.doctor: ")
     assert "neither a file or folder nor one of" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert run([*command, str(photos)], cwd=tmp_path).returncode == 0
