@@ -89,7 +89,7 @@ def test_discriminators_loss_is_the_formula(lod: float, target: float, classes: 
         for judged in (out_real, out_fake):
             expected = expected - judged[:, 1:].log_softmax(1)[torch.arange(8), y].mean()
     theirs = torch.autograd.grad(expected, [p for p in network.parameters()], allow_unused=True)
-    assert float(loss) == pytest.approx(float(expected), rel=1e-12)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-12)
     for a, b in zip(ours, theirs, strict=True):
         assert (a is None) == (b is None)
         if a is not None:
@@ -102,7 +102,7 @@ def test_generators_loss_is_the_formula() -> None:
     loss = gan._generator_loss((z, y), torch.empty(0), empty, empty, lod=0.5)
     judged = gan.discriminator(gan.generator(z, y, lod=0.5), 0.5)
     expected = -judged[:, 0].mean() - judged[:, 1:].log_softmax(1)[torch.arange(8), y].mean()
-    assert float(loss) == pytest.approx(float(expected), rel=1e-12)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-12)
 
 
 def test_reals_are_box_means_faded_like_fakes() -> None:
