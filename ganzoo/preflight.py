@@ -43,13 +43,15 @@ class Preflight(Callback):
             check_room(run_dir, checkpoint_bytes(gan))
         stages = gan.stages()
         with put_back(trainer, gan):
-            tried = [try_stage(trainer, gan, at, name) for at, name in stages.items()]
+            tried = [
+                try_stage(trainer, gan, at, name, 2 if len(stages) > 1 else 1)
+                for at, name in stages.items()
+            ]
         if trainer.is_global_zero:
             log.info(
-                "preflight: data, one iteration%s (%.2f s with warm-up), gradients and run folder "
-                "are fine; peak memory %.2f GiB",
-                " of every stage" if len(stages) > 1 else "",
-                sum(stage.seconds for stage in tried),
+                "preflight: data, one iteration%s, gradients and run folder are fine; peak memory "
+                "%.2f GiB",
+                " of every stage" if len(stages) > 1 else f" ({tried[0].seconds:.2f} s, warm-up)",
                 max(stage.memory for stage in tried) / 2**30,
             )
             if len(stages) > 1:
@@ -70,8 +72,8 @@ class Tried(NamedTuple):
     accumulate: int
 
 
-def try_stage(trainer: L.Trainer, gan: GAN, at: int, name: str) -> Tried:
-    """One iteration as it will be after `at` images.
+def try_stage(trainer: L.Trainer, gan: GAN, at: int, name: str, times: int = 1) -> Tried:
+    """One iteration as it will be after `at` images, or several, the last of which is timed.
 
     With `accumulate: auto`, one that does not fit is tried in more and more micro-batches.
 
@@ -86,12 +88,13 @@ def try_stage(trainer: L.Trainer, gan: GAN, at: int, name: str) -> Tried:
     while True:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        gan.images_seen = gan.images_before = at
-        start = time.perf_counter()
         try:
-            with trainer.precision_plugin.train_step_context():
-                gan.training_step(batch)
-            gan.check_finite()
+            for _ in range(times):
+                gan.images_seen = gan.images_before = at
+                start = time.perf_counter()
+                with trainer.precision_plugin.train_step_context():
+                    gan.training_step(batch)
+                gan.check_finite()
             break
         except torch.OutOfMemoryError as error:
             more = 2 * gan.splits.get(stage, 1)

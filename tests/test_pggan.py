@@ -184,8 +184,23 @@ def test_optimizers_start_anew_at_both_ends_of_a_fade(tmp_path: Path) -> None:
     fit(tmp_path, gan, "data.source.num=64")
     for before, now, empty in seen:
         assert empty == (floor(before) != floor(now) or ceil(before) != ceil(now))
-    run = seen[len(gan.growth.starts()) :]  # behind the preflight
+    run = seen[2 * len(gan.growth.starts()) :]  # behind the preflight
     assert [now for _, now, empty in run if empty] == [1.75, 1.0, 0.75, 0.0]
+
+
+def test_optimizers_may_go_on(tmp_path: Path) -> None:
+    gan = pggan()
+    gan.reset_optimizers = False
+    emptied = []
+    inner = gan.after_step
+
+    def watched() -> None:
+        inner()
+        emptied.append(not gan._optimizer("generator").optimizer.state)
+
+    gan.after_step = watched  # type: ignore[method-assign]
+    fit(tmp_path, gan, "data.source.num=64")
+    assert not any(emptied)
 
 
 def test_data_without_labels_is_refused(tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ class PGGAN(GAN):
         target: gradient norm that it asks for (1; 750 for CIFAR-10).
         drift: weight of the mean squared score of reals (0.001).
         r1, r2: gamma of the zero-centered penalties on reals and on fakes (each enters as gamma/2).
+        reset_optimizers: at both ends of a fade, as in the paper.
         label_weight: of the auxiliary classifier's cross-entropy.
         prior: of the latents; see `ganzoo.draws`.
         augment: applied to everything that the discriminator sees; None for nothing.
@@ -64,6 +65,7 @@ class PGGAN(GAN):
         drift: float = 0.001,
         r1: float = 0.0,
         r2: float = 0.0,
+        reset_optimizers: bool = True,
         label_weight: float = 1.0,
         prior: Sampler = normal,
         augment: DiffAugment | None = None,
@@ -75,6 +77,7 @@ class PGGAN(GAN):
         self.boundary = self.loss.boundary
         self.gradient_penalty, self.target, self.drift = gradient_penalty, target, drift
         self.r1, self.r2, self.label_weight = r1, r2, label_weight
+        self.reset_optimizers = reset_optimizers
         self.classes = generator.classes
         self.batch_size, self.shown_size = self._batch_size, self._shown_size
         self.lr_factors |= {
@@ -94,7 +97,7 @@ class PGGAN(GAN):
 
     def after_step(self) -> None:
         before, now = self.moment(self.images_before), self.moment(self.images_seen)
-        if self.growth.resets(before, now):
+        if self.reset_optimizers and self.growth.resets(before, now):
             for name in self.optimizer_makers:
                 self._optimizer(name).optimizer.state.clear()
 
