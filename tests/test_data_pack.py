@@ -229,7 +229,7 @@ def test_a_pack_under_its_name_is_left_alone(tmp_path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_killed_and_run_again(number, tmp_path) -> None:
     out, partial = tmp_path / "pack", tmp_path / "pack.partial"
-    command = [*COMMAND, "synthetic", str(out), "num=8000", "--size", "64", "--workers", "1"]
+    command = [*COMMAND, "synthetic", str(out), "num=12000", "--size", "64", "--workers", "1"]
     started = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
     )
@@ -238,7 +238,7 @@ def test_killed_and_run_again(number, tmp_path) -> None:
         assert time.monotonic() < deadline
         assert started.poll() is None, started.stdout
         time.sleep(0.02)
-    time.sleep(0.3)
+    time.sleep(0.1)
     os.killpg(started.pid, number)
     output = started.communicate(timeout=60)[0].decode()
     assert "Traceback" not in output
@@ -247,9 +247,9 @@ def test_killed_and_run_again(number, tmp_path) -> None:
     ended = run(command)
     assert ended.returncode == 0, ended.stderr
     Pack(str(out)).check()
-    rows = list(range(0, 8000, 250))
+    rows = list(range(0, 12000, 250))
     got = Pack(str(out)).__getitems__(rows)["image"]
-    assert torch.equal(got, Synthetic(8000, 64).__getitems__(rows)["image"])
+    assert torch.equal(got, Synthetic(12000, 64).__getitems__(rows)["image"])
 
 
 def test_a_disk_without_room(tmp_path, monkeypatch) -> None:
