@@ -148,10 +148,12 @@ def write(path: Path, scores: Scores) -> None:
     """Add to the evaluations in a file, or replace the one of the same protocol."""
     try:
         told = json.loads(path.read_text()) if path.is_file() else []
-    except ValueError as error:
-        raise UserError(f"{path} is no JSON: choose another file with out=FILE.json.") from error
-    new = (scores.subject, scores.protocol_id)
-    told = [entry for entry in told if (entry["subject"], entry["protocol_id"]) != new]
+        new = (scores.subject, scores.protocol_id)
+        told = [entry for entry in told if (entry["subject"], entry["protocol_id"]) != new]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} holds something else than scores: choose another file with out=FILE.json."
+        ) from error
     told.append({**asdict(scores), "protocol_id": scores.protocol_id})
     partial = path.with_name(path.name + ".partial")
     try:

@@ -211,6 +211,9 @@ def test_command_compares_folders(folders, tmp_path) -> None:
     scores = evaluated(f"fake={fake}", f"real={real}", f"out={out}")
     assert scores.values["fd_tiny"] > 0
     assert json.loads(out.read_text())[0]["protocol"]["real"]["shape"] == [3, 32, 32]
+    (tmp_path / "mine.json").write_text('{"diary": 1}')
+    with pytest.raises(UserError, match="something else than scores"):
+        evaluated(f"fake={fake}", f"real={real}", f"out={tmp_path / 'mine.json'}")
     same = evaluated(f"fake={real}", f"real={real}", f"out={out}")
     assert same.values["fd_tiny"] == pytest.approx(0, abs=1e-6)
     assert len(json.loads(out.read_text())) == 2

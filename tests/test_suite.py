@@ -136,6 +136,8 @@ def test_same_pixels_have_one_fingerprint(photos, tmp_path) -> None:
     assert a == b
     scores = [suite.score(noise()) for suite in suites]
     assert scores[0].values == scores[1].values
+    assert scores[0].protocol["real"]["data"] != scores[1].protocol["real"]["data"]
+    assert scores[0].protocol_id == scores[1].protocol_id
 
 
 def test_labels_of_a_subset_are_part_of_the_key(photos) -> None:
@@ -295,6 +297,9 @@ def test_intra_class_distance_is_the_mean_of_the_classes(photos) -> None:
     suite.prepare(Reference(data_of(photos)), CPU)
     scores = suite.score(noise())
     before = scores.protocol_id
+    one = Fakes(1, lambda n: torch.zeros(1, 3, SIDE, SIDE), {}, {})
+    with pytest.raises(UserError, match="too few images of cats"):
+        suite.add_intra_class(scores, [one, one], ["cats", "dogs"])
     every = pixels(Reference(data_of(photos)))
     cats, dogs = every[:20], every[20:]
     fakes = [Fakes(20, lambda n, x=x: x[list(n)], {}, {}) for x in (dogs, dogs)]
@@ -387,6 +392,12 @@ def test_too_few_images(photos) -> None:
         suite.score(noise(1))
     with pytest.raises(UserError, match="at least 2 real images"):
         Reference(data_of(photos), num=1)
+
+
+def test_too_few_images_are_refused_before_any_is_read(photos, monkeypatch) -> None:
+    monkeypatch.setattr(kept, "compute", lambda *_: pytest.fail("it is too early"))
+    with pytest.raises(UserError, match="kid needs at least 10 images and there are 4 real ones"):
+        suite_of().prepare(Reference(data_of(photos), num=4), CPU)
 
 
 def test_metrics_that_cannot_be() -> None:

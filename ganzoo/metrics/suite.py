@@ -1,12 +1,9 @@
 """A set of metrics of one set of fakes against one set of reals, in one pass, with its protocol."""
 
-import hashlib
 import inspect
-import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -23,6 +20,7 @@ from ganzoo.metrics.cache import Real, compute, real_features, rgb
 from ganzoo.metrics.extractors import Extractor
 from ganzoo.metrics.frechet import FrechetDistance
 from ganzoo.metrics.kernel import KernelDistance
+from ganzoo.metrics.protocol import Scores
 from ganzoo.strategy import rank, world_size
 
 log = logging.getLogger(__name__)
@@ -44,48 +42,6 @@ class Fakes(NamedTuple):
     images: Callable[[Sequence[int]], Tensor]
     facts: Mapping[str, Any]
     subject: Mapping[str, Any]
-
-
-@dataclass
-class Scores:
-    """Numbers and how they came about.
-
-    Attributes:
-        values: by the full name of the metric.
-        floors: of real images against other real images, where the metric is a distance.
-        protocol: two numbers can be compared if theirs are equal.
-        subject: what is scored.
-        classes: the distance within each class, if that was asked for.
-        notes: sentences on what to think of them.
-        seconds: that it took.
-    """
-
-    values: dict[str, float]
-    floors: dict[str, float]
-    protocol: dict[str, Any]
-    subject: dict[str, Any]
-    classes: dict[str, float] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    seconds: float = 0.0
-
-    @property
-    def protocol_id(self) -> str:
-        """Eight digits that differ if the protocols do."""
-        return hashlib.sha256(json.dumps(self.protocol, sort_keys=True).encode()).hexdigest()[:8]
-
-    def lines(self) -> list[str]:
-        """For people."""
-        lines = []
-        for name, value in self.values.items():
-            if name.endswith("_std"):
-                continue
-            spread = self.values.get(f"{name}_std")
-            line = f"{name} {value:.5g}" + (f" ± {spread:.2g}" if spread else "")
-            if name in self.floors:
-                a, b = self.protocol["floor"]
-                line += f" (real against real {self.floors[name]:.5g}, {a} and {b} images)"
-            lines.append(line)
-        return [*lines, f"protocol {self.protocol_id}: {sentence(self.protocol)}", *self.notes]
 
 
 class Suite:
@@ -145,6 +101,7 @@ class Suite:
             UserError: too few images, images that cannot be read, a cache that cannot be written.
         """
         self.device = device
+        self._check_counts(len(reference), self.num_fake)
         if self.extractor is not None:
             self.extractor.to(device)
         if self.extractor is None:
@@ -157,7 +114,6 @@ class Suite:
             metric.keep_real = True
             metric.to(device)
         self._floors.clear()
-        self._check_counts(len(reference), self.num_fake)
         self.shape = tuple(reference.facts()["shape"])
         self.facts = {**reference.facts(), "fingerprint": self.real.fingerprint}
         self._show_real(reference)
@@ -284,12 +240,13 @@ class Suite:
             )
         for label, (name, few) in enumerate(zip(classes, fakes, strict=True)):
             distance = FrechetDistance().to(self.device)
-            mine = (real.labels == label).nonzero().flatten()[rank() :: world_size()]
-            if len(mine) < 1 or few.num < world_size():
+            members = (real.labels == label).nonzero().flatten()
+            if min(len(members), few.num) < max(2, world_size()):
                 raise UserError(
                     f"There are too few images of {name} for a distance: raise metrics.num_real or "
                     "intra_class, or leave such classes out with data.classes."
                 )
+            mine = members[rank() :: world_size()]
             distance.update(real.features[mine].to(self.device), real=True)
             chunks = torch.arange(few.num)[rank() :: world_size()].split(self.batch_size)
             for index in tqdm(
@@ -368,8 +325,8 @@ class Suite:
     def _check_counts(self, reals: int, fakes: int) -> None:
         """Before anything is computed."""
         for label, metric in self.metrics.items():
-            least, has = getattr(metric, "least", 2), min(reals, fakes)
-            if has < max(least, 2 * world_size()):
+            least = max(getattr(metric, "least", 2), 2 * world_size())
+            if min(reals, fakes) < least:
                 raise UserError(
                     f"{label} needs at least {least} images and there are {reals} real ones and "
                     f"{fakes} fakes: raise metrics.num_real and num_fake, lower metrics.metrics."
@@ -418,26 +375,6 @@ def arguments(metric: Metric) -> Options:
     """What a metric was made with, but for what the suite sets."""
     names = inspect.signature(type(metric)).parameters
     return {k: v for k, v in vars(metric).items() if k in names and k not in ("keep_real", "total")}
-
-
-def sentence(protocol: Mapping[str, Any]) -> str:
-    """A protocol in a line."""
-    real, fake, extractor = protocol["real"], protocol["fake"], protocol["extractor"]
-    parts = []
-    if extractor:
-        parts.append(
-            f"{extractor['name']} (weights {extractor['weights'][:8]}, {extractor['resize']}, "
-            f"{extractor['precision']})"
-        )
-    told = ", ".join(f"{k} {v}" for k, v in fake.items() if k != "images" and v is not None)
-    parts.append(f"{fake['images']} fakes" + (f" ({told})" if told else ""))
-    split = f", {real['split']} split" if real["split"] else ""
-    flips = ", with flips" if real["mirror"] else ""
-    size = "x".join(map(str, real["shape"]))
-    parts.append(
-        f"{real['images']} real of {real['data']}{split}{flips}, {size}, {real['fingerprint'][:8]}"
-    )
-    return "; ".join([*parts, f"ganzoo {protocol['ganzoo']}"])
 
 
 def as_uint8(images: Tensor) -> Tensor:
