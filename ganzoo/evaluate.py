@@ -29,7 +29,8 @@ from ganzoo.data.reference import Reference
 from ganzoo.data.source import Source, first, pair
 from ganzoo.errors import UserError
 from ganzoo.metrics.callback import fakes_of
-from ganzoo.metrics.suite import Fakes, Scores, Suite
+from ganzoo.metrics.protocol import Scores
+from ganzoo.metrics.suite import Fakes, Suite
 from ganzoo.strategy import rank
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,8 @@ from torch import Tensor
 from ganzoo.data.reference import Reference
 from ganzoo.errors import UserError
 from ganzoo.gan import GAN
-from ganzoo.metrics.suite import Fakes, Scores, Suite
+from ganzoo.metrics.protocol import Scores
+from ganzoo.metrics.suite import Fakes, Suite
 from ganzoo.schedule import crossed
 from ganzoo.strategy import any_process
 
