@@ -205,7 +205,9 @@ def settled(**options: Any) -> BigGAN:
     """A model whose BatchNorm has seen a few batches."""
     gan = attached(biggan(**options))
     for i in range(5):
-        gan.training_step({k: v.float() if k == "image" else v for k, v in batch(16, seed=i).items()})
+        gan.training_step(
+            {k: v.float() if k == "image" else v for k, v in batch(16, seed=i).items()}
+        )
     return gan.eval()
 
 

@@ -282,7 +282,9 @@ def test_logits_are_the_projection_of_the_sum() -> None:
     h = F.relu(features[0]).sum((2, 3))
     table = network.embedding.normalized()
     for i in range(3):
-        expected = h[i] @ network.linear.normalized()[0] + network.linear.bias[0] + h[i] @ table[y[i]]
+        expected = (
+            h[i] @ network.linear.normalized()[0] + network.linear.bias[0] + h[i] @ table[y[i]]
+        )
         torch.testing.assert_close(logits[i], expected, rtol=1e-12, atol=1e-12)
 
 
