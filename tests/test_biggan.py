@@ -341,7 +341,7 @@ def test_data_that_does_not_fit_is_refused(overrides, sentence, tmp_path) -> Non
 
 
 def test_one_class_in_a_folder_names_it() -> None:
-    with pytest.raises(UserError, match="one class, 'cats': .*the folder above theirs"):
+    with pytest.raises(UserError, match=r"one class, 'cats': .*the folder above theirs"):
         class_counts(torch.zeros(5, dtype=torch.long), ["cats", "dogs"], 2)
     assert class_counts(None, None, 0).sum() == 1
 

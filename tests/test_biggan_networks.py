@@ -394,7 +394,7 @@ def test_statistics_are_chosen_by_truncation() -> None:
     # Between 0.5 and 0.52, a quarter of the way: the package's weights are exchanged.
     choose_statistics(network, 0.505)
     assert abs(norm.running_mean[0].item() - 25.75) < 1e-4
-    with pytest.raises(UserError, match="up to 1, not 1.5"):
+    with pytest.raises(UserError, match=r"up to 1, not 1\.5"):
         choose_statistics(network, 1.5)
 
 
