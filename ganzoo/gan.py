@@ -340,7 +340,9 @@ class GAN(L.LightningModule):
         if self.channels_last:
             self.to(memory_format=torch.channels_last)
         for name in self.compiled:
-            self.get_submodule(name).compile()
+            network = self.get_submodule(name)
+            for part in network.values() if isinstance(network, nn.ModuleDict) else [network]:
+                part.compile()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Gradients are averaged by now: measure them, and clip where asked."""

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from torch import nn
+
 from ganzoo.errors import UserError
 
 
@@ -56,3 +58,15 @@ def _nearest(height: int, width: int, least: int, times: int) -> list[tuple[int,
         if _fits(h, w, least, times) and (h == w or height != width)
     }
     return sorted(found, key=lambda size: (abs(size[0] - height) + abs(size[1] - width), size))
+
+
+def normal_init(module: nn.Module) -> None:
+    """Weights N(0, 0.02), BatchNorm's gains N(1, 0.02), biases 0 (DCGAN, CycleGAN)."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+    elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0, 0.02)
+    else:
+        return
+    if module.bias is not None:
+        nn.init.zeros_(module.bias)
