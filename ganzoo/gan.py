@@ -51,7 +51,13 @@ class GAN(L.LightningModule):
         channels_last: keep weights and images in the channels-last memory format.
 
     The average copies the generator's buffers (BatchNorm statistics) and averages its parameters.
+
+    Attributes:
+        directions: what a model that translates between domains of images does, such as "AtoB";
+            none where images are made from seeds.
     """
+
+    directions: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -147,6 +153,10 @@ class GAN(L.LightningModule):
     def images(self, latents: Tensor, raw: bool = False) -> Tensor:
         """Images of latents, float NCHW in [-1, 1]."""
         raise UserError(f"{type(self).__name__} has no latent space to draw from or walk in.")
+
+    def translate(self, images: Tensor, direction: str = "AtoB", raw: bool = False) -> Tensor:
+        """Images [N, C, H, W] in [-1, 1] as the other domain would show them, of the same size."""
+        raise UserError(f"{type(self).__name__} makes images from seeds: it translates none.")
 
     @torch.no_grad()
     def judge(self, images: Tensor, labels: Tensor | None = None) -> Tensor:

@@ -84,7 +84,7 @@ def try_stage(trainer: L.Trainer, gan: GAN, at: int, name: str, times: int = 1) 
     gan.images_seen = gan.images_before = at
     batch = trainer.datamodule.first_batch()  # type: ignore[attr-defined]
     batch = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
-    images = len(batch["image"])
+    images = len(next(iter(batch.values())))
     while True:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)

@@ -11,7 +11,7 @@ from tiny import TINY, config
 from ganzoo.config import CONF, make
 from ganzoo.errors import UserError
 from ganzoo.gan import GAN
-from ganzoo.train import train
+from ganzoo.train import flatten, train
 
 
 def options(group: str) -> list[str]:
@@ -59,8 +59,8 @@ def test_models_train_two_iterations(model: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("group", "option"), GROUPS)
 def test_options_compose_and_resolve(group: str, option: str) -> None:
-    text = (CONF / group / f"{option}.yaml").read_text()
-    extra = [f"data.source.{key}=x" for key in ("root", "path") if f"{key}: ???" in text]
+    written = OmegaConf.to_container(OmegaConf.load(CONF / group / f"{option}.yaml"))
+    extra = [f"{group}.{key}=x" for key, value in flatten(written).items() if value == "???"]
     cfg = config(f"{group}={option}", *extra, tiny=False)
     plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     assert nodes(cfg)
