@@ -16,6 +16,7 @@ from ganzoo import __version__
 from ganzoo.checkpoint import AtomicCheckpointIO
 from ganzoo.errors import UserError
 from ganzoo.gan import GAN
+from ganzoo.models.cyclegan.imports import authors_model, is_authors_cyclegan
 from ganzoo.models.pggan.imports import gan_zoo_model, is_gan_zoo
 
 # What pickled tensors are made of. Anything else in a file is not called.
@@ -32,7 +33,10 @@ HARMLESS = {
 Made = tuple[GAN, dict[str, Any]]  # a model, and the config that it is rebuilt from
 
 # Who knows a kind of file: whether it is one, and what becomes of it.
-KINDS: list[tuple[Callable[[Any], bool], Callable[[Any], Made]]] = [(is_gan_zoo, gan_zoo_model)]
+KINDS: list[tuple[Callable[[Any], bool], Callable[[Any], Made]]] = [
+    (is_gan_zoo, gan_zoo_model),
+    (is_authors_cyclegan, authors_model),
+]
 
 
 class Inert:
@@ -84,10 +88,16 @@ def read(path: Path) -> Any:
 def import_checkpoint(source: Path, out: Path) -> GAN:
     """Make a checkpoint of ganzoo of a file of another project; return its model.
 
+    Of a folder the files that are named `latest_net_*.pth` are taken together.
+
     Raises:
         UserError: a file of no known kind, or a network that ours cannot be.
     """
-    given = read(source)
+    given: Any
+    if source.is_dir():
+        given = {path.stem: read(path) for path in sorted(source.glob("latest_net_*.pth"))}
+    else:
+        given = read(source)
     for knows, make in KINDS:
         if knows(given):
             gan, config = make(given)
@@ -96,7 +106,8 @@ def import_checkpoint(source: Path, out: Path) -> GAN:
         has = ", ".join(map(str, list(given)[:5])) if isinstance(given, Mapping) else type(given)
         raise UserError(
             f"{source} is of no kind that can be imported (it holds {has}): give a PGAN checkpoint "
-            f"of facebookresearch/pytorch_GAN_zoo."
+            f"of facebookresearch/pytorch_GAN_zoo, or a latest_net_G.pth (or a folder of "
+            f"latest_net_*.pth) of CycleGAN's authors."
         )
     if out.exists():
         raise UserError(f"{out} exists: choose another name.")

@@ -25,6 +25,7 @@ from ganzoo.models.cyclegan.networks import (
     UNetGenerator,
 )
 from ganzoo.models.cyclegan.pool import ImagePool
+from ganzoo.models.cyclegan.small import SmallDiscriminator, SmallGenerator
 
 __all__ = [
     "CycleGAN",
@@ -32,6 +33,8 @@ __all__ = [
     "PatchDiscriminator",
     "PixelDiscriminator",
     "ResNetGenerator",
+    "SmallDiscriminator",
+    "SmallGenerator",
     "UNetGenerator",
 ]
 
