@@ -180,27 +180,38 @@ class Unpaired(L.LightningDataModule):
                 "Held-out images are known where data.source.split=train: set that, if the data "
                 "has it."
             )
-        domains = {}
-        for name in self.domains:
+        domains = self.whole(split="test")
+        counts = {}
+        for name, domain in domains.items():
             with self._keys_of(name):
-                source = self._source(name, image_size=self.image_size, split="test")
-                domains[name] = ImageData(
-                    source,
-                    self.image_size,
-                    self.channels[name],
-                    batch_size=1,
-                    seed=0,
-                    mirror=False,
-                    crop="center" if source.varies else None,
-                    workers=self.workers,
-                )
-                if len(source) == 0:
-                    raise UserError(f"{source.name} holds no test images.")
-        counts = {name: len(domain.source) for name, domain in domains.items()}
-        if self.test_pairs and len(set(counts.values())) > 1:
+                counts[name] = len(domain.source)
+        if 0 in counts.values():
+            raise UserError("The test split of a domain holds no images.")
+        if self.test_pairs and counts["A"] != counts["B"]:
             raise UserError(
                 f"There are {counts['A']} test images of A and {counts['B']} of B, so they are no "
                 "pairs: set data.test_pairs=false."
+            )
+        return domains
+
+    def whole(self, **options: Any) -> dict[str, ImageData]:
+        """The images of both domains whole, in the size of the batches, each once and not flipped.
+
+        Args:
+            options: of the sources, instead of those that training has.
+        """
+        domains = {}
+        for name in self.domains:
+            source = self._source(name, image_size=self.image_size, **options)
+            domains[name] = ImageData(
+                source,
+                self.image_size,
+                self.channels[name],
+                batch_size=1,
+                seed=0,
+                mirror=False,
+                crop="center" if source.varies else None,
+                workers=self.workers,
             )
         return domains
 
