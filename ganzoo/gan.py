@@ -57,9 +57,11 @@ class GAN(L.LightningModule):
     Attributes:
         directions: what a model that translates between domains of images does, such as "AtoB";
             none where images are made from seeds.
+        channels: of the images of each domain, where there are several.
     """
 
     directions: tuple[str, ...] = ()
+    channels: dict[str, int]
 
     def __init__(
         self,
