@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from ganzoo.gan import GAN
 from ganzoo.loggers import read_rows
+from ganzoo.panels import Panel
 from ganzoo.pictures import grid, plot_curves, progress_strip, save_gif
 from ganzoo.preflight import peak_memory
 from ganzoo.schedule import crossed
@@ -95,13 +96,15 @@ class SaveStages(Callback):
 class SampleGrid(Callback):
     """`samples/<kimg>.png`: the same seeds again and again; at the end `progress.png`.
 
-    `growth.gif` shows all of them in turn.
+    `growth.gif` shows all of them in turn. Of a model that translates they show the same test
+    images and what becomes of them; see `Panel`.
 
     Args:
         every_kimg: how often.
         seeds: of the tiles, in rows.
         raw: also `samples/<kimg>-raw.png`, of the generator as it is instead of its average.
         columns: of the grid.
+        images: of each domain, where the model translates.
     """
 
     def __init__(
@@ -110,13 +113,17 @@ class SampleGrid(Callback):
         seeds: Iterable[int] | int = 64,
         raw: bool = False,
         columns: int | None = None,
+        images: int = 8,
     ) -> None:
-        self.every_kimg = every_kimg
+        self.every_kimg, self.images = every_kimg, images
+        self.panel: Panel | None = None
         self.seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
         self.raw, self.columns = raw, columns
         self._written_at = -1
 
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:  # type: ignore[override]
+        if gan.directions and trainer.is_global_zero:
+            self.panel = Panel(gan, trainer.datamodule, self.images)  # type: ignore[attr-defined]
         if gan.images_seen == 0 and not trainer.should_stop:
             self._write(trainer, gan)
 
@@ -137,18 +144,28 @@ class SampleGrid(Callback):
         folder.mkdir(exist_ok=True)
         name = kimg_name(gan.images_seen, self.every_kimg, gan.total_images / 1000)
         for raw, ending in ((False, ""), *([(True, RAW)] if self.raw else [])):
-            images = gan.sample(self.seeds, raw=raw)
-            self._tile = images.shape[-2], images.shape[-1]
-            picture = grid(images, self.columns)
+            picture = self._picture(gan, raw)
             picture.save(folder / f"{name}{ending}.png")
             for logger in trainer.loggers:
                 logger.log_picture(f"samples{ending}", picture, gan.images_seen)  # type: ignore[attr-defined]
+
+    def _picture(self, gan: GAN, raw: bool) -> Image.Image:
+        if self.panel is not None:
+            return self.panel.picture(gan, raw)
+        images = gan.sample(self.seeds, raw=raw)
+        self._tile = images.shape[-2], images.shape[-1]
+        return grid(images, self.columns)
 
     def _strip(self, run_dir: Path) -> None:
         paths = sorted(p for p in (run_dir / "samples").glob("*.png") if RAW not in p.stem)
         at = sorted({round(i * (len(paths) - 1) / 7) for i in range(8)})  # at most eight, evenly
         grids = {f"{float(paths[i].stem):g} kimg": paths[i] for i in at}
-        progress_strip(grids, self._tile).save(run_dir / "progress.png")
+        if self.panel is not None:
+            strip = self.panel.progress(grids)
+        else:
+            rows = [(name, Image.open(path)) for name, path in grids.items()]
+            strip = progress_strip(rows, self._tile)
+        strip.save(run_dir / "progress.png")
         every = -(-len(paths) // 100)  # at most a hundred frames, the last one for two seconds
         frames = [Image.open(path) for path in [*paths[:-1:every], *[paths[-1]] * 20]]
         save_gif(frames, run_dir / "growth.gif", frames_per_second=10)

@@ -26,6 +26,8 @@ from ganzoo.strategy import Replicated, average_over_processes, world_size
 
 Batch = dict[str, Tensor]
 
+PIXELS = 2**19  # of images that are translated together
+
 
 class GAN(L.LightningModule):
     """A generator, a discriminator, and one clock: `images_seen`.
@@ -55,9 +57,11 @@ class GAN(L.LightningModule):
     Attributes:
         directions: what a model that translates between domains of images does, such as "AtoB";
             none where images are made from seeds.
+        channels: of the images of each domain, where there are several.
     """
 
     directions: tuple[str, ...] = ()
+    channels: dict[str, int]
 
     def __init__(
         self,
@@ -432,6 +436,12 @@ class GAN(L.LightningModule):
         )
         for target, source in zip(self.average.buffers(), self.generator.buffers(), strict=True):
             target.copy_(source)
+
+
+def translated(gan: GAN, images: Tensor, direction: str, raw: bool = False) -> Tensor:
+    """`gan.translate` of any number of images, a few at a time."""
+    few = max(1, PIXELS // (images.shape[2] * images.shape[3]))
+    return torch.cat([gan.translate(part, direction, raw) for part in images.split(few)])
 
 
 @contextmanager

@@ -189,6 +189,15 @@ class ImageData(L.LightningDataModule):
         small = self._whole and images.shape[-1] < self.image_size[1]
         return to_float(images) if small else resize(to_float(images), self.image_size)
 
+    def read(self, numbers: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
+        """Images by their numbers in the source, as networks are shown them but not flipped.
+
+        uint8 [len(numbers), C, *image_size]; a random window is the same one each time.
+        """
+        images = moved(self.source.__getitems__(list(numbers))["image"], device)
+        plain = torch.zeros(len(numbers), dtype=torch.bool, device=device)
+        return to_uint8(self.shown(images, plain, Draws(0, "read", device=device)))
+
     def describe(self) -> dict[str, Any]:
         """Plain facts: name, number of images, shape [C, H, W] as delivered, images per class."""
         labels, classes = self.source.labels(), self.source.classes

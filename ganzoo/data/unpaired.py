@@ -98,6 +98,7 @@ class Unpaired(L.LightningDataModule):
             for name in self._makers
         }
         self.batch_size, self._announced = batch_size, False
+        self._without = False  # whether it was said that there are no test images
         self._loader: Loader | None = None
 
     def prepare_data(self) -> None:
@@ -193,6 +194,19 @@ class Unpaired(L.LightningDataModule):
                 "pairs: set data.test_pairs=false."
             )
         return domains
+
+    def tests(self) -> tuple[dict[str, ImageData], bool]:
+        """The test images of A and of B, and whether those of the same number are known as pairs.
+
+        Where none are held out, training images take their place.
+        """
+        try:
+            return self.held_out(), self.test_pairs
+        except UserError as error:
+            if not self._without:
+                log.info("tests are of training images, since none are held out. %s", error)
+            self._without = True
+            return self.whole(), False
 
     def whole(self, **options: Any) -> dict[str, ImageData]:
         """The images of both domains whole, in the size of the batches, each once and not flipped.

@@ -52,7 +52,8 @@ class Scores:
         """A line for each value."""
         lines = []
         for name, value in self.values.items():
-            if name.endswith("_std"):
+            part, slash, short = name.rpartition("/")
+            if name.endswith("_std") or short.startswith("copy_"):
                 continue
             spread = self.values.get(f"{name}_std")
             line = f"{name} {value:.5g}" + (f" ± {spread:.2g}" if spread else "")
@@ -60,6 +61,8 @@ class Scores:
                 protocol = self.protocol.get(name.partition("/")[0], self.protocol)
                 a, b = protocol["floor"]
                 line += f" (real against real {self.floors[name]:.5g}, {a} and {b} images)"
+            if (copied := self.values.get(f"{part}{slash}copy_{short}")) is not None:
+                line += f" (of the inputs themselves {copied:.5g})"
             lines.append(line)
         return lines
 

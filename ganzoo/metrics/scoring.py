@@ -1,25 +1,19 @@
 """What is scored of a model: samples of seeds, or translations in each of its directions."""
 
 import hashlib
-import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from ganzoo.data.images import ImageData, moved, to_float, to_uint8
+from ganzoo.data.images import ImageData, to_float
 from ganzoo.data.reference import Reference
-from ganzoo.draws import Draws
 from ganzoo.errors import UserError
-from ganzoo.gan import GAN
+from ganzoo.gan import GAN, translated
 from ganzoo.metrics import translation
 from ganzoo.metrics.protocol import Scores, joined
 from ganzoo.metrics.suite import Fakes, Suite
-
-log = logging.getLogger(__name__)
-
-PIXELS = 2**19  # of images that are translated together
 
 
 class Scorer(Protocol):
@@ -77,7 +71,7 @@ class TranslationScorer:
 
     def __init__(self, gan: GAN, data: Any, suite: Suite, device: torch.device) -> None:
         self.device = device
-        self.tests, self.pairs = tests_of(data)
+        self.tests, self.pairs = data.tests()
         reals = {
             name: Reference(test, suite.num_real, suite.mirror) for name, test in self.tests.items()
         }
@@ -89,7 +83,10 @@ class TranslationScorer:
             own = suite.fitted(len(reals[target]), len(self.inputs[source]), translation.metrics())
             own.prepare(reals[target], device)
             self.suites[direction] = own
-            told = [n for n in own.names() if self.pairs or n not in translation.OF_PAIRS]
+            left_out = () if self.pairs else translation.OF_PAIRS
+            if len(set(data.channels.values())) > 1:
+                left_out = (*left_out, "identity")
+            told = [name for name in own.names() if name not in left_out]
             self.names += [f"{direction}/{name}" for name in told]
         self.fingerprints = {name: self._fingerprint(name) for name in self.inputs}
 
@@ -114,23 +111,19 @@ class TranslationScorer:
         inputs, targets = self.inputs[source], self.numbers[target]
 
         def made(numbers: Sequence[int]) -> dict[str, Tensor]:
-            given = self._read(source, [inputs[i] for i in numbers])
+            given = self.tests[source].read([inputs[i] for i in numbers], self.device)
             fakes = translated(gan, to_float(given), direction, raw)
             images = {"inputs": given, "images": fakes}
             if back in gan.directions:
                 images["reconstructed"] = translated(gan, fakes, back, raw)
             if self.pairs:
-                images["partners"] = self._read(target, [inputs[i] for i in numbers])
+                same = [inputs[i] for i in numbers]
+                images["partners"] = self.tests[target].read(same, self.device)
             # Each input comes with its share of the images of the target domain.
-            share = [
-                targets[k]
-                for i in numbers
-                for k in range(
-                    i * len(targets) // len(inputs), (i + 1) * len(targets) // len(inputs)
-                )
-            ]
+            edges = [[i * len(targets) // len(inputs) for i in (n, n + 1)] for n in numbers]
+            share = [target for start, end in edges for target in targets[start:end]]
             if share and given.shape[1] == fakes.shape[1]:
-                images["targets"] = self._read(target, share)
+                images["targets"] = self.tests[target].read(share, self.device)
                 images["identity"] = translated(gan, to_float(images["targets"]), direction, raw)
             return images
 
@@ -150,33 +143,8 @@ class TranslationScorer:
     def _fingerprint(self, domain: str) -> str:
         told = hashlib.sha256()
         for number in self.inputs[domain]:
-            told.update(self._read(domain, [number]).cpu().numpy().tobytes())
+            told.update(self.tests[domain].read([number]).numpy().tobytes())
         return told.hexdigest()
-
-    def _read(self, domain: str, numbers: list[int]) -> Tensor:
-        """Test images by their numbers in the source, uint8 [n, C, H, W], whole."""
-        data = self.tests[domain]
-        images = moved(data.source.__getitems__(numbers)["image"], self.device)
-        plain = torch.zeros(len(numbers), dtype=torch.bool, device=self.device)
-        return to_uint8(data.shown(images, plain, Draws(0)))
-
-
-def tests_of(data: Any) -> tuple[dict[str, ImageData], bool]:
-    """The test images of both domains and whether they are pairs.
-
-    Where there are none, they are the training images.
-    """
-    try:
-        return data.held_out(), data.test_pairs
-    except UserError as error:
-        log.info("metrics: of training images, since none are held out. %s", error)
-        return data.whole(), False
-
-
-def translated(gan: GAN, images: Tensor, direction: str, raw: bool = False) -> Tensor:
-    """`gan.translate` of images [N, C, H, W] in [-1, 1], a few at a time."""
-    few = max(1, PIXELS // (images.shape[2] * images.shape[3]))
-    return torch.cat([gan.translate(part, direction, raw) for part in images.split(few)])
 
 
 def fakes_of(
