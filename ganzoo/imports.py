@@ -4,6 +4,7 @@ Files are read without running what is pickled in them: classes that are not tor
 inert stand-ins, and only tensors are taken.
 """
 
+import logging
 import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,6 +19,8 @@ from ganzoo.errors import UserError
 from ganzoo.gan import GAN
 from ganzoo.models.cyclegan.imports import authors_model, is_authors_cyclegan
 from ganzoo.models.pggan.imports import gan_zoo_model, is_gan_zoo
+
+log = logging.getLogger(__name__)
 
 # What pickled tensors are made of. Anything else in a file is not called.
 HARMLESS = {
@@ -68,6 +71,8 @@ class Wary(pickle.Unpickler):
 def read(path: Path) -> Any:
     """What a file of torch.save holds, its tensors on the CPU, the rest as far as it is harmless.
 
+    State dicts are read with `weights_only=True`; other files keep more beside their tensors.
+
     Raises:
         UserError: no such file, or none of torch's.
     """
@@ -76,6 +81,10 @@ def read(path: Path) -> Any:
     wary = SimpleNamespace(
         Unpickler=Wary, load=lambda f, **_: Wary(f).load(), __name__="wary", Pickler=None
     )
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # of many kinds, and the wary reader knows more of them
+        log.debug("%s holds more than tensors, or is damaged", path)
     try:
         return torch.load(path, map_location="cpu", pickle_module=wary, weights_only=False)
     except Exception as error:  # whatever a damaged file makes of the unpickler
@@ -96,6 +105,8 @@ def import_checkpoint(source: Path, out: Path) -> GAN:
     given: Any
     if source.is_dir():
         given = {path.stem: read(path) for path in sorted(source.glob("latest_net_*.pth"))}
+        if not given:
+            raise UserError(f"{source} holds no latest_net_G_A.pth or the like: give their folder.")
     else:
         given = read(source)
     for knows, make in KINDS:

@@ -134,7 +134,8 @@ def run_weights(args: argparse.Namespace) -> None:
 
 def run_import(args: argparse.Namespace) -> None:
     gan = import_checkpoint(args.src, args.out)
-    print(f"{args.out} is a {type(gan).__name__}: sample with python -m ganzoo.sample {args.out}")
+    use = f"translate {args.out} SRC DST" if gan.directions else f"sample {args.out}"
+    print(f"{args.out} is a {type(gan).__name__}: use it with python -m ganzoo.{use}")
 
 
 def run_cache(args: argparse.Namespace) -> None:

@@ -53,7 +53,12 @@ def nodes(node: DictConfig) -> list[str]:
 
 @pytest.mark.parametrize("model", options("model"))
 def test_models_train_two_iterations(model: str, tmp_path: Path) -> None:
-    overrides = [*OWN.get(model, SMALL), f"model={model}", "total_kimg=0.016", f"run_dir={tmp_path}"]
+    overrides = [
+        *OWN.get(model, SMALL),
+        f"model={model}",
+        "total_kimg=0.016",
+        f"run_dir={tmp_path}",
+    ]
     cfg = config(*overrides, tiny=False)
     torch.manual_seed(cfg.seed)
     before = make(cfg.model).state_dict()

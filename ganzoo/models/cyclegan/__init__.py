@@ -189,6 +189,8 @@ class CycleGAN(GAN):
     @torch.no_grad()
     def judge(self, images: Tensor, labels: Tensor | None = None, domain: str = "B") -> Tensor:
         """The mean logit [N] of each image by the discriminator of a domain; see `GAN.judge`."""
+        if domain not in self.discriminator:
+            raise UserError(f"This model has no discriminator of {domain}: it only translates.")
         network = self.discriminator[domain]
         with trying(network):
             return network(images.to(self.device, self.number_type)).flatten(1).mean(1)
