@@ -34,7 +34,7 @@ class Unpaired(L.LightningDataModule):
     The test images are shown whole, in the size of the batches, and not flipped.
 
     Args:
-        a, b: make the source of a domain from `image_size`, `channels` and the options in `source`.
+        a, b: make the source of a domain from `image_size` and the options in `source`.
         image_size: of the batches, one int or [height, width].
         source: options of both sources, among them their `split`, which is "train" for those who
             have test images.
@@ -230,10 +230,9 @@ class Unpaired(L.LightningDataModule):
         return domains
 
     def _source(self, name: str, **options: Any) -> Source:
-        given = {"channels": self.channels[name], **self._options, **options}
         with self._keys_of(name):
             try:
-                return self._makers[name](**given)
+                return self._makers[name](**{**self._options, **options})
             except TypeError as error:
                 raise UserError(f"data.{name.lower()} does not fit its source: {error}.") from error
 
