@@ -6,6 +6,7 @@ inert stand-ins, and only tensors are taken.
 
 import pickle
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,9 +17,9 @@ from ganzoo import __version__
 from ganzoo.checkpoint import AtomicCheckpointIO
 from ganzoo.errors import UserError
 from ganzoo.gan import GAN
-from ganzoo.models.pggan.imports import gan_zoo_model, is_gan_zoo
+from ganzoo.models.pggan.imports import gan_zoo_model, is_gan_zoo, is_official, official_model
 
-# What pickled tensors are made of. Anything else in a file is not called.
+# What pickled tensors and arrays are made of. Anything else in a file is not called.
 HARMLESS = {
     ("collections", "OrderedDict"),
     ("torch._utils", "_rebuild_tensor"),
@@ -27,22 +28,37 @@ HARMLESS = {
     ("torch", "Size"),
     *(("torch", f"{kind}Storage") for kind in ("Float", "Double", "Half", "Long", "Int", "Byte")),
     ("torch.storage", "UntypedStorage"),
-}
+    ("_codecs", "encode"),
+    ("numpy", "dtype"),
+    ("numpy", "ndarray"),
+    *((f"numpy.{core}.multiarray", name) for core in ("core", "_core")
+      for name in ("_reconstruct", "scalar")),
+    *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")),
+}  # fmt: skip
 
 Made = tuple[GAN, dict[str, Any]]  # a model, and the config that it is rebuilt from
 
 # Who knows a kind of file: whether it is one, and what becomes of it.
-KINDS: list[tuple[Callable[[Any], bool], Callable[[Any], Made]]] = [(is_gan_zoo, gan_zoo_model)]
+KINDS: list[tuple[Callable[[Any], bool], Callable[[Any], Made]]] = [
+    (is_gan_zoo, gan_zoo_model),
+    (is_official, official_model),
+]
 
 
 class Inert:
-    """Stands for an object of a class that is not trusted: it takes anything and does nothing."""
+    """Stands for an object of a class that is not trusted: it takes anything and does nothing.
+
+    Attributes:
+        state: what the object was to be made from.
+    """
+
+    state: Any = None
 
     def __init__(self, *_: Any, **__: Any) -> None:
         pass
 
-    def __setstate__(self, _: Any) -> None:
-        pass
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
 
     def __setitem__(self, *_: Any) -> None:
         pass
@@ -55,17 +71,19 @@ class Inert:
 
 
 class Wary(pickle.Unpickler):
-    """Calls nothing but what rebuilds tensors."""
+    """Calls nothing but what rebuilds tensors and arrays."""
 
     def find_class(self, module: str, name: str) -> Any:
         return super().find_class(module, name) if (module, name) in HARMLESS else Inert
 
 
 def read(path: Path) -> Any:
-    """What a file of torch.save holds, its tensors on the CPU, the rest as far as it is harmless.
+    """What a file of torch.save or of pickle holds, its tensors on the CPU.
+
+    Objects of classes that are not known are `Inert`.
 
     Raises:
-        UserError: no such file, or none of torch's.
+        UserError: no such file, or one of another kind.
     """
     if not path.is_file():
         raise UserError(f"There is no file {path}: give the checkpoint to import.")
@@ -75,9 +93,11 @@ def read(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", pickle_module=wary, weights_only=False)
     except Exception as error:  # whatever a damaged file makes of the unpickler
+        with path.open("rb") as file, suppress(Exception):
+            return Wary(file, encoding="latin1").load()
         raise UserError(
             f"{path} cannot be read as a checkpoint ({type(error).__name__}): it is damaged or of "
-            f"another kind; give a file that torch.save wrote."
+            f"another kind; give a file that torch.save or pickle wrote."
         ) from error
 
 
@@ -96,7 +116,7 @@ def import_checkpoint(source: Path, out: Path) -> GAN:
         has = ", ".join(map(str, list(given)[:5])) if isinstance(given, Mapping) else type(given)
         raise UserError(
             f"{source} is of no kind that can be imported (it holds {has}): give a PGAN checkpoint "
-            f"of facebookresearch/pytorch_GAN_zoo."
+            f"of facebookresearch/pytorch_GAN_zoo or a network pickle of the official PGGAN code."
         )
     if out.exists():
         raise UserError(f"{out} exists: choose another name.")
