@@ -154,6 +154,14 @@ def test_a_run_grows(grown: Path) -> None:
     assert "to the end, metrics and pictures aside" in log
 
 
+def test_a_run_that_ends_before_it_has_grown_says_so(tmp_path: Path) -> None:
+    train(config(*GROWING, "total_kimg=0.1", f"run_dir={tmp_path}", "dry=true", tiny=False))
+    assert (
+        "ends at 8x8 fading in; whole images are reached after 0.256 kimg"
+        in (tmp_path / "train.log").read_text()
+    )
+
+
 def test_a_checkpoint_is_left_at_the_end_of_every_stage(grown: Path) -> None:
     names = sorted(path.stem for path in (grown / "stages").iterdir())
     gans = [ganzoo.load(grown / "stages" / f"{name}.ckpt") for name in names]

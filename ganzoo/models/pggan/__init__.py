@@ -4,6 +4,7 @@
 the paper's recipes.
 """
 
+import logging
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -21,6 +22,8 @@ from ganzoo.models.pggan.diagram import describe
 from ganzoo.models.pggan.networks import Discriminator, Generator
 from ganzoo.models.pggan.schedule import Growth
 from ganzoo.strategy import world_size
+
+log = logging.getLogger(__name__)
 
 __all__ = ["PGGAN", "Discriminator", "Generator", "Growth"]
 
@@ -83,6 +86,17 @@ class PGGAN(GAN):
         self.lr_factors |= {
             name: self._lr_factor for name in self.optimizer_makers if name not in self.lr_factors
         }
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        whole = self.growth.starts()[2 * self.growth.levels]
+        if self.total_images <= whole and self.global_rank == 0:
+            log.warning(
+                "The run ends at %s; whole images are reached after %g kimg: raise total_kimg, or "
+                "lower model.growth.train_kimg and fade_kimg.",
+                self._stage_name(self.moment(self.total_images)),
+                whole / 1000,
+            )
 
     # -- the schedule ------------------------------------------------------------------------------
 
