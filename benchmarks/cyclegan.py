@@ -30,6 +30,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
 from ganzoo.config import CONF, make
+from ganzoo.data.source import Source
 from ganzoo.data.synthetic import Synthetic
 from ganzoo.data.unpaired import Unpaired
 from ganzoo.models.cyclegan import PatchDiscriminator, ResNetGenerator
@@ -116,6 +117,10 @@ def bare_step(args: argparse.Namespace) -> Step:
     return step
 
 
+def discs(**options: Any) -> Source:
+    return Synthetic(1000, **options)
+
+
 class Turns(Callback):
     """Lets other steps have their turns around every block of iterations of the Trainer."""
 
@@ -171,7 +176,7 @@ def run(args: argparse.Namespace, others: dict[str, Step], *overrides: str) -> T
     torch.manual_seed(0)
     gan = make(cfg.model)
     data = Unpaired(
-        partial(Synthetic, num=1000), partial(Synthetic, num=1000), args.size, 3, args.batch, seed=0
+        partial(discs), partial(discs), args.size, channels=3, batch_size=args.batch, seed=0
     )
     trainer = make_trainer(cfg, Path(args.folder), 0)
     turns = Turns(others, args.block, args.rounds)

@@ -15,6 +15,7 @@ from ganzoo.errors import UserError
 from ganzoo.layers import normal_init
 
 Norm = Literal["instance", "batch", "none"]
+Padding = Literal["reflect", "zeros"]
 
 
 class ResNetGenerator(nn.Module):
@@ -77,7 +78,7 @@ class Residual(nn.Module):
     """x + two convolutions of x, without an activation after the sum."""
 
     def __init__(
-        self, width: int, norm: Norm, dropout: float, bias: bool, padding: str = "reflect"
+        self, width: int, norm: Norm, dropout: float, bias: bool, padding: Padding = "reflect"
     ) -> None:
         super().__init__()
         self.layers = nn.Sequential(

@@ -17,6 +17,7 @@ from ganzoo.augment import DiffAugment
 from ganzoo.draws import Sampler, from_seeds, integers, normal, unit
 from ganzoo.errors import UserError
 from ganzoo.gan import GAN, Batch, evaluating
+from ganzoo.layers import enlarged, shrunk
 from ganzoo.losses import Loss, Wasserstein, gradient_penalty, zero_centered_penalty
 from ganzoo.models.pggan.diagram import describe
 from ganzoo.models.pggan.networks import Discriminator, Generator
@@ -320,20 +321,5 @@ class PGGAN(GAN):
             for part in torch.arange(len(latents)).split(16):
                 labels = None if y is None else y[part].to(self.device)
                 made = network(latents[part.to(latents.device)], labels, lod=lod)
-                scale = 2 ** int(lod)
-                images.append(made.repeat_interleave(scale, -1).repeat_interleave(scale, -2))
+                images.append(enlarged(made, 2 ** int(lod)))
         return torch.cat(images)
-
-
-def shrunk(images: Tensor, lod: float, size: tuple[int, int]) -> Tensor:
-    """Images [N, C, H, W] as the networks see them at a level of detail, [N, C, *size].
-
-    Means over boxes, faded towards those over boxes of twice the side by the rest of the lod
-    (Karras et al. 2018, figure 2; the official `process_reals`).
-    """
-    if (box := images.shape[-1] // size[1]) > 1:
-        images = F.avg_pool2d(images, box)
-    if rest := lod - int(lod):
-        coarse = F.avg_pool2d(images, 2).repeat_interleave(2, -1).repeat_interleave(2, -2)
-        images = images.lerp(coarse, rest)
-    return images
