@@ -494,9 +494,10 @@ class MinibatchDiscrimination(nn.Module):
         self.fitted.fill_(True)
 
     def _distances(self, x: Tensor) -> Tensor:
-        """[N, N, kernels], infinite from an image to itself."""
+        """[N, N, kernels], in float32 at least; infinite from an image to itself."""
         weight = self.direction * (self.log_length.exp() / self.direction.norm(dim=0))
         maps = torch.einsum("nf,fkd->dnk", x, weight)
+        maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
         distances = torch.full_like(maps[0, :, 0], torch.inf).diag()[:, :, None]
         for numbers in maps:  # one of `dim` at a time, for memory
             distances = distances + (numbers[:, None] - numbers).abs()
