@@ -361,6 +361,30 @@ def test_an_average_is_kept_where_it_is_asked_for(result) -> None:
     assert not torch.equal(gan.translate(images), gan.translate(images, raw=True))
 
 
+def test_half_precision_leaves_losses_in_float32(tmp_path: Path) -> None:
+    gan = cyclegan(0.012, pool=4, loss=Wasserstein(), gradient_penalty=10.0)
+    seen = {}
+    note = gan.note
+
+    def watched(**values: Tensor) -> None:
+        seen.update(values)
+        note(**values)
+
+    gan.note = watched  # type: ignore[method-assign]
+    fit(tmp_path, gan, "precision=bf16-mixed", data=pairs())
+    assert {value.dtype for value in seen.values()} == {torch.float32}
+    assert gan.pools["A"].images.dtype == torch.float32
+    assert all(value.isfinite() for value in seen.values())
+
+
+def test_compiling_the_generators_compiles_each(tmp_path: Path, monkeypatch) -> None:
+    compiled = []
+    monkeypatch.setattr(nn.Module, "compile", lambda module: compiled.append(module))
+    gan = cyclegan(0.004, compile=["generator", "discriminator.A"])
+    fit(tmp_path, gan, data=pairs())
+    assert compiled == [*gan.generator.values(), gan.discriminator["A"]]
+
+
 # -- growing images -------------------------------------------------------------------------------
 
 

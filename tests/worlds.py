@@ -83,15 +83,19 @@ ALL_METRICS = (
 )
 
 
-def pggan(total_kimg: float = 0.32, group_size: int = 4) -> PGGAN:
+def pggan(
+    total_kimg: float = 0.32, group_size: int = 4, minibatch_kernels: int = 0, lr: float = 0.001
+) -> PGGAN:
     """4x4 to 16x16 over 256 images: 64 of each, 64 to fade in the next; batches of 16, 16, 8."""
     torch.manual_seed(0)
     options = {"fmap_base": 64, "fmap_max": 8}
     return PGGAN(
         GrowingGenerator(16, **options),
-        GrowingDiscriminator(16, group_size=group_size, **options),
+        GrowingDiscriminator(
+            16, group_size=group_size, minibatch_kernels=minibatch_kernels, **options
+        ),
         Growth(16, 0.064, 0.064, batch_size=16, batch_sizes={16: 8}, repeats=1),
-        optimizers={"generator": adam(0.001), "discriminator": adam(0.001)},
+        optimizers={"generator": adam(lr), "discriminator": adam(lr)},
         total_kimg=total_kimg,
         ema_beta=0.9,
     )
@@ -261,6 +265,11 @@ def translated_resumed(folder: Path) -> Any:
     fit(folder, cyclegan(0.02, pool=40, lr=0.01), data=pairs())
     fit(folder, cyclegan(0.06, pool=40, lr=0.01), data=pairs(), resume=True)
     return fit(folder, cyclegan(pool=40, lr=0.01), data=pairs(), resume=True)
+
+
+def discriminated(folder: Path) -> Any:
+    """PGGAN as minibatch discrimination starts: nothing is learned."""
+    return fit(folder, pggan(0.032, 0, minibatch_kernels=6, lr=0.0), "data.source.num=64")
 
 
 SCENARIOS = (

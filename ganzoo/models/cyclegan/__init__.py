@@ -275,18 +275,18 @@ class CycleGAN(GAN):
         return total
 
     def _adversarial(self, domain: str, fake: Tensor, real: Tensor) -> Tensor:
-        judge, real_logits = self.discriminator[domain], None
+        real_logits = None
         if self.loss.relative:
             with torch.no_grad():
-                real_logits = judge(real)
-        return self.loss.generator(judge(fake), real_logits)
+                real_logits = self._logits(domain, real)
+        return self.loss.generator(self._logits(domain, fake), real_logits)
 
     def _discriminator_loss(
         self, domains: list[str], reals: Images, fakes: Images, mix: Tensor
     ) -> Tensor:
         total = torch.zeros((), device=self.device)
         for i, domain in enumerate(domains):
-            judge, real, fake = self.discriminator[domain], reals[domain], fakes[domain]
+            judge, real, fake = partial(self._logits, domain), reals[domain], fakes[domain]
             real_logits, fake_logits = judge(real), judge(fake)
             loss = self.loss.discriminator(real_logits, fake_logits)
             if self.gradient_penalty:
@@ -306,6 +306,11 @@ class CycleGAN(GAN):
             )
             total = total + loss
         return total
+
+    def _logits(self, domain: str, images: Tensor) -> Tensor:
+        """In float32 at least."""
+        logits: Tensor = self.discriminator[domain](images)
+        return logits if logits.dtype == torch.float64 else logits.float()
 
     # -- details ----------------------------------------------------------------------------------
 

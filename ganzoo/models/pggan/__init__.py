@@ -20,13 +20,21 @@ from ganzoo.gan import GAN, Batch, evaluating
 from ganzoo.layers import enlarged, shrunk
 from ganzoo.losses import Loss, Wasserstein, gradient_penalty, zero_centered_penalty
 from ganzoo.models.pggan.diagram import describe
-from ganzoo.models.pggan.networks import Discriminator, Generator
+from ganzoo.models.pggan.networks import (
+    Discriminator,
+    Generator,
+    GrowingDiscriminator,
+    GrowingGenerator,
+    MinibatchDiscrimination,
+)
 from ganzoo.models.pggan.schedule import Growth
-from ganzoo.strategy import world_size
+from ganzoo.strategy import average_over_processes, world_size
 
 log = logging.getLogger(__name__)
 
 __all__ = ["PGGAN", "Discriminator", "Generator", "Growth"]
+
+FIRST_REALS = 500  # that minibatch discrimination starts from, as in the paper's code
 
 
 class PGGAN(GAN):
@@ -55,13 +63,13 @@ class PGGAN(GAN):
         UserError: a batch that a level's minibatch standard deviation cannot be taken of.
     """
 
-    generator: Generator
-    discriminator: Discriminator
+    generator: GrowingGenerator
+    discriminator: GrowingDiscriminator
 
     def __init__(
         self,
-        generator: Generator,
-        discriminator: Discriminator,
+        generator: GrowingGenerator,
+        discriminator: GrowingDiscriminator,
         growth: Growth,
         loss: Loss | None = None,
         gradient_penalty: float = 10.0,
@@ -145,6 +153,21 @@ class PGGAN(GAN):
 
     def _lr_factor(self, images: int) -> float:
         return self.growth.lr_factor(self.moment(images))
+
+    # -- before the first --------------------------------------------------------------------------
+
+    def on_fit_start(self) -> None:
+        """Start minibatch discrimination, if the discriminator has it, from the first reals."""
+        network = self.discriminator
+        layers = [m for m in network.modules() if isinstance(m, MinibatchDiscrimination)]
+        if all(layer.fitted for layer in layers):
+            return
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        images = data.first_images(FIRST_REALS)
+        group = max(1, min(network.group_size, len(images)))
+        images = images[: len(images) // group * group]
+        network.fit(shrunk(images, self.lod, network.resolution(self.lod)), self.lod)
+        average_over_processes(network.parameters())  # equal but for rounding on another device
 
     # -- one iteration -----------------------------------------------------------------------------
 
