@@ -20,6 +20,7 @@ from ganzoo.config import make
 from ganzoo.data.synthetic import Synthetic
 from ganzoo.data.unpaired import Unpaired
 from ganzoo.gan import GAN
+from ganzoo.loggers import read_rows
 from ganzoo.losses import Wasserstein
 from ganzoo.models.cyclegan import CycleGAN, PatchDiscriminator, ResNetGenerator
 from ganzoo.models.dcgan import DCGAN, Discriminator, Generator
@@ -270,6 +271,42 @@ def translated_resumed(folder: Path) -> Any:
 def discriminated(folder: Path) -> Any:
     """PGGAN as minibatch discrimination starts: nothing is learned."""
     return fit(folder, pggan(0.032, 0, minibatch_kernels=6, lr=0.0), "data.source.num=64")
+
+
+def translations(folder: Path) -> Any:
+    """Scores of translations, in both directions, and accuracies, at two moments of a run."""
+    cfg = config(
+        *(key for key in TINY if not key.startswith(("data", "model", "callbacks.evaluate=null"))),
+        *TINY_METRICS,
+        *DDP,
+        "model=cyclegan",
+        "data=emoji_unpaired",
+        "model.generator.ngf=4",
+        "model.generator.blocks=1",
+        "model.discriminator.ndf=4",
+        "model.discriminator.layers=1",
+        "precision=64-true",
+        "metrics.num_real=71",
+        "callbacks.evaluate.every_kimg=0.04",
+        "+callbacks.accuracy={_target_: ganzoo.monitors.DiscriminatorAccuracy, every_kimg: 0.04}",
+        f"run_dir={folder}",
+        tiny=False,
+    )
+    train(cfg)
+    told = json.loads((folder / "metrics.json").read_text())["evaluations"]
+    values = {
+        f"{part}/{name}/{entry['images_seen']}": torch.tensor(value, dtype=torch.float64)
+        for entry in told
+        for part in ("values", "floors")
+        for name, value in entry[part].items()
+    }
+    rows = read_rows(folder / "metrics.csv")
+    return values | {
+        f"accuracy/{name}/{row['images_seen']}": torch.tensor(float(value))
+        for row in rows
+        for name, value in row.items()
+        if name.startswith("accuracy/") and value
+    }
 
 
 SCENARIOS = (

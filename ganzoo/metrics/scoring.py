@@ -78,16 +78,19 @@ class TranslationScorer:
         self.numbers = {name: real.images.tolist() for name, real in reals.items()}
         self.inputs = {name: _spread(some, suite.num_fake) for name, some in self.numbers.items()}
         self.suites, self.names = {}, []
+        more = {
+            "cycle": len(gan.directions) == 2,
+            "identity": len(set(data.channels.values())) == 1,
+            "pairs": self.pairs,
+        }
         for direction in gan.directions:
             source, target = direction.split("to")
-            own = suite.fitted(len(reals[target]), len(self.inputs[source]), translation.metrics())
+            own = suite.fitted(
+                len(reals[target]), len(self.inputs[source]), translation.metrics(**more)
+            )
             own.prepare(reals[target], device)
             self.suites[direction] = own
-            left_out = () if self.pairs else translation.OF_PAIRS
-            if len(set(data.channels.values())) > 1:
-                left_out = (*left_out, "identity")
-            told = [name for name in own.names() if name not in left_out]
-            self.names += [f"{direction}/{name}" for name in told]
+            self.names += [f"{direction}/{name}" for name in own.names()]
         self.fingerprints = {name: self._fingerprint(name) for name in self.inputs}
 
     def score(

@@ -9,7 +9,6 @@ from torchmetrics import Metric
 
 from ganzoo.metrics.ssim import ssim
 
-OF_PAIRS = ("l1", "copy_l1", "psnr", "copy_psnr", "ssim", "copy_ssim")
 LEAST_MSE = 1 / 12  # of 8-bit images: the variance of rounding
 
 
@@ -113,10 +112,11 @@ class PairSSIM(_Pairs):
         return ssim(a.double(), b.double())
 
 
-def metrics() -> dict[str, Metric]:
-    """All of them, by label."""
-    every = (Cycle(), Identity(), PairL1(), PairPSNR(), PairSSIM())
-    return {metric.names[0]: metric for metric in every}
+def metrics(cycle: bool = True, identity: bool = True, pairs: bool = True) -> dict[str, Metric]:
+    """Those that can be had, by label."""
+    some: list[_MeanOverImages] = [Cycle()] * cycle + [Identity()] * identity
+    some += [PairL1(), PairPSNR(), PairSSIM()] * pairs
+    return {metric.names[0]: metric for metric in some}
 
 
 def l1(a: Tensor, b: Tensor) -> Tensor:
