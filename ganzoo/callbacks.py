@@ -175,12 +175,19 @@ class Ticks(Callback):
     """One line in `train.log` and one row for every logger each `every_kimg` thousand images.
 
     Losses and gradient norms are means over the tick; beside them images/s, sec/kimg, the share of
-    the time that was spent waiting for data, and the peak memory. The time is without that of
-    metrics. At the end `curves.png`.
+    the time that was spent waiting for data, and the peak memory. These are without the time of
+    metrics, which is `maintenance`, in seconds. At the end `curves.png`.
     """
 
     def __init__(self, every_kimg: float | None = 1.0) -> None:
         self.every_kimg = every_kimg
+        self.ticks, self.seconds = 0, 0.0  # so far, of all that the run was gone on with
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"ticks": self.ticks, "seconds": self.seconds}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.ticks, self.seconds = state["ticks"], state["seconds"]
 
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:  # type: ignore[override]
         self._begin(trainer, gan)
@@ -197,14 +204,16 @@ class Ticks(Callback):
             plot_curves(read_curves(run_dir / "metrics.csv"), run_dir / "curves.png")
 
     def _begin(self, trainer: L.Trainer, gan: GAN) -> None:
-        self._images = gan.images_seen
-        self._since = time.perf_counter() - gan.aside
+        self._images, self._aside = gan.images_seen, gan.aside
+        self._since = time.perf_counter()
         self._waited = _waited(trainer)
 
     def _tick(self, trainer: L.Trainer, gan: GAN) -> None:
         means = gan.drain_report()
         images = gan.images_seen - self._images
-        seconds = time.perf_counter() - gan.aside - self._since
+        maintenance = gan.aside - self._aside
+        seconds = time.perf_counter() - self._since - maintenance
+        self.ticks, self.seconds = self.ticks + 1, self.seconds + seconds + maintenance
         speed = {
             "images_per_second": images / seconds,
             "sec_per_kimg": 1000 * seconds / images,
@@ -217,10 +226,15 @@ class Ticks(Callback):
         if trainer.is_global_zero:
             left = (gan.total_images - gan.images_seen) * seconds / images
             log.info(
-                "kimg %.1f  images/s %.0f  sec/kimg %.2f  data wait %.1f %%  memory %.2f GiB  "
-                "left %s  %s",
+                "tick %d  kimg %.1f  minibatch %d  time %s  sec/tick %.1f  images/s %.0f  "
+                "sec/kimg %.2f  maintenance %.1f  data wait %.1f %%  memory %.2f GiB  left %s  %s",
+                self.ticks,
                 gan.images_seen / 1000,
+                (gan.images_seen - gan.images_before) // gan.discriminator_steps,
+                tqdm.format_interval(self.seconds),
+                seconds,
                 *list(speed.values())[:2],
+                maintenance,
                 100 * speed["data_wait_share"],
                 speed["peak_memory_gib"],
                 tqdm.format_interval(max(0, left)),

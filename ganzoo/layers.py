@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from ganzoo.errors import UserError
 
@@ -70,3 +71,23 @@ def normal_init(module: nn.Module) -> None:
         return
     if module.bias is not None:
         nn.init.zeros_(module.bias)
+
+
+def shrunk(images: Tensor, lod: float, size: tuple[int, int]) -> Tensor:
+    """Images [N, C, H, W] as the networks see them at a level of detail, [N, C, *size].
+
+    Means over boxes, faded towards those over boxes of twice the side by the rest of the lod
+    (Karras et al. 2018, figure 2; the official `process_reals`).
+    """
+    if (box := images.shape[-1] // size[1]) > 1:
+        images = F.avg_pool2d(images, box)
+    if rest := lod - int(lod):
+        images = images.lerp(enlarged(F.avg_pool2d(images, 2), 2), rest)
+    return images
+
+
+def enlarged(images: Tensor, times: int) -> Tensor:
+    """Every pixel of images [N, C, H, W] as a box of `times` x `times`."""
+    if times == 1:
+        return images
+    return images.repeat_interleave(times, -1).repeat_interleave(times, -2)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import assert_same_tensors, run
 from tiny import config
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from ganzoo.draws import Draws, integers, unit
 from ganzoo.errors import UserError
 from ganzoo.losses import NonSaturating, Relativistic, Wasserstein
 from ganzoo.models.cyclegan import CycleGAN, ImagePool, PatchDiscriminator, ResNetGenerator
+from ganzoo.models.pggan import Growth
 from ganzoo.schedule import EpochDecay
 from ganzoo.train import make_trainer
 
@@ -357,6 +359,76 @@ def test_an_average_is_kept_where_it_is_asked_for(result) -> None:
             p.add_(1)
     images = torch.rand(2, 3, 16, 16)
     assert not torch.equal(gan.translate(images), gan.translate(images, raw=True))
+
+
+def test_half_precision_leaves_losses_in_float32(tmp_path: Path) -> None:
+    gan = cyclegan(0.012, pool=4, loss=Wasserstein(), gradient_penalty=10.0)
+    seen = {}
+    note = gan.note
+
+    def watched(**values: Tensor) -> None:
+        seen.update(values)
+        note(**values)
+
+    gan.note = watched  # type: ignore[method-assign]
+    fit(tmp_path, gan, "precision=bf16-mixed", data=pairs())
+    assert {value.dtype for value in seen.values()} == {torch.float32}
+    assert gan.pools["A"].images.dtype == torch.float32
+    assert all(value.isfinite() for value in seen.values())
+
+
+def test_compiling_the_generators_compiles_each(tmp_path: Path, monkeypatch) -> None:
+    compiled = []
+    monkeypatch.setattr(nn.Module, "compile", lambda module: compiled.append(module))
+    gan = cyclegan(0.004, compile=["generator", "discriminator.A"])
+    fit(tmp_path, gan, data=pairs())
+    assert compiled == [*gan.generator.values(), gan.discriminator["A"]]
+
+
+# -- growing images -------------------------------------------------------------------------------
+
+
+def growing(total_kimg: float = 0.08) -> CycleGAN:
+    """8x8 over 16 images, 16x16 fading in over 32, then whole; batches of 8, then of 4."""
+    growth = Growth(16, 0.016, 0.032, batch_size=4, batch_sizes={8: 8}, initial_resolution=8)
+    return cyclegan(total_kimg, growth=growth, pool=6)
+
+
+def test_images_grow(tmp_path: Path) -> None:
+    gan, shown = growing(), []
+    batches, _ = watch(gan)
+    gan.generator["AtoB"].register_forward_pre_hook(
+        lambda _, given: shown.append((gan.images_seen, given[0].detach().clone()))
+    )
+    fit(tmp_path, gan, data=pairs())
+    stages = [0, 17, 48]  # tried twice each before the run
+    assert [seen for seen, _ in shown[: 3 * 2 * 3]] == [n for n in stages for _ in range(2 * 3)]
+    run, batches = shown[3 * 2 * 3 :: 3], batches[6:]  # images of A; then fakes of A, and B
+    assert [seen for seen, _ in run] == [0, 8, 16, *range(24, 80, 4)]
+    for (seen, images), batch in zip(run, batches, strict=True):
+        small = F.avg_pool2d(batch["A"], 2)
+        if seen <= 16:
+            expected = small
+        else:
+            weight = min(1.0, (seen - 16) / 32)
+            coarse = F.interpolate(small, scale_factor=2, mode="nearest")
+            expected = weight * batch["A"] + (1 - weight) * coarse
+        torch.testing.assert_close(images, expected, rtol=0, atol=1e-6)
+    assert gan.lod == 0
+    assert gan.stages() == {80: "16x16"}
+
+
+def test_what_grows_translates_and_judges_at_its_size() -> None:
+    gan = growing()
+    assert gan.stages() == {0: "8x8", 17: "16x16 fading in", 48: "16x16"}
+    images = torch.rand(2, 3, 17, 20)
+    large = gan.translate(images)
+    assert large.shape == images.shape
+    whole = torch.rand(1, 3, 16, 16)
+    boxes = gan.translate(whole)[..., ::2, ::2]
+    torch.testing.assert_close(boxes, gan.generator["AtoB"](F.avg_pool2d(whole, 2)))
+    expected = gan.discriminator["B"](F.avg_pool2d(whole, 2)).mean().reshape(1)
+    torch.testing.assert_close(gan.judge(whole), expected)
 
 
 # -- the rest of the contract ---------------------------------------------------------------------

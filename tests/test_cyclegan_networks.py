@@ -22,12 +22,12 @@ from ganzoo.models.cyclegan.networks import at_any_size
 GENERATORS = [
     lambda i=3, o=3, **k: ResNetGenerator(i, o, ngf=2, blocks=1, **k),
     lambda i=3, o=3, **k: UNetGenerator(i, o, ngf=2, halvings=5, **k),
-    lambda i=3, o=3: SmallGenerator(i, o, ngf=2, blocks=1),
+    lambda i=3, o=3, **k: SmallGenerator(i, o, ngf=2, blocks=1, **k),
 ]
 DISCRIMINATORS = [
     lambda i=3, **k: PatchDiscriminator(i, ndf=2, layers=2, **k),
     lambda i=3, **k: PixelDiscriminator(i, ndf=2, **k),
-    lambda i=3: SmallDiscriminator(i, ndf=2),
+    lambda i=3, **k: SmallDiscriminator(i, ndf=2, layers=3, **k),
 ]
 
 
@@ -193,11 +193,11 @@ def test_every_parameter_matters(build) -> None:
             assert p.grad.abs().max() > 0, name
 
 
-@pytest.mark.parametrize("build", [*GENERATORS[:2], *DISCRIMINATORS[:2]])
+@pytest.mark.parametrize("build", [*GENERATORS, *DISCRIMINATORS])
 def test_norms(build) -> None:
     torch.manual_seed(0)
     x = torch.rand(4, 3, 32, 32)
-    alone = build()
+    alone = build(norm="instance")
     torch.testing.assert_close(alone(x)[:1], alone(x[:1]))  # instances do not see each other
     batch = build(norm="batch")
     assert not torch.allclose(batch(x)[:1], batch(x[:1]), rtol=1e-2)
@@ -206,7 +206,7 @@ def test_norms(build) -> None:
         build(norm="layer")
 
 
-@pytest.mark.parametrize("build", GENERATORS[:2])
+@pytest.mark.parametrize("build", GENERATORS)
 def test_dropout_is_for_training(build) -> None:
     network, x = build(dropout=0.5), torch.rand(1, 3, 64, 64)
     if isinstance(network, UNetGenerator):

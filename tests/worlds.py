@@ -84,15 +84,19 @@ ALL_METRICS = (
 )
 
 
-def pggan(total_kimg: float = 0.32, group_size: int = 4) -> PGGAN:
+def pggan(
+    total_kimg: float = 0.32, group_size: int = 4, minibatch_kernels: int = 0, lr: float = 0.001
+) -> PGGAN:
     """4x4 to 16x16 over 256 images: 64 of each, 64 to fade in the next; batches of 16, 16, 8."""
     torch.manual_seed(0)
     options = {"fmap_base": 64, "fmap_max": 8}
     return PGGAN(
         GrowingGenerator(16, **options),
-        GrowingDiscriminator(16, group_size=group_size, **options),
+        GrowingDiscriminator(
+            16, group_size=group_size, minibatch_kernels=minibatch_kernels, **options
+        ),
         Growth(16, 0.064, 0.064, batch_size=16, batch_sizes={16: 8}, repeats=1),
-        optimizers={"generator": adam(0.001), "discriminator": adam(0.001)},
+        optimizers={"generator": adam(lr), "discriminator": adam(lr)},
         total_kimg=total_kimg,
         ema_beta=0.9,
     )
@@ -298,6 +302,11 @@ def translations(folder: Path) -> Any:
         for name, value in row.items()
         if name.startswith("accuracy/") and value
     }
+
+
+def discriminated(folder: Path) -> Any:
+    """PGGAN as minibatch discrimination starts: nothing is learned."""
+    return fit(folder, pggan(0.032, 0, minibatch_kernels=6, lr=0.0), "data.source.num=64")
 
 
 SCENARIOS = (

@@ -151,6 +151,19 @@ class ImageData(L.LightningDataModule):
             raise batch
         return batch
 
+    def first_images(self, n: int) -> Tensor:
+        """The first n images of the run, or as many as there are, as networks are shown them.
+
+        The same in every process: [n, C, *image_size] in [-1, 1], in the module's dtype.
+        """
+        module = self.trainer.lightning_module
+        batch = Batches(self.source).__getitems__(self.stream().order(0)[:n].tolist())
+        if isinstance(batch, UserError):
+            raise batch
+        images, mirror = (batch[key].to(module.device) for key in ("image", "mirror"))
+        draws = Draws(self.seed, "crop", 0, device=module.device)
+        return self.shown(images, mirror, draws).to(module.dtype)
+
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Crop, mirror, convert and resize training batches; leave other batches alone."""
         if not self.trainer.training:

@@ -17,15 +17,19 @@ from torch.optim import Optimizer
 from ganzoo.draws import unit
 from ganzoo.errors import UserError
 from ganzoo.gan import GAN, Batch, evaluating, trying
+from ganzoo.layers import enlarged, shrunk
 from ganzoo.losses import LeastSquares, Loss, gradient_penalty, zero_centered_penalty
 from ganzoo.models.cyclegan.networks import (
     PatchDiscriminator,
     PixelDiscriminator,
     ResNetGenerator,
     UNetGenerator,
+    at_any_size,
 )
 from ganzoo.models.cyclegan.pool import ImagePool
 from ganzoo.models.cyclegan.small import SmallDiscriminator, SmallGenerator
+from ganzoo.models.pggan.schedule import Growth
+from ganzoo.strategy import world_size
 
 __all__ = [
     "CycleGAN",
@@ -70,6 +74,8 @@ class CycleGAN(GAN):
         discriminator_scale: what a discriminator's loss is multiplied with; the authors halve it.
         gradient_penalty: weight of WGAN-GP's penalty.
         r1, r2: gamma of the zero-centered penalties on reals and on fakes (each enters as gamma/2).
+        growth: training begins with small images and goes on with larger ones, by the schedule of
+            progressive growing, whose batch sizes hold; None for whole images from the start.
         directions: those that there are; a model of one of them cannot be trained.
         clip, lr_factors, shared: the arguments of `GAN`; in the former, "generator" and
             "discriminator" stand for their parts as well.
@@ -100,6 +106,7 @@ class CycleGAN(GAN):
         gradient_penalty: float = 0.0,
         r1: float = 0.0,
         r2: float = 0.0,
+        growth: Growth | None = None,
         directions: Sequence[str] = tuple(ENDS),
         clip: Mapping[str, float] | None = None,
         lr_factors: Mapping[str, Callable[[int], float]] | None = None,
@@ -124,14 +131,50 @@ class CycleGAN(GAN):
         self.lambdas, self.lambda_identity = {"A": lambda_a, "B": lambda_b}, lambda_identity
         self.discriminator_scale = discriminator_scale
         self.gradient_penalty, self.r1, self.r2 = gradient_penalty, r1, r2
-        sides = (image_size, image_size) if isinstance(image_size, int) else image_size
+        height, width = (image_size,) * 2 if isinstance(image_size, int) else image_size
+        self.image_size = height, width
         self.pools = nn.ModuleDict(
-            {d: ImagePool(pool, n, *sides) for d, n in channels.items()} if pool else {}
+            {d: ImagePool(pool, n, height, width) for d, n in channels.items()} if pool else {}
         )
+        self.growth = growth
+        if growth is not None:
+            self.batch_size = self._batch_size
         self._check()
 
+    # -- growth -----------------------------------------------------------------------------------
+
+    @property
+    def lod(self) -> float:
+        """How many doublings of the images are missing now: 0 for whole ones."""
+        return 0.0 if self.growth is None else self.growth.lod(self.images_seen)
+
+    def stage(self, images: int) -> int:
+        return 0 if self.growth is None else self.growth.stage(images)
+
+    def stages(self) -> dict[int, str]:
+        if self.growth is None:
+            return super().stages()
+        later = [
+            n for n in self.growth.starts().values() if self.images_seen < n < self.total_images
+        ]
+        return {
+            start: self._stage_name(self.growth.lod(start)) for start in (self.images_seen, *later)
+        }
+
+    def _stage_name(self, lod: float) -> str:
+        height, width = (side >> int(lod) for side in self.image_size)
+        return f"{height}x{width}" + (" fading in" if lod % 1 else "")
+
+    def _batch_size(self, images: int) -> int:
+        assert self.growth is not None
+        return self.growth.batch(images, world_size())
+
+    # -- one iteration ----------------------------------------------------------------------------
+
     def step(self, batch: Batch) -> dict[str, Tensor]:
-        reals: Images = {domain: batch[domain] for domain in ("A", "B")}
+        if self.growth is not None:
+            self.note(lod=torch.tensor(self.lod, device=self.device))
+        reals: Images = {domain: _shown(batch[domain], self.lod) for domain in ("A", "B")}
         fakes: Images = {}
         losses = {}
         for name in self.order:
@@ -144,7 +187,7 @@ class CycleGAN(GAN):
                 fakes |= {domain: torch.cat([m[domain] for m in made]) for domain in made[0]}
             else:
                 domains = [part] if part else ["A", "B"]
-                shown = {domain: self._shown(domain, reals, fakes) for domain in domains}
+                shown = {domain: self._judged(domain, reals, fakes) for domain in domains}
                 mix = self.draws.rows(len(batch["A"]), len(domains), of=unit)
                 loss = partial(self._discriminator_loss, domains)
                 losses[f"{name}_loss"] = self.update(
@@ -155,6 +198,8 @@ class CycleGAN(GAN):
     @torch.no_grad()
     def translate(self, images: Tensor, direction: str = "AtoB", raw: bool = False) -> Tensor:
         """Images of the other domain, [N, C', H, W] in [-1, 1], in eval mode.
+
+        While the images of training still grow, these are shrunk likewise and enlarged afterwards.
 
         Args:
             images: of the domain that the direction starts from, [N, C, H, W] in [-1, 1], of any
@@ -177,8 +222,17 @@ class CycleGAN(GAN):
             )
         networks = self.generator if raw or self.average is None else self.average
         network = networks[direction]  # type: ignore[index]
+        lod = self.lod
+        times = 2 ** int(lod)
+
+        def translated(whole: Tensor) -> Tensor:
+            return enlarged(network(_shown(whole, lod)), times)
+
+        images = images.to(self.device, self.number_type)
         with evaluating(network):
-            return network(images.to(self.device, self.number_type))
+            if not lod:
+                return network(images)
+            return at_any_size(translated, images, multiple=2 * times, least=2 * times)
 
     def sample(self, *_: Any, **__: Any) -> Tensor:
         raise UserError(
@@ -189,9 +243,12 @@ class CycleGAN(GAN):
     @torch.no_grad()
     def judge(self, images: Tensor, labels: Tensor | None = None, domain: str = "B") -> Tensor:
         """The mean logit [N] of each image by the discriminator of a domain; see `GAN.judge`."""
+        if domain not in self.discriminator:
+            raise UserError(f"This model has no discriminator of {domain}: it only translates.")
         network = self.discriminator[domain]
         with trying(network):
-            return network(images.to(self.device, self.number_type)).flatten(1).mean(1)
+            images = _shown(images.to(self.device, self.number_type), self.lod)
+            return network(images).flatten(1).mean(1)
 
     # -- the two losses ---------------------------------------------------------------------------
 
@@ -218,18 +275,18 @@ class CycleGAN(GAN):
         return total
 
     def _adversarial(self, domain: str, fake: Tensor, real: Tensor) -> Tensor:
-        judge, real_logits = self.discriminator[domain], None
+        real_logits = None
         if self.loss.relative:
             with torch.no_grad():
-                real_logits = judge(real)
-        return self.loss.generator(judge(fake), real_logits)
+                real_logits = self._logits(domain, real)
+        return self.loss.generator(self._logits(domain, fake), real_logits)
 
     def _discriminator_loss(
         self, domains: list[str], reals: Images, fakes: Images, mix: Tensor
     ) -> Tensor:
         total = torch.zeros((), device=self.device)
         for i, domain in enumerate(domains):
-            judge, real, fake = self.discriminator[domain], reals[domain], fakes[domain]
+            judge, real, fake = partial(self._logits, domain), reals[domain], fakes[domain]
             real_logits, fake_logits = judge(real), judge(fake)
             loss = self.loss.discriminator(real_logits, fake_logits)
             if self.gradient_penalty:
@@ -250,9 +307,14 @@ class CycleGAN(GAN):
             total = total + loss
         return total
 
+    def _logits(self, domain: str, images: Tensor) -> Tensor:
+        """In float32 at least."""
+        logits: Tensor = self.discriminator[domain](images)
+        return logits if logits.dtype == torch.float64 else logits.float()
+
     # -- details ----------------------------------------------------------------------------------
 
-    def _shown(self, domain: str, reals: Images, fakes: Images) -> Tensor:
+    def _judged(self, domain: str, reals: Images, fakes: Images) -> Tensor:
         """The fakes that a discriminator is shown: the latest, or older ones out of its pool."""
         direction = next(d for d, (_, target) in ENDS.items() if target == domain)
         if domain not in fakes:
@@ -261,7 +323,10 @@ class CycleGAN(GAN):
         if domain not in self.pools:
             return fakes[domain]
         pool: ImagePool = self.pools[domain]  # type: ignore[assignment]
-        return pool.exchange(fakes[domain], self.images_seen, self.draws)
+        # Small images are kept enlarged, as those that fade in next are at first.
+        times = 2 ** int(self.lod)
+        kept = pool.exchange(enlarged(fakes[domain], times), self.images_seen, self.draws)
+        return _shown(kept, int(self.lod))
 
     def _split(self, images: Images) -> list[Images]:
         """The micro-batches of a batch of each domain."""
@@ -301,6 +366,12 @@ class CycleGAN(GAN):
                 "torch.compile cannot differentiate twice, as a gradient penalty needs: leave the "
                 "discriminators out of model.compile."
             )
+
+
+def _shown(images: Tensor, lod: float) -> Tensor:
+    """Images as they are shown with so many doublings missing; see `shrunk`."""
+    height, width = images.shape[-2:]
+    return shrunk(images, lod, (height >> int(lod), width >> int(lod))) if lod else images
 
 
 def _for_each(order: Sequence[str], given: Mapping[str, Any]) -> dict[str, Any]:

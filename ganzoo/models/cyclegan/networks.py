@@ -15,6 +15,7 @@ from ganzoo.errors import UserError
 from ganzoo.layers import normal_init
 
 Norm = Literal["instance", "batch", "none"]
+Padding = Literal["reflect", "zeros"]
 
 
 class ResNetGenerator(nn.Module):
@@ -58,7 +59,7 @@ class ResNetGenerator(nn.Module):
                 normalization(norm, wide),
                 nn.ReLU(inplace=True),
             ]
-        layers += [Residual(widths[-1], norm, dropout) for _ in range(blocks)]
+        layers += [Residual(widths[-1], norm, dropout, bias) for _ in range(blocks)]
         for wide, narrow in pairwise(reversed(widths)):
             layers += [
                 nn.ConvTranspose2d(wide, narrow, 3, 2, 1, output_padding=1, bias=bias),
@@ -76,15 +77,16 @@ class ResNetGenerator(nn.Module):
 class Residual(nn.Module):
     """x + two convolutions of x, without an activation after the sum."""
 
-    def __init__(self, width: int, norm: Norm, dropout: float) -> None:
+    def __init__(
+        self, width: int, norm: Norm, dropout: float, bias: bool, padding: Padding = "reflect"
+    ) -> None:
         super().__init__()
-        bias = norm != "batch"
         self.layers = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1, padding_mode="reflect", bias=bias),
+            nn.Conv2d(width, width, 3, padding=1, padding_mode=padding, bias=bias),
             normalization(norm, width),
             nn.ReLU(inplace=True),
             nn.Dropout(dropout) if dropout else nn.Identity(),
-            nn.Conv2d(width, width, 3, padding=1, padding_mode="reflect", bias=bias),
+            nn.Conv2d(width, width, 3, padding=1, padding_mode=padding, bias=bias),
             normalization(norm, width),
         )
 

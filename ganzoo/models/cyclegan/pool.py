@@ -18,7 +18,7 @@ class ImagePool(nn.Module):
 
     Args:
         size: images kept.
-        channels, height, width: of the largest images.
+        channels, height, width: of the images.
     """
 
     images: Tensor
@@ -33,8 +33,7 @@ class ImagePool(nn.Module):
 
         `before` is how many fakes the pool was given before these, over all processes.
         """
-        n, (height, width) = len(fakes), fakes.shape[-2:]
-        size, kept = len(self.images), self.images[..., :height, :width]
+        n, size, kept = len(fakes), len(self.images), self.images
         news = gather_rows(fakes.detach()).to(kept.dtype)
         swaps = gather_rows(draws.rows(n, 1, 1, 1, of=unit)) > 0.5
         places = gather_rows(draws.rows(n, of=integers(size)))

@@ -1,11 +1,11 @@
-"""A small CycleGAN for 128 pixels: 4x4 kernels, zero padding, batch normalization."""
+"""A small CycleGAN for 128 pixels: 4x4 kernels, zero padding, BatchNorm, no biases."""
 
 from itertools import pairwise
 
 from torch import Tensor, nn
 
 from ganzoo.layers import normal_init
-from ganzoo.models.cyclegan.networks import at_any_size
+from ganzoo.models.cyclegan.networks import Norm, Residual, at_any_size, normalization
 
 
 class SmallGenerator(nn.Module):
@@ -13,25 +13,40 @@ class SmallGenerator(nn.Module):
 
     Args:
         inputs, outputs: channels.
-        ngf: filters after the first of three halvings; twice as many with each one after it.
+        ngf: filters after the first halving; twice as many with each one after it.
         blocks: residual blocks.
+        halvings: by convolutions of 4x4, undone by transposed ones.
+        norm: "batch", "instance" (without parameters) or "none"; not after the last layer.
+        dropout: probability of dropping a feature inside the blocks.
     """
 
-    def __init__(self, inputs: int = 3, outputs: int = 3, ngf: int = 64, blocks: int = 6) -> None:
+    def __init__(
+        self,
+        inputs: int = 3,
+        outputs: int = 3,
+        ngf: int = 64,
+        blocks: int = 6,
+        halvings: int = 3,
+        norm: Norm = "batch",
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
-        widths = [ngf, 2 * ngf, 4 * ngf]
+        self.multiple = 2**halvings
+        widths = [ngf * 2**i for i in range(halvings)]
         layers: list[nn.Module] = []
         for narrow, wide in pairwise([inputs, *widths]):
             layers += [
                 nn.Conv2d(narrow, wide, 4, 2, 1, bias=False),
-                nn.BatchNorm2d(wide),
+                normalization(norm, wide),
                 nn.ReLU(inplace=True),
             ]
-        layers += [SmallResidual(widths[-1]) for _ in range(blocks)]
+        layers += [
+            Residual(widths[-1], norm, dropout, bias=False, padding="zeros") for _ in range(blocks)
+        ]
         for wide, narrow in pairwise(reversed(widths)):
             layers += [
                 nn.ConvTranspose2d(wide, narrow, 4, 2, 1, bias=False),
-                nn.BatchNorm2d(narrow),
+                normalization(norm, narrow),
                 nn.ReLU(inplace=True),
             ]
         layers += [nn.ConvTranspose2d(ngf, outputs, 4, 2, 1, bias=False), nn.Tanh()]
@@ -39,24 +54,7 @@ class SmallGenerator(nn.Module):
         self.apply(normal_init)
 
     def forward(self, images: Tensor) -> Tensor:
-        return at_any_size(self.layers, images, multiple=8, least=8)
-
-
-class SmallResidual(nn.Module):
-    """x + two convolutions of x, without an activation after the sum."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(width),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(width, width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(width),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.layers(x)
+        return at_any_size(self.layers, images, self.multiple, self.multiple)
 
 
 class SmallDiscriminator(nn.Module):
@@ -64,24 +62,28 @@ class SmallDiscriminator(nn.Module):
 
     Args:
         inputs: channels.
-        ndf: filters of the first of four halvings; twice as many with each one after it.
+        ndf: filters of the first layer; twice as many with each one after it.
+        layers: convolutions of 4x4 that halve the image.
+        norm: "batch", "instance" (without parameters) or "none"; never after the first layer.
     """
 
-    def __init__(self, inputs: int = 3, ndf: int = 64) -> None:
+    def __init__(
+        self, inputs: int = 3, ndf: int = 64, layers: int = 4, norm: Norm = "batch"
+    ) -> None:
         super().__init__()
-        widths = [ndf, 2 * ndf, 4 * ndf, 8 * ndf]
-        layers: list[nn.Module] = [
+        widths = [ndf * 2**i for i in range(layers)]
+        stack: list[nn.Module] = [
             nn.Conv2d(inputs, ndf, 4, 2, 1, bias=False),
             nn.ReLU(inplace=True),
         ]
         for narrow, wide in pairwise(widths):
-            layers += [
+            stack += [
                 nn.Conv2d(narrow, wide, 4, 2, 1, bias=False),
-                nn.BatchNorm2d(wide),
+                normalization(norm, wide),
                 nn.ReLU(inplace=True),
             ]
-        layers.append(nn.Conv2d(widths[-1], 1, 4, 1, 1, bias=False))
-        self.layers = nn.Sequential(*layers)
+        stack.append(nn.Conv2d(widths[-1], 1, 4, 1, 1, bias=False))
+        self.layers = nn.Sequential(*stack)
         self.apply(normal_init)
 
     def forward(self, images: Tensor) -> Tensor:
