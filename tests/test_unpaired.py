@@ -378,6 +378,7 @@ def refused(call: Callable[[], Any]) -> str:
 
 
 def test_what_is_missing_is_named(published: Path, tmp_path: Path) -> None:
+    shutil.copytree(published, tmp_path / "monet2photo")  # another set is none of ours
     sentence = refused(lambda: horses(tmp_path).check())
     assert "horse2zebra.zip" in sentence
     assert "data.source.root" in sentence
