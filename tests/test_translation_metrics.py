@@ -269,6 +269,11 @@ def test_training_images_take_the_place_of_missing_tests(caplog) -> None:
     assert "AtoB/l1" not in scores.values
 
 
+def test_a_single_test_image_is_refused() -> None:
+    with pytest.raises(UserError, match="1 test images of A and 4 of B, too few"):
+        scorer_of(Inverting(), shades((1, 4), test_pairs=False), suite(), CPU)
+
+
 # -- during training -------------------------------------------------------------------------------
 
 SMALL = (

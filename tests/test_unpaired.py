@@ -364,7 +364,7 @@ def test_test_pairs_of_the_emoji_show_the_same() -> None:
 
 def test_pairs_have_to_be_as_many_on_either_side(published: Path) -> None:
     with pytest.raises(UserError, match=r"3 test images of A and 4 of B.*test_pairs=false"):
-        horses(published, test_pairs=True).held_out()
+        horses(published, test_pairs=True).tests()
 
 
 # -- what a user may get wrong ---------------------------------------------------------------------
@@ -378,6 +378,7 @@ def refused(call: Callable[[], Any]) -> str:
 
 
 def test_what_is_missing_is_named(published: Path, tmp_path: Path) -> None:
+    shutil.copytree(published, tmp_path / "monet2photo")  # another set is none of ours
     sentence = refused(lambda: horses(tmp_path).check())
     assert "horse2zebra.zip" in sentence
     assert "data.source.root" in sentence

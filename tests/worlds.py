@@ -268,11 +268,6 @@ def translated_resumed(folder: Path) -> Any:
     return fit(folder, cyclegan(pool=40, lr=0.01), data=pairs(), resume=True)
 
 
-def discriminated(folder: Path) -> Any:
-    """PGGAN as minibatch discrimination starts: nothing is learned."""
-    return fit(folder, pggan(0.032, 0, minibatch_kernels=6, lr=0.0), "data.source.num=64")
-
-
 def translations(folder: Path) -> Any:
     """Scores of translations, in both directions, and accuracies, at two moments of a run."""
     cfg = config(
@@ -307,6 +302,11 @@ def translations(folder: Path) -> Any:
         for name, value in row.items()
         if name.startswith("accuracy/") and value
     }
+
+
+def discriminated(folder: Path) -> Any:
+    """PGGAN as minibatch discrimination starts: nothing is learned."""
+    return fit(folder, pggan(0.032, 0, minibatch_kernels=6, lr=0.0), "data.source.num=64")
 
 
 SCENARIOS = (

@@ -46,7 +46,8 @@ class Domain(Folder):
         for place in (self.root / self.set, self.root / f"{self.set}.zip"):
             if place.exists():
                 return place
-        if self.root.is_file() or any(self.root.glob("*/*")):
+        assert self.splits is not None
+        if self.root.is_file() or any((self.root / f).is_dir() for f in self.splits.values()):
             return self.root
         raise UserError(
             f"There is no {self.set} in {self.root.resolve()}: fetch {self.set}.zip, for which "

@@ -173,8 +173,7 @@ class Unpaired(L.LightningDataModule):
         """The test images of A and of B.
 
         Raises:
-            UserError: there are none, they are part of the training, or they are no pairs where
-                `test_pairs` says so.
+            UserError: there are none, or they are part of the training.
         """
         if self._options.get("split") != "train":
             raise UserError(
@@ -182,31 +181,34 @@ class Unpaired(L.LightningDataModule):
                 "has it."
             )
         domains = self.whole(split="test")
-        counts = {}
         for name, domain in domains.items():
             with self._keys_of(name):
-                counts[name] = len(domain.source)
-        if 0 in counts.values():
-            raise UserError("The test split of a domain holds no images.")
-        if self.test_pairs and counts["A"] != counts["B"]:
-            raise UserError(
-                f"There are {counts['A']} test images of A and {counts['B']} of B, so they are no "
-                "pairs: set data.test_pairs=false."
-            )
+                if not len(domain.source):
+                    raise UserError(f"{domain.source.name} holds no images in its test split.")
         return domains
 
     def tests(self) -> tuple[dict[str, ImageData], bool]:
         """The test images of A and of B, and whether those of the same number are known as pairs.
 
         Where none are held out, training images take their place.
+
+        Raises:
+            UserError: they are no pairs where `test_pairs` says so.
         """
         try:
-            return self.held_out(), self.test_pairs
+            domains = self.held_out()
         except UserError as error:
             if not self._without:
                 log.info("tests are of training images, since none are held out. %s", error)
             self._without = True
             return self.whole(), False
+        a, b = (len(domain.source) for domain in domains.values())
+        if self.test_pairs and a != b:
+            raise UserError(
+                f"There are {a} test images of A and {b} of B, so they are no pairs: set "
+                "data.test_pairs=false."
+            )
+        return domains, self.test_pairs
 
     def whole(self, **options: Any) -> dict[str, ImageData]:
         """The images of both domains whole, in the size of the batches, each once and not flipped.

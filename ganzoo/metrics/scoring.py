@@ -72,6 +72,12 @@ class TranslationScorer:
     def __init__(self, gan: GAN, data: Any, suite: Suite, device: torch.device) -> None:
         self.device = device
         self.tests, self.pairs = data.tests()
+        counts = {name: len(test.source) for name, test in self.tests.items()}
+        if min(counts.values()) < 2:
+            raise UserError(
+                f"There are {counts['A']} test images of A and {counts['B']} of B, too few for "
+                "scores: hold out more, or set callbacks.evaluate=null."
+            )
         reals = {
             name: Reference(test, suite.num_real, suite.mirror) for name, test in self.tests.items()
         }
