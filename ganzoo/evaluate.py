@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import hydra
 import torch
@@ -28,8 +29,8 @@ from ganzoo.data.pack import FACTS
 from ganzoo.data.reference import Reference
 from ganzoo.data.source import Source, first, pair
 from ganzoo.errors import UserError
-from ganzoo.metrics.callback import fakes_of
 from ganzoo.metrics.protocol import Scores
+from ganzoo.metrics.scoring import fakes_of, scorer_of
 from ganzoo.metrics.suite import Fakes, Suite
 from ganzoo.strategy import rank
 
@@ -68,7 +69,7 @@ def of_checkpoint(cfg: DictConfig, path: Path, device: torch.device) -> Scores:
         if "data" not in given:
             raise UserError(f"{path} does not say what it was trained on: give data=NAME.")
         check_trusted(path, given["data"], ["ganzoo.data."])
-        data: ImageData = make(given["data"])
+        data: Any = make(given["data"])
     else:
         for key in ("image_size", "channels"):
             if cfg[key] is None:
@@ -77,18 +78,17 @@ def of_checkpoint(cfg: DictConfig, path: Path, device: torch.device) -> Scores:
     data.prepare_data()
     data.check()
     suite: Suite = make(cfg.metrics)
-    suite.prepare(Reference(data, suite.num_real, suite.mirror), device)
-
-    def fakes(num: int, label: int | None = None) -> Fakes:
-        return fakes_of(gan, num, cfg.raw, cfg.truncation, label)
-
-    scores = suite.score(fakes(suite.num_fake))
+    scores = scorer_of(gan, data, suite, device).score(gan, cfg.raw, cfg.truncation)
     assert scores is not None
     if cfg.intra_class:
+        if gan.directions:
+            raise UserError("Translations have no classes: set intra_class=null.")
         classes = data.source.classes or []
-        suite.add_intra_class(
-            scores, [fakes(cfg.intra_class, label) for label in range(len(classes))], classes
-        )
+        fakes = [
+            fakes_of(gan, cfg.intra_class, cfg.raw, cfg.truncation, label)
+            for label in range(len(classes))
+        ]
+        suite.add_intra_class(scores, fakes, classes)
     return scores
 
 

@@ -117,6 +117,8 @@ def test_train_log_has_a_line_for_each_tick(finished) -> None:
     ticks = [line for line in lines if " kimg " in line and "sec/kimg" in line]
     assert len(ticks) == 3
     assert all("d_loss" in line and "left 00:00" in line for line in ticks[-1:])
+    for number, line in enumerate(ticks, 1):
+        assert f"tick {number}  kimg {0.04 * number:.1f}  minibatch 8  time 00:" in line
     assert any("10 classes" in line for line in lines)
 
 
