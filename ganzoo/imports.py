@@ -49,9 +49,9 @@ Made = tuple[GAN, dict[str, Any]]  # a model, and the config that it is rebuilt 
 KINDS: list[tuple[Callable[[Any], bool], Callable[[Any], Made]]] = [
     (is_gan_zoo, gan_zoo_model),
     (is_official, official_model),
-    (is_authors_cyclegan, authors_model),
     (is_ajbrock, ajbrock_model),
     (is_pretrained, pretrained_model),
+    (is_authors_cyclegan, authors_model),
 ]
 
 

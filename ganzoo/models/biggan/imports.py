@@ -78,11 +78,8 @@ def is_ajbrock(given: Any) -> bool:
     """Whether these are state dicts of BigGAN-PyTorch by network, or one of its generators'."""
     if not isinstance(given, Mapping):
         return False
-    return "output_layer.2.weight" in given or (
-        bool(given)
-        and given.keys() <= set(NAMES)
-        and all(isinstance(state, Mapping) for state in given.values())
-    )
+    networks = given.values() if given.keys() <= set(NAMES) else [given]
+    return any(isinstance(n, Mapping) and "output_layer.2.weight" in n for n in networks)
 
 
 def ajbrock_model(given: Mapping[str, Any]) -> tuple[GAN, Options]:
