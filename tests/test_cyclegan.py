@@ -15,6 +15,7 @@ from tiny import config
 from torch import Tensor, nn
 from worlds import cyclegan, fit, pairs
 
+from ganzoo.config import make
 from ganzoo.draws import Draws, integers, unit
 from ganzoo.errors import UserError
 from ganzoo.losses import NonSaturating, Relativistic, Wasserstein
@@ -480,6 +481,30 @@ def test_translation_and_judgement() -> None:
 def test_options_that_do_not_go_together(options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         cyclegan(**options)
+
+
+def test_other_networks_are_chosen_by_name() -> None:
+    """As the documentation says."""
+    networks = "ganzoo.models.cyclegan"
+    cfg = config(
+        "model=cyclegan",
+        f"model.generator._target_={networks}.UNetGenerator",
+        "~model.generator.blocks",
+        "model.generator.halvings=5",
+        "model.generator.ngf=2",
+        f"model.discriminator._target_={networks}.PixelDiscriminator",
+        "~model.discriminator.layers",
+        "loss=wasserstein_gp",
+        "channels=1",
+        "model.channels_b=4",
+        "model.lambda_identity=0",
+        "image_size=[32,64]",
+        tiny=False,
+    )
+    gan = make(cfg.model)
+    assert gan.translate(torch.rand(1, 1, 32, 64)).shape == (1, 4, 32, 64)
+    assert gan.judge(torch.rand(1, 4, 32, 64), domain="B").shape == (1,)
+    assert gan.gradient_penalty == 10
 
 
 def test_penalties_want_images_judged_alone() -> None:
