@@ -40,6 +40,7 @@ class GAN(L.LightningModule):
         ema_rampup: the half-life is at most this share of the images seen; None for no such limit.
         ema_beta: a fixed decay per iteration instead of a half-life, for papers that fix it.
         ema_start_kimg: until then the average is a copy of the generator.
+        ema_buffers: average buffers (BatchNorm statistics), too, instead of copying them.
         discriminator_steps: updates of the discriminator an iteration, each with new images.
         generator_steps: updates of the generator an iteration.
         accumulate: micro-batches that a batch is split into; gradients add up to the whole batch's.
@@ -49,8 +50,6 @@ class GAN(L.LightningModule):
             is multiplied with.
         compile: networks to run through `torch.compile`.
         channels_last: keep weights and images in the channels-last memory format.
-
-    The average copies the generator's buffers (BatchNorm statistics) and averages its parameters.
     """
 
     def __init__(
@@ -64,6 +63,7 @@ class GAN(L.LightningModule):
         ema_rampup: float | None = 0.05,
         ema_beta: float | None = None,
         ema_start_kimg: float = 0.0,
+        ema_buffers: bool = False,
         discriminator_steps: int = 1,
         generator_steps: int = 1,
         accumulate: int | str = 1,
@@ -83,7 +83,7 @@ class GAN(L.LightningModule):
         self.total_images = round(total_kimg * 1000)
         self.seed = seed
         self.ema_kimg, self.ema_rampup, self.ema_beta = ema_kimg, ema_rampup, ema_beta
-        self.ema_start_kimg = ema_start_kimg
+        self.ema_start_kimg, self.ema_buffers = ema_start_kimg, ema_buffers
         self.discriminator_steps, self.generator_steps = discriminator_steps, generator_steps
         self.auto_accumulate = accumulate == "auto"
         if not (self.auto_accumulate or (isinstance(accumulate, int) and accumulate > 0)):
@@ -147,6 +147,10 @@ class GAN(L.LightningModule):
     def images(self, latents: Tensor, raw: bool = False) -> Tensor:
         """Images of latents, float NCHW in [-1, 1]."""
         raise UserError(f"{type(self).__name__} has no latent space to draw from or walk in.")
+
+    def labels(self, seeds: Sequence[int]) -> Tensor | None:
+        """The class that `sample` takes for each seed, int64 [len(seeds)]; None: no classes."""
+        return None
 
     @torch.no_grad()
     def judge(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -419,7 +423,10 @@ class GAN(L.LightningModule):
             list(self.average.parameters()), list(self.generator.parameters()), 1 - beta
         )
         for target, source in zip(self.average.buffers(), self.generator.buffers(), strict=True):
-            target.copy_(source)
+            if self.ema_buffers and target.is_floating_point():
+                target.lerp_(source, 1 - beta)
+            else:
+                target.copy_(source)
 
 
 @contextmanager

@@ -89,7 +89,8 @@ class DiscriminatorAccuracy(Callback):
     def _of_fakes(self, gan: GAN) -> Tensor:
         seeds = list(range(rank(), self.num, world_size()))
         images = gan.sample(seeds) if seeds else torch.empty(0, device=gan.device)
-        return gather_rows(self._judged(gan, images, None, torch.arange(len(seeds))))
+        labels = gan.labels(seeds)
+        return gather_rows(self._judged(gan, images, labels, torch.arange(len(seeds))))
 
     def _judged(self, gan: GAN, images: Tensor, labels: Tensor | None, order: Tensor) -> Tensor:
         logits = [torch.empty(0, device=gan.device)]
