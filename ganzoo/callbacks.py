@@ -72,7 +72,7 @@ class SaveLast(Callback):
                 log.warning("%s", error)
 
     def _save(self, trainer: L.Trainer, gan: GAN) -> None:
-        if self._saved_at == gan.images_seen:
+        if self._saved_at == gan.images_seen or gan.going_back is not None:
             return
         gan.check_finite()  # a checkpoint is never of a broken state
         self._saved_at = gan.images_seen  # also when it fails: once is enough
@@ -157,7 +157,7 @@ class SampleGrid(Callback):
 class Ticks(Callback):
     """One line in `train.log` and one row for every logger each `every_kimg` thousand images.
 
-    Losses and gradient norms are means over the tick; beside them images/s, sec/kimg, the share of
+    Losses and gradient norms are means over the tick; beside them norms of all weights, images/s, sec/kimg, the share of
     the time that was spent waiting for data, and the peak memory. The time is without that of
     metrics. At the end `curves.png`.
     """
@@ -194,9 +194,10 @@ class Ticks(Callback):
             "data_wait_share": (_waited(trainer) - self._waited) / seconds,
             "peak_memory_gib": peak_memory(gan.device) / 2**30,
         }
+        norms = {f"{name}_weight_norm": norm for name, norm in gan.weight_norms().items()}
         rates = {f"lr/{name}": rate for name, rate in gan.learning_rates().items()}
         for logger in trainer.loggers:
-            logger.log_metrics({**means, **rates, **speed}, step=gan.images_seen)
+            logger.log_metrics({**means, **norms, **rates, **speed}, step=gan.images_seen)
         if trainer.is_global_zero:
             left = (gan.total_images - gan.images_seen) * seconds / images
             log.info(
@@ -260,11 +261,11 @@ def kimg_name(images_seen: int, *periods: float | None) -> str:
 
 
 def read_curves(path: Path) -> dict[str, tuple[list[float], list[float]]]:
-    """Losses, gradient norms, metrics of a `metrics.csv`: name -> (thousands of images, values)."""
+    """Losses, norms, metrics of a `metrics.csv`: name -> (thousands of images, values)."""
     curves: dict[str, tuple[list[float], list[float]]] = {}
     for row in read_rows(path):
         for name, value in row.items():
-            loss = name.endswith(("_loss", "_score", "_grad_norm"))
+            loss = name.endswith(("_loss", "_score", "_grad_norm", "_weight_norm"))
             aside = name.endswith(("_std", "/seconds", "/share_of_time"))
             if value and (loss or (name.startswith("metrics/") and not aside)):
                 x, y = curves.setdefault(name, ([], []))

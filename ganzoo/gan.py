@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -20,7 +21,7 @@ from torch.optim import Optimizer
 from ganzoo import __version__ as version_now
 from ganzoo.checkpoint import check_fits
 from ganzoo.draws import Draws, seed_of
-from ganzoo.errors import UserError
+from ganzoo.errors import NotFinite, UserError
 from ganzoo.schedule import ema_beta
 from ganzoo.strategy import Replicated, average_over_processes, world_size
 
@@ -106,12 +107,21 @@ class GAN(L.LightningModule):
         # Smaller ones may arrive then, means over boxes, and need not.
         self.shown_size: Callable[[int], tuple[int, int]] | None = None
         self.boundary: float | None = 0.0  # of logits; None where only differences count
+        # Loss of a discriminator that tells nothing apart; None where losses have no such scale.
+        self.ignorance: float | None = None
+        # What is reported of each discriminator: its loss, its mean logits of reals and of fakes.
+        self.contests = {"discriminator": ("d_loss", "real_score", "fake_score")}
+        self.classes = 0  # of images; 0 for none
         self.images_seen = 0  # the clock: images shown to the discriminator, over all processes
         self.images_before = 0  # the clock before the last iteration
         self.whole = True  # false in the middle of an iteration, when a checkpoint would be torn
         self.aside = 0.0  # seconds spent on other things than training, such as metrics
+        self.rollbacks = 0  # how often the run went back to an earlier state, each with other draws
+        self.going_back: Path | None = None  # the checkpoint to go back to, when training has ended
         self.signal = 0  # that asked this process to stop
         self.stopped_by = 0  # the signal that ended the run early
+        self.given_up = ""  # a sentence on why the run ended early
+        self.listeners: list[Callable[[str, float], None]] = []  # told of every number noted
         self.config: dict[str, Any] | None = None  # what `ganzoo.load` rebuilds the model from
         self.last_checkpoint: str | None = None
         self.draws = Draws(seed)
@@ -248,6 +258,15 @@ class GAN(L.LightningModule):
         """What each network's optimizer steps with now."""
         return {n: self._optimizer(n).param_groups[0]["lr"] for n in self.optimizer_makers}
 
+    @torch.no_grad()
+    def weight_norms(self) -> dict[str, float]:
+        """The norm of all parameters of each network that is updated by itself."""
+        norms = {
+            name: nn.utils.get_total_norm(self.get_submodule(name).parameters())
+            for name in self.optimizer_makers
+        }
+        return dict(zip(norms, torch.stack(list(norms.values())).tolist(), strict=True))
+
     # -- one iteration ----------------------------------------------------------------------------
 
     def training_step(self, batch: Batch, batch_idx: int = 0) -> None:
@@ -277,7 +296,7 @@ class GAN(L.LightningModule):
         return self.sample(prompts)
 
     def check_finite(self) -> None:
-        """Raise `UserError` if a loss, gradient or noted value was NaN or infinite."""
+        """Raise `NotFinite` if a loss, gradient or noted value was NaN or infinite."""
         recent, self._recent = self._recent, []
         flat = [(seen, name, value) for seen, values in recent for name, value in values.items()]
         if not flat:
@@ -286,12 +305,14 @@ class GAN(L.LightningModule):
         for (seen, name, _), number in zip(flat, numbers, strict=True):
             if not math.isfinite(number):
                 self.whole = False  # what there is now must not be saved
-                raise UserError(
+                raise NotFinite(
                     f"{name} became {number} after {seen:,} images: training cannot go on. "
                     f"Last good checkpoint: {self.last_checkpoint or 'none yet'}. Start a new "
                     f"run_dir, with init_from=CHECKPOINT to keep its weights, and a lower learning "
                     f"rate, model.clip or precision=32-true."
                 )
+            for listener in self.listeners:
+                listener(name, number)
             self._sums[name] += number
             self._counts[name] += 1
 
@@ -355,12 +376,14 @@ class GAN(L.LightningModule):
         checkpoint["ganzoo"] = {
             "version": version_now,
             "images_seen": self.images_seen,
+            "rollbacks": self.rollbacks,
             "config": self.config,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         check_fits(self, checkpoint)
         self.images_seen = self.images_before = checkpoint["ganzoo"]["images_seen"]
+        self.rollbacks = checkpoint["ganzoo"].get("rollbacks", 0)
 
     def train(self, mode: bool = True) -> "GAN":
         super().train(mode)
@@ -386,7 +409,8 @@ class GAN(L.LightningModule):
                 )
 
     def _reseed(self) -> None:
-        key = (self.seed, "step", self.images_seen)
+        again = ("again", self.rollbacks) if self.rollbacks else ()
+        key: tuple[int | str, ...] = (self.seed, "step", self.images_seen, *again)
         rank = self.global_rank
         # Layers that draw for themselves (dropout) use the default generator: one stream a process.
         # (`torch.manual_seed` asks every kind of device there might be, which takes longer.)

@@ -7,7 +7,7 @@ are noisy (Brock et al. 2019, section 4 and figure 3).
 import csv
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import lightning as L
 import matplotlib
@@ -103,13 +103,26 @@ def weight_matrices(gan: GAN) -> Iterator[tuple[str, Tensor, float]]:
             yield shown, tensor.flatten(1), divisor(module, kind, weight)
 
 
+@runtime_checkable
+class Normalized(Protocol):
+    """A layer that computes with another weight than its parameter."""
+
+    def normalized(self) -> Tensor:
+        """The weight as it is used."""
+
+
 @torch.no_grad()
 def divisor(module: nn.Module, kind: str, weight: Tensor) -> float:
-    """What `torch.nn.utils.parametrizations.spectral_norm` divides a weight by; 1 without it."""
-    if not kind:
+    """What a weight is divided by under spectral norm: torch's parametrization, or `Normalized`."""
+    with evaluating(module):  # in training mode it would iterate, and keep that
+        if kind:
+            used: Tensor = getattr(module, kind.partition(".")[0])
+        elif isinstance(module, Normalized):
+            used = module.normalized()
+        else:
+            return 1.0
+    if used is weight:
         return 1.0
-    with evaluating(module):  # in training mode it would iterate
-        used: Tensor = getattr(module, kind.partition(".")[0])
     return float(weight.norm() / used.norm().clamp_min(torch.finfo(used.dtype).tiny))
 
 
@@ -122,7 +135,7 @@ class Spectra(Callback):
     is spared. The picture is drawn at the end, also at that of a run that fails.
 
     Args:
-        every_kimg: how often, and at the start.
+        every_kimg: how often, and at the start and the end.
     """
 
     def __init__(self, every_kimg: float | None = 10.0) -> None:
@@ -140,11 +153,13 @@ class Spectra(Callback):
             return
         self._path = Path(trainer.default_root_dir) / "spectra.csv"
         if trainer.is_global_zero:
-            rows = [r for r in read(self._path) if int(r["images_seen"]) <= gan.images_seen]
+            seen = gan.images_seen
+            rows = [r for r in read(self._path) if seen and int(r["images_seen"]) <= seen]
             with self._path.open("w", newline="") as file:
                 writer = csv.DictWriter(file, COLUMNS)
                 writer.writeheader()
                 writer.writerows(rows)
+        self._looked_at = -1
         if gan.images_seen == 0:
             self._look(trainer, gan)
 
@@ -153,13 +168,20 @@ class Spectra(Callback):
             self._look(trainer, gan)
 
     def on_train_end(self, trainer: L.Trainer, gan: GAN) -> None:  # type: ignore[override]
-        self._draw(trainer)
+        if hasattr(self, "_path"):
+            self._look(trainer, gan)
+            self._draw(trainer)
 
     def on_exception(self, trainer: L.Trainer, gan: GAN, exception: BaseException) -> None:  # type: ignore[override]
-        self._draw(trainer)
+        if hasattr(self, "_path"):
+            self._draw(trainer)
 
     def _look(self, trainer: L.Trainer, gan: GAN) -> None:
-        rows, told = [], {}
+        if self._looked_at == gan.images_seen:
+            return
+        self._looked_at = gan.images_seen
+        rows: list[list[Any]] = []
+        told: dict[str, float] = {}
         for name, matrix, divided_by in weight_matrices(gan):
             values = self.singular_values.of(name, matrix).tolist()
             normalized = [v / divided_by for v in values] if divided_by != 1 else COUNT * [""]
@@ -175,7 +197,7 @@ class Spectra(Callback):
                 )
 
     def _draw(self, trainer: L.Trainer) -> None:
-        if trainer.is_global_zero and hasattr(self, "_path"):
+        if trainer.is_global_zero:
             plot(read(self._path), self._path.with_suffix(".png"))
 
 
@@ -222,7 +244,7 @@ def plot(rows: list[dict[str, str]], path: Path) -> None:
 def curves(
     axes: Any, weights: Mapping[str, list[dict[str, str]]], column: str, prefix: int
 ) -> None:
-    """One panel: thousands of images against singular values, both told by `rows`."""
+    """One panel: singular values over thousands of images, without the name of the network."""
     colors = matplotlib.colormaps["viridis"]
     for i, (name, rows) in enumerate(weights.items()):
         x = [int(row["images_seen"]) / 1000 for row in rows]

@@ -18,7 +18,7 @@ from ganzoo.augment import DiffAugment
 from ganzoo.draws import Sampler, from_seeds, integers, normal, unit
 from ganzoo.errors import UserError
 from ganzoo.gan import GAN, Batch, evaluating
-from ganzoo.losses import Hinge, Loss, gradient_penalty, zero_centered_penalty
+from ganzoo.losses import Hinge, Loss, gradient_penalty, ignorance, zero_centered_penalty
 from ganzoo.models.biggan.deep import DeepDiscriminator, DeepGenerator
 from ganzoo.models.biggan.layers import add_orthogonal_gradient, orthogonal_weights
 from ganzoo.models.biggan.networks import (
@@ -82,7 +82,7 @@ class BigGAN(GAN):
     ) -> None:
         super().__init__(generator, discriminator, **shared)
         self.loss: Loss = loss or Hinge()
-        self.boundary = self.loss.boundary
+        self.boundary, self.ignorance = self.loss.boundary, ignorance(self.loss)
         self.prior, self.truncate, self.augment = prior, truncate, augment
         self.fake_labels = labels
         self.orthogonal = dict(orthogonal or {})

@@ -16,7 +16,7 @@ from ganzoo.augment import DiffAugment
 from ganzoo.draws import Sampler, from_seeds, normal, unit
 from ganzoo.errors import UserError
 from ganzoo.gan import GAN, Batch, evaluating
-from ganzoo.losses import Loss, NonSaturating, gradient_penalty, zero_centered_penalty
+from ganzoo.losses import Loss, NonSaturating, gradient_penalty, ignorance, zero_centered_penalty
 from ganzoo.models.dcgan.capacity import CapacityDiscriminator, CapacityGenerator
 from ganzoo.models.dcgan.deep import DeepDiscriminator, DeepGenerator
 from ganzoo.models.dcgan.networks import Discriminator, Generator
@@ -69,7 +69,7 @@ class DCGAN(GAN):
     ) -> None:
         super().__init__(generator, discriminator, **shared)
         self.loss: Loss = loss or NonSaturating()
-        self.boundary = self.loss.boundary
+        self.boundary, self.ignorance = self.loss.boundary, ignorance(self.loss)
         self.nz, self.prior, self.augment = nz, prior, augment
         self.gradient_penalty, self.r1, self.r2 = gradient_penalty, r1, r2
         penalized = gradient_penalty or r1 or r2

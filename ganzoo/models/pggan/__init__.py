@@ -16,7 +16,7 @@ from ganzoo.augment import DiffAugment
 from ganzoo.draws import Sampler, from_seeds, integers, normal, unit
 from ganzoo.errors import UserError
 from ganzoo.gan import GAN, Batch, evaluating
-from ganzoo.losses import Loss, Wasserstein, gradient_penalty, zero_centered_penalty
+from ganzoo.losses import Loss, Wasserstein, gradient_penalty, ignorance, zero_centered_penalty
 from ganzoo.models.pggan.diagram import describe
 from ganzoo.models.pggan.networks import Discriminator, Generator
 from ganzoo.models.pggan.schedule import Growth
@@ -74,7 +74,7 @@ class PGGAN(GAN):
         super().__init__(generator, discriminator, **shared)
         self.growth, self.prior, self.augment = growth, prior, augment
         self.loss: Loss = loss or Wasserstein()
-        self.boundary = self.loss.boundary
+        self.boundary, self.ignorance = self.loss.boundary, ignorance(self.loss)
         self.gradient_penalty, self.target, self.drift = gradient_penalty, target, drift
         self.r1, self.r2, self.label_weight = r1, r2, label_weight
         self.reset_optimizers = reset_optimizers
