@@ -12,10 +12,16 @@ from typing import Any
 
 import torch
 
-from ganzoo import __version__
 from ganzoo.checkpoint import AtomicCheckpointIO
 from ganzoo.errors import UserError
 from ganzoo.gan import GAN
+from ganzoo.models.biggan.imports import (
+    ajbrock_files,
+    ajbrock_model,
+    is_ajbrock,
+    is_pretrained,
+    pretrained_model,
+)
 from ganzoo.models.pggan.imports import gan_zoo_model, is_gan_zoo
 
 # What pickled tensors are made of. Anything else in a file is not called.
@@ -32,7 +38,11 @@ HARMLESS = {
 Made = tuple[GAN, dict[str, Any]]  # a model, and the config that it is rebuilt from
 
 # Who knows a kind of file: whether it is one, and what becomes of it.
-KINDS: list[tuple[Callable[[Any], bool], Callable[[Any], Made]]] = [(is_gan_zoo, gan_zoo_model)]
+KINDS: list[tuple[Callable[[Any], bool], Callable[[Any], Made]]] = [
+    (is_gan_zoo, gan_zoo_model),
+    (is_ajbrock, ajbrock_model),
+    (is_pretrained, pretrained_model),
+]
 
 
 class Inert:
@@ -84,10 +94,18 @@ def read(path: Path) -> Any:
 def import_checkpoint(source: Path, out: Path) -> GAN:
     """Make a checkpoint of ganzoo of a file of another project; return its model.
 
+    Args:
+        source: a PGAN checkpoint of pytorch_GAN_zoo; a folder of BigGAN-PyTorch's weights, or its
+            generator's file; or `pytorch_model.bin` of pytorch-pretrained-biggan, or its folder.
+        out: a .ckpt that is not there yet.
+
     Raises:
         UserError: a file of no known kind, or a network that ours cannot be.
     """
-    given = read(source)
+    if files := ajbrock_files(source):
+        given = {name: read(path) for name, path in files.items()}
+    else:
+        given = read(source / "pytorch_model.bin" if source.is_dir() else source)
     for knows, make in KINDS:
         if knows(given):
             gan, config = make(given)
@@ -96,10 +114,13 @@ def import_checkpoint(source: Path, out: Path) -> GAN:
         has = ", ".join(map(str, list(given)[:5])) if isinstance(given, Mapping) else type(given)
         raise UserError(
             f"{source} is of no kind that can be imported (it holds {has}): give a PGAN checkpoint "
-            f"of facebookresearch/pytorch_GAN_zoo."
+            f"of facebookresearch/pytorch_GAN_zoo, weights of ajbrock/BigGAN-PyTorch, or of the "
+            f"package pytorch-pretrained-biggan."
         )
     if out.exists():
         raise UserError(f"{out} exists: choose another name.")
-    told = {"version": __version__, "images_seen": 0, "config": config}
-    AtomicCheckpointIO().save_checkpoint({"state_dict": gan.state_dict(), "ganzoo": told}, out)
+    gan.config = config
+    checkpoint: dict[str, Any] = {"state_dict": gan.state_dict()}
+    gan.on_save_checkpoint(checkpoint)
+    AtomicCheckpointIO().save_checkpoint(checkpoint, out)
     return gan

@@ -14,8 +14,8 @@ def convolution(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def fused_up(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """A convolution of `enlarged(x)`, 3x3, as one transposed convolution of a quarter of the places:
-    each input pixel is seen through 4x4 weights.
+    """A convolution of `enlarged(x)`, 3x3, as one transposed convolution: each pixel of x is seen
+    through 4x4 weights.
     """
     # A transposed convolution lays its kernel down unflipped, where a convolution reads it.
     kernel = 4 * widened(weight).flip(2, 3).transpose(0, 1)
@@ -46,8 +46,8 @@ def halved_grid(
     Height and width are halved together while both are even and neither falls below `least`.
 
     Raises:
-        UserError: fewer than `times` halvings, or a shorter side that is then smaller than `least`, or
-            larger than 7 and 2 `least` - 1.
+        UserError: fewer than `times` halvings, or a shorter side that is then not `least` to 7 (or
+            2 `least` - 1, if that is more).
     """
     sides = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
     if len(sides) != 2 or min(sides) < 1:

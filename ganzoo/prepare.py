@@ -69,7 +69,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
     foreign = commands.add_parser("import", help="a checkpoint of another project as one of ours")
     foreign.set_defaults(run=run_import)
-    foreign.add_argument("src", type=Path, help="a PGAN checkpoint of pytorch_GAN_zoo")
+    foreign.add_argument(
+        "src",
+        type=Path,
+        help="a PGAN checkpoint of pytorch_GAN_zoo, the weights "
+        "folder of BigGAN-PyTorch, pytorch_model.bin of pytorch-pretrained-biggan",
+    )
     foreign.add_argument("out", type=Path, help="a .ckpt")
 
     kept = commands.add_parser("cache", help="features of real images that metrics keep")

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
@@ -20,7 +20,11 @@ from ganzoo.errors import UserError
 from ganzoo.gan import GAN, Batch, evaluating
 from ganzoo.losses import Hinge, Loss, gradient_penalty, ignorance, zero_centered_penalty
 from ganzoo.models.biggan.deep import DeepDiscriminator, DeepGenerator
-from ganzoo.models.biggan.layers import add_orthogonal_gradient, orthogonal_weights
+from ganzoo.models.biggan.layers import (
+    add_orthogonal_gradient,
+    choose_statistics,
+    orthogonal_weights,
+)
 from ganzoo.models.biggan.networks import (
     ConditionalGenerator,
     Discriminator,
@@ -89,6 +93,8 @@ class BigGAN(GAN):
         self._check_names("orthogonal", self.orthogonal)
         self.gradient_penalty, self.r1, self.r2 = gradient_penalty, r1, r2
         self.classes = classes
+        self.class_names: list[str] | None = None  # of the data that it was trained on
+        self._standing = False  # inside of `standing`
         self.register_buffer("class_shares", torch.full((self.classes,), 1 / max(1, self.classes)))
         if truncate not in TRUNCATIONS:
             raise UserError(
@@ -112,8 +118,18 @@ class BigGAN(GAN):
         data = getattr(self.trainer, "datamodule", None)
         if data is not None:
             counts = class_counts(data.source.labels(), data.source.classes, self.classes)
+            if self.classes and data.source.classes is not None:
+                self.class_names = list(data.source.classes)
             if self.fake_labels == "data" and not getattr(data, "balanced", False):
                 self.class_shares.copy_(counts / counts.sum())
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["ganzoo"]["class_names"] = self.class_names
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        self.class_names = checkpoint["ganzoo"].get("class_names")
 
     # -- one iteration -----------------------------------------------------------------------------
 
@@ -256,14 +272,16 @@ class BigGAN(GAN):
             raw: by the generator instead of its average.
             labels: a class; one for each, int64 [N]; or vectors of classes [N, D], which may lie
                 between those of `generator.embedded`. None: the first class.
-            truncation: that the latents were limited to, for generators that have statistics for
-                several.
+            truncation: that the latents were limited to; it decides where a generator has
+                statistics for several. None: 1.
 
         Raises:
             UserError: there is no such class.
         """
         network = self.network(raw)
         y = self._classes(labels, len(latents))
+        if not self._standing:
+            choose_statistics(network, truncation)
         with evaluating(network):
             return torch.cat(
                 [
@@ -273,7 +291,7 @@ class BigGAN(GAN):
             )
 
     def network(self, raw: bool = False) -> ConditionalGenerator:
-        """The average generator, or (`raw`, or where there is no average) the one that is trained."""
+        """The average generator, or with `raw`, or without an average, the one that is trained."""
         network: Any = self.generator if raw or self.average is None else self.average
         return network
 
@@ -323,8 +341,10 @@ class BigGAN(GAN):
                     network(self.latents(seeds, truncation), self.labels(seeds))
             for norm, momentum in zip(norms, momenta, strict=True):
                 norm.momentum = momentum
+            self._standing = True
             yield
         finally:
+            self._standing = False
             for norm, momentum in zip(norms, momenta, strict=True):
                 norm.momentum = momentum
             with torch.no_grad():

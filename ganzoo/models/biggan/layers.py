@@ -1,6 +1,7 @@
 """What the four networks of BigGAN are made of: spectral normalization, conditional BatchNorm,
 attention, and how weights begin and are kept orthogonal."""
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeVar
@@ -167,6 +168,35 @@ class ConditionalNorm(nn.Module):
             return x
         gain, bias = (f(c).to(x.dtype)[:, :, None, None] for f in (self.gain, self.bias))
         return torch.addcmul(bias, x, 1 + gain)
+
+
+@torch.no_grad()
+def choose_statistics(network: nn.Module, truncation: float | None = None) -> None:
+    """Let BatchNorm use its statistics for a truncation (None: 1), where it has several sets.
+
+    The n sets are for truncations of 0 to 1 in equal steps. In between, two are mixed as in the
+    package pytorch-pretrained-biggan, which gives the farther one the larger share.
+
+    Raises:
+        UserError: a truncation beyond 1 where there are such sets.
+    """
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d) and hasattr(m, "means")]
+    if not norms:
+        return
+    truncation = 1.0 if truncation is None else truncation
+    if not 0 < truncation <= 1:
+        raise UserError(
+            f"This generator has BatchNorm's statistics for truncations up to 1, not {truncation}: "
+            f"choose one, or estimate others with `standing`."
+        )
+    for norm in norms:
+        step = 1.0 / (len(norm.means) - 1)
+        share, index = math.modf(truncation / step)
+        for running, sets in ((norm.running_mean, norm.means), (norm.running_var, norm.variances)):
+            chosen = sets[int(index)]
+            if share:
+                chosen = chosen * share + sets[int(index) + 1] * (1 - share)
+            running.copy_(chosen)
 
 
 class Attention(nn.Module):

@@ -11,7 +11,6 @@ from ganzoo.layers import enlarged, halved_grid
 from ganzoo.models.biggan.layers import (
     Attention,
     ConditionalNorm,
-    Conv2d,
     Init,
     Layers,
     initialize,
