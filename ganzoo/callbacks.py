@@ -157,9 +157,9 @@ class SampleGrid(Callback):
 class Ticks(Callback):
     """One line in `train.log` and one row for every logger each `every_kimg` thousand images.
 
-    Losses and gradient norms are means over the tick; beside them norms of all weights, images/s, sec/kimg, the share of
-    the time that was spent waiting for data, and the peak memory. The time is without that of
-    metrics. At the end `curves.png`.
+    Losses and gradient norms are means over the tick; beside them the norms of all weights,
+    images/s, sec/kimg, the share of the time that was spent waiting for data, and the peak memory.
+    The time is without that of metrics. At the end `curves.png`.
     """
 
     def __init__(self, every_kimg: float | None = 1.0) -> None:

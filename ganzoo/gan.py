@@ -16,6 +16,7 @@ import lightning as L
 import torch
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from ganzoo import __version__ as version_now
@@ -23,9 +24,11 @@ from ganzoo.checkpoint import check_fits
 from ganzoo.draws import Draws, seed_of
 from ganzoo.errors import NotFinite, UserError
 from ganzoo.schedule import ema_beta
-from ganzoo.strategy import Replicated, average_over_processes, world_size
+from ganzoo.strategy import Replicated, average_over_processes, local_batchnorm, world_size
 
 Batch = dict[str, Tensor]
+
+STANDING = 2**40  # the seeds of standing statistics: none that one would sample
 
 
 class GAN(L.LightningModule):
@@ -112,6 +115,7 @@ class GAN(L.LightningModule):
         # What is reported of each discriminator: its loss, its mean logits of reals and of fakes.
         self.contests = {"discriminator": ("d_loss", "real_score", "fake_score")}
         self.classes = 0  # of images; 0 for none
+        self.class_names: list[str] | None = None  # of the data that it was trained on
         self.images_seen = 0  # the clock: images shown to the discriminator, over all processes
         self.images_before = 0  # the clock before the last iteration
         self.whole = True  # false in the middle of an iteration, when a checkpoint would be torn
@@ -125,6 +129,7 @@ class GAN(L.LightningModule):
         self.config: dict[str, Any] | None = None  # what `ganzoo.load` rebuilds the model from
         self.last_checkpoint: str | None = None
         self.draws = Draws(seed)
+        self.stands = False  # inside of `standing`
         self._network = ""  # being updated
         self._recent: list[tuple[int, dict[str, Tensor]]] = []  # not yet looked at
         self._sums: dict[str, float] = defaultdict(float)
@@ -154,13 +159,84 @@ class GAN(L.LightningModule):
         """One latent vector per seed, [len(seeds), nz]; a model without latents has none."""
         raise UserError(f"{type(self).__name__} has no latent space to draw from or walk in.")
 
-    def images(self, latents: Tensor, raw: bool = False) -> Tensor:
-        """Images of latents, float NCHW in [-1, 1]."""
+    def images(
+        self,
+        latents: Tensor,
+        raw: bool = False,
+        labels: int | Tensor | None = None,
+        truncation: float | None = None,
+    ) -> Tensor:
+        """Images of latents, float NCHW in [-1, 1].
+
+        `labels` is a class, one for each, int64 [N], or vectors of classes as `class_vectors` gives
+        them; `truncation` is what the latents were limited to.
+        """
         raise UserError(f"{type(self).__name__} has no latent space to draw from or walk in.")
+
+    def class_vectors(self, labels: Tensor, raw: bool = False) -> Tensor:
+        """What the generator makes of labels [N], [N, D]; what lies between two is between them."""
+        raise UserError(f"{type(self).__name__} has no classes that one could walk between.")
 
     def labels(self, seeds: Sequence[int]) -> Tensor | None:
         """The class that `sample` takes for each seed, int64 [len(seeds)]; None: no classes."""
         return None
+
+    def network(self, raw: bool = False) -> Any:
+        """The average generator, or with `raw`, or without an average, the one that is trained."""
+        return self.generator if raw or self.average is None else self.average
+
+    @contextmanager
+    def standing(
+        self,
+        truncation: float | None = None,
+        batches: int = 16,
+        size: int = 64,
+        raw: bool = False,
+        seed: int = 0,
+    ) -> Iterator[bool]:
+        """Inside, images are made with standing statistics (Brock et al. 2019, appendix).
+
+        BatchNorm's statistics of the average (or the raw) generator are estimated anew: means over
+        fresh batches of latents limited by `truncation`, with labels as `labels` gives them.
+        Running statistics follow a generator that changes, with latents that are not limited.
+        Afterwards all is as before. Every process does the same by itself.
+
+        Args:
+            truncation: of the latents.
+            batches: how many.
+            size: of each.
+            raw: for the generator instead of its average.
+            seed: of latents and labels.
+
+        Yields:
+            whether there are any such statistics.
+        """
+        network = self.network(raw)
+        norms = [m for m in network.modules() if isinstance(m, _BatchNorm)]
+        before = [(b, b.clone()) for b in network.buffers()]
+        momenta = [norm.momentum for norm in norms]
+        try:
+            with evaluating(network), local_batchnorm(network), torch.no_grad():
+                for norm in norms:
+                    norm.reset_running_stats()
+                    norm.momentum = None  # plain means
+                    norm.train()
+                for batch in range(batches if norms else 0):
+                    first = STANDING + (seed * batches + batch) * size
+                    seeds = range(first, first + size)
+                    y = self.labels(seeds)
+                    network(self.latents(seeds, truncation), *([] if y is None else [y]))
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum
+            self.stands = bool(norms)
+            yield self.stands
+        finally:
+            self.stands = False
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum
+            with torch.no_grad():
+                for buffer, value in before:
+                    buffer.copy_(value)
 
     @torch.no_grad()
     def judge(self, images: Tensor, labels: Tensor | None = None) -> Tensor:

@@ -27,6 +27,7 @@ from ganzoo.strategy import average_over_processes, rank, world_size
 log = logging.getLogger(__name__)
 
 NOT_FINITE, MEMORIZATION = "not finite", "memorization"
+LEARNED = 0.8  # share of the loss of ignorance below which a discriminator has learned something
 DIVERSE = 0.2  # diversity that must have been reached before it can be gone
 ADVICE = {
     "collapse": "an earlier checkpoint with a lower learning rate, model.clip or a larger batch",
@@ -49,7 +50,7 @@ class Sentinel(Callback):
     An alarm is raised when its sign was there at `patience` looks in a row (that of weights at
     one), and again only if it was gone meanwhile:
 
-    - collapse: the discriminator loses more than if it told nothing apart.
+    - collapse: the discriminator loses more than if it told nothing apart, and did not before.
     - discriminator wins: it loses almost nothing, and knows held-out images, too, if there are any.
     - discriminator blind: reals and fakes are alike to it, all real or all fake.
     - spectrum explodes: singular values grow faster than evenly; see `signs.Growth`.
@@ -97,6 +98,7 @@ class Sentinel(Callback):
         self.training, self.held_out = training, held_out
         self.grown, self.heard = Growth(), Heard([])
         self.most_diverse = 0.0
+        self.least_losses: dict[str, float] = {}  # of each discriminator, as shares of ignorance
         self.losses: list[float] = []  # of the discriminator at the last looks
         self.signs: dict[str, int] = {}  # -> looks in a row
         self.raised: list[str] = []  # alarms that are not over
@@ -107,6 +109,7 @@ class Sentinel(Callback):
             "heard": [dict(self.heard.sums), dict(self.heard.counts)],
             "most_diverse": self.most_diverse,
             "losses": list(self.losses),
+            "least_losses": dict(self.least_losses),
             "signs": dict(self.signs),
             "raised": list(self.raised),
         }
@@ -115,6 +118,7 @@ class Sentinel(Callback):
         self.grown.load_state_dict(state["grown"])
         self.heard.sums, self.heard.counts = map(dict, state["heard"])
         self.most_diverse, self.losses = state["most_diverse"], list(state["losses"])
+        self.least_losses = dict(state["least_losses"])
         self.signs, self.raised = dict(state["signs"]), list(state["raised"])
 
     # -- when --------------------------------------------------------------------------------------
@@ -227,8 +231,9 @@ class Sentinel(Callback):
             if gan.ignorance:
                 share = loss / gan.ignorance
                 what = f"{who} loses {100 * share:.3g} % of what it would if it told nothing apart"
-                if share > self.collapse:
-                    found["collapse"] = what
+                least = self.least_losses[name] = min(share, self.least_losses.get(name, math.inf))
+                if share > self.collapse and least < LEARNED:
+                    found["collapse"] = f"{what}, and lost {100 * least:.3g} % before"
                 if share < self.wins and fake < real and not by_heart:
                     found["discriminator wins"] = what
             if blind(real, fake, gan.boundary):

@@ -125,9 +125,7 @@ class DCGAN(GAN):
             truncation: latents of larger magnitude are drawn again.
             raw: from the generator instead of its average.
         """
-        if label is not None:
-            raise UserError("This model has no classes: sample without a label.")
-        return self.images(self.latents(prompts, truncation), raw)
+        return self.images(self.latents(prompts, truncation), raw, label)
 
     def latents(self, seeds: Sequence[int], truncation: float | None = None) -> Tensor:
         """One latent vector per seed: [len(seeds), nz]."""
@@ -136,9 +134,17 @@ class DCGAN(GAN):
         )
 
     @torch.no_grad()
-    def images(self, latents: Tensor, raw: bool = False) -> Tensor:
+    def images(
+        self,
+        latents: Tensor,
+        raw: bool = False,
+        labels: int | Tensor | None = None,
+        truncation: float | None = None,
+    ) -> Tensor:
         """Images of latents [N, nz], made by the average (or the raw) generator in eval mode."""
-        network = self.generator if raw or self.average is None else self.average
+        if labels is not None:
+            raise UserError("This model has no classes: sample without a label.")
+        network = self.network(raw)
         with evaluating(network):
             return torch.cat([network(z) for z in latents.split(64)])
 
