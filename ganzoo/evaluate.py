@@ -28,16 +28,20 @@ from ganzoo.data.pack import FACTS
 from ganzoo.data.reference import Reference
 from ganzoo.data.source import Source, first, pair
 from ganzoo.errors import UserError
+from ganzoo.gan import GAN
 from ganzoo.metrics.callback import fakes_of
 from ganzoo.metrics.protocol import Scores
 from ganzoo.metrics.suite import Fakes, Suite
 from ganzoo.strategy import rank
+from ganzoo.truncation import check as check_thresholds
+from ganzoo.truncation import plot, sweep, write_table
+from ganzoo.views import statistics, threshold_name
 
 log = logging.getLogger(__name__)
 
 
-def evaluate(cfg: DictConfig) -> Scores:
-    """Score what the config says, print it and write it down.
+def evaluate(cfg: DictConfig) -> Scores | list[Scores]:
+    """Score what the config says, print it and write it down; in a sweep, at each threshold.
 
     Raises:
         UserError: for what the user has to mend.
@@ -46,8 +50,12 @@ def evaluate(cfg: DictConfig) -> Scores:
         raise UserError("Give either ckpt=RUN_OR_CKPT, or fake=FOLDER and real=FOLDER.")
     if cfg.fake is not None and cfg.real is None:
         raise UserError("Give real=FOLDER, the images to compare with.")
+    if cfg.sweep and (cfg.ckpt is None or cfg.truncation is not None or cfg.intra_class):
+        raise UserError("A sweep is of a checkpoint: give ckpt=, no truncation and no intra_class.")
     device = device_of(cfg.device)
     path = None if cfg.ckpt is None else find(cfg.ckpt)
+    if cfg.sweep and path is not None:
+        return of_sweep(cfg, path, device)
     scores = of_folders(cfg, device) if path is None else of_checkpoint(cfg, path, device)
     if rank() == 0:
         for line in scores.lines():
@@ -59,8 +67,10 @@ def evaluate(cfg: DictConfig) -> Scores:
     return scores
 
 
-def of_checkpoint(cfg: DictConfig, path: Path, device: torch.device) -> Scores:
-    """Scores of a checkpoint against the data that it was trained on, or `cfg.data`."""
+def prepared(cfg: DictConfig, path: Path, device: torch.device) -> tuple[GAN, ImageData, Suite]:
+    """The model of a checkpoint, the data that it was trained on, or `cfg.data`, and the metrics,
+    which have looked at that.
+    """
     gan = load(path, device)
     assert gan.config is not None
     given = gan.config
@@ -78,18 +88,47 @@ def of_checkpoint(cfg: DictConfig, path: Path, device: torch.device) -> Scores:
     data.check()
     suite: Suite = make(cfg.metrics)
     suite.prepare(Reference(data, suite.num_real, suite.mirror), device)
+    return gan, data, suite
 
-    def fakes(num: int, label: int | None = None) -> Fakes:
-        return fakes_of(gan, num, cfg.raw, cfg.truncation, label)
 
-    scores = suite.score(fakes(suite.num_fake))
-    assert scores is not None
-    if cfg.intra_class:
-        classes = data.source.classes or []
-        suite.add_intra_class(
-            scores, [fakes(cfg.intra_class, label) for label in range(len(classes))], classes
-        )
+def of_checkpoint(cfg: DictConfig, path: Path, device: torch.device) -> Scores:
+    """Scores of a checkpoint."""
+    gan, data, suite = prepared(cfg, path, device)
+    with statistics(gan, cfg.truncation, cfg.standing or 0, cfg.raw) as standing:
+
+        def fakes(num: int, label: int | None = None) -> Fakes:
+            return fakes_of(gan, num, cfg.raw, cfg.truncation, label, standing)
+
+        scores = suite.score(fakes(suite.num_fake))
+        assert scores is not None
+        if cfg.intra_class:
+            classes = data.source.classes or []
+            suite.add_intra_class(
+                scores, [fakes(cfg.intra_class, label) for label in range(len(classes))], classes
+            )
     return scores
+
+
+def of_sweep(cfg: DictConfig, path: Path, device: torch.device) -> list[Scores]:
+    """Scores of a checkpoint at several thresholds: a table, a picture, and all protocols."""
+    thresholds = list(cfg.sweep)
+    check_thresholds(thresholds)
+    gan, _, suite = prepared(cfg, path, device)
+    batches = 16 if cfg.standing is None else cfg.standing
+    found = sweep(gan, suite, thresholds, cfg.raw, batches)
+    if rank() == 0:
+        for scores in found:
+            name = threshold_name(scores.protocol["fake"]["truncation"])
+            log.info("truncation %s: %s", name, "  ".join(scores.lines()[: -1 - len(scores.notes)]))
+        log.info("%s", "\n".join(found[-1].lines()[-1 - len(found[-1].notes) :]))
+        out = Path(cfg.out) if cfg.out else path.with_name("truncation.json")
+        for scores in found:
+            write(out, scores)
+        table, picture = out.with_suffix(".csv"), out.with_suffix(".png")
+        write_table(table, found)
+        plot(picture, found)
+        log.info("written to %s, %s and %s", out, table, picture)
+    return found
 
 
 def of_folders(cfg: DictConfig, device: torch.device) -> Scores:

@@ -3,7 +3,7 @@
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -156,9 +156,14 @@ class Evaluate(Callback):
 
 
 def fakes_of(
-    gan: GAN, num: int, raw: bool = False, truncation: float | None = None, label: int | None = None
+    gan: GAN,
+    num: int,
+    raw: bool = False,
+    truncation: float | None = None,
+    label: int | None = None,
+    standing: Mapping[str, int] | None = None,
 ) -> Fakes:
-    """Samples of the seeds 0 to `num` - 1."""
+    """Samples of the seeds 0 to `num` - 1; `standing` tells of the statistics that are in use."""
 
     def images(seeds: Sequence[int]) -> Tensor:
         return gan.sample(list(seeds), label=label, truncation=truncation, raw=raw)
@@ -173,7 +178,7 @@ def fakes_of(
             "generator": which,
             "seeds": f"0-{num - 1}",
             "truncation": truncation,
-            "standing_statistics": None,
+            "standing_statistics": standing,
             "label": label,
         },
         {"model": type(gan).__name__, "images_seen": gan.images_seen},
