@@ -28,13 +28,14 @@ log = logging.getLogger(__name__)
 
 NOT_FINITE, MEMORIZATION = "not finite", "memorization"
 LEARNED = 0.8  # share of the loss of ignorance below which a discriminator has learned something
+BLANK = 0.95  # share above which it has forgotten all, if logits are alike, too
 DIVERSE = 0.2  # diversity that must have been reached before it can be gone
 ADVICE = {
     "collapse": "an earlier checkpoint with a lower learning rate, model.clip or a larger batch",
     "discriminator wins": "a lower learning rate or fewer steps of the discriminator, augmentation "
     "(model.augment), or a penalty (model.r1=1)",
-    "discriminator blind": "to check what the loss takes for real and for fake, or a higher "
-    "learning rate of the discriminator",
+    "wrong labels": "to find out what the discriminator is told to be real and to be fake: the two "
+    "are exchanged, or all the same",
     "spectrum explodes": "a lower learning rate, model.clip, or an earlier checkpoint",
     "diversity gone": "an earlier checkpoint with augmentation (model.augment), a larger batch or "
     "another loss",
@@ -50,9 +51,11 @@ class Sentinel(Callback):
     An alarm is raised when its sign was there at `patience` looks in a row (that of weights at
     one), and again only if it was gone meanwhile:
 
-    - collapse: the discriminator loses more than if it told nothing apart, and did not before.
+    - collapse: the discriminator knew something and forgot it: it loses more than if it told
+      nothing apart, or does tell nothing apart.
     - discriminator wins: it loses almost nothing, and knows held-out images, too, if there are any.
-    - discriminator blind: reals and fakes are alike to it, all real or all fake.
+    - wrong labels: reals and fakes are alike to it, and it loses less than that could cost if one
+      was labeled real and the other fake.
     - spectrum explodes: singular values grow faster than evenly; see `signs.Growth`.
     - diversity gone: samples are alike that were not; see `signs.Diversity`.
     - memorization: training images are real to it, held-out ones about as often fake; only warned.
@@ -84,7 +87,7 @@ class Sentinel(Callback):
         rollbacks: int = 3,
         collapse: float = 1.2,
         wins: float = 0.02,
-        growth: float = 5.0,
+        growth: float = 8.0,
         diversity: float = 0.3,
         training: float = 0.98,
         held_out: float = 0.55,
@@ -99,6 +102,7 @@ class Sentinel(Callback):
         self.grown, self.heard = Growth(), Heard([])
         self.most_diverse = 0.0
         self.least_losses: dict[str, float] = {}  # of each discriminator, as shares of ignorance
+        self.widest_gaps: dict[str, float] = {}  # between the mean logits of its reals and fakes
         self.losses: list[float] = []  # of the discriminator at the last looks
         self.signs: dict[str, int] = {}  # -> looks in a row
         self.raised: list[str] = []  # alarms that are not over
@@ -110,6 +114,7 @@ class Sentinel(Callback):
             "most_diverse": self.most_diverse,
             "losses": list(self.losses),
             "least_losses": dict(self.least_losses),
+            "widest_gaps": dict(self.widest_gaps),
             "signs": dict(self.signs),
             "raised": list(self.raised),
         }
@@ -119,6 +124,7 @@ class Sentinel(Callback):
         self.heard.sums, self.heard.counts = map(dict, state["heard"])
         self.most_diverse, self.losses = state["most_diverse"], list(state["losses"])
         self.least_losses = dict(state["least_losses"])
+        self.widest_gaps = dict(state["widest_gaps"])
         self.signs, self.raised = dict(state["signs"]), list(state["raised"])
 
     # -- when --------------------------------------------------------------------------------------
@@ -228,19 +234,23 @@ class Sentinel(Callback):
         for name, reported in gan.contests.items():
             who = "the discriminator" if len(gan.contests) == 1 else f"discriminator {name}"
             loss, real, fake = (numbers[f"heard/{key}"] for key in reported)
-            if gan.ignorance:
-                share = loss / gan.ignorance
-                what = f"{who} loses {100 * share:.3g} % of what it would if it told nothing apart"
-                least = self.least_losses[name] = min(share, self.least_losses.get(name, math.inf))
-                if share > self.collapse and least < LEARNED:
-                    found["collapse"] = f"{what}, and lost {100 * least:.3g} % before"
-                if share < self.wins and fake < real and not by_heart:
-                    found["discriminator wins"] = what
-            if blind(real, fake, gan.boundary):
-                found.pop("discriminator wins", None)
-                found["discriminator blind"] = (
-                    f"to {who} reals and fakes are alike: mean logits of {real:.3g} and {fake:.3g}"
+            share = loss / gan.ignorance if gan.ignorance else math.nan
+            gap, widest = abs(real - fake), self.widest_gaps.get(name, 0.0)
+            alike = f"mean logits of reals and fakes are {real:.3g} and {fake:.3g}"
+            if self.least_losses.get(name, 1.0) < LEARNED:
+                if share > self.collapse:
+                    cost = f"{share:.3g} times what knowing nothing would cost"
+                    found["collapse"] = f"{who} loses {cost}, after it had learned"
+                elif share > BLANK and gap < 0.002 * widest:
+                    found["collapse"] = f"{who} no longer tells anything apart: {alike}"
+            if share < self.wins and fake < real and not by_heart:
+                found["discriminator wins"] = (
+                    f"{who} loses {100 * share:.2g} % of what knowing nothing would cost"
                 )
+            if wrong(loss, real, fake, gan.ignorance, gan.boundary):
+                found["wrong labels"] = f"{alike}, and yet {who} loses only {loss:.3g}"
+            self.least_losses[name] = min(share, self.least_losses.get(name, math.inf))
+            self.widest_gaps[name] = max(widest, gap)
         if numbers["growth"] > self.growth:
             found["spectrum explodes"] = (
                 f"the largest singular value of {weight} has grown {numbers['growth']:.3g} times "
@@ -303,12 +313,22 @@ class Sentinel(Callback):
                 log.warning("sentinel at %.1f kimg: %s", gan.images_seen / 1000, sentence)
 
 
-def blind(real: float, fake: float, boundary: float | None) -> bool:
-    """Whether mean logits are alike: far from the boundary in comparison with their difference."""
-    if boundary is None:
-        return real <= fake
-    middle = abs((real + fake) / 2 - boundary)
-    return middle > 0.3 and abs(real - fake) < middle / 2
+def wrong(
+    loss: float, real: float, fake: float, ignorance: float | None, boundary: float | None
+) -> bool:
+    """Whether a loss and mean logits do not go together, if reals are to be real and fakes fake.
+
+    Losses are convex, so that with reals and fakes alike, or exchanged, a discriminator loses about
+    as much as if it knew nothing, or more. Without such a scale it loses the difference.
+
+    Args:
+        ignorance: the loss of a discriminator that knows nothing, where there is such a thing.
+        boundary: between logits of reals and of fakes, where there is one.
+    """
+    if ignorance is None:
+        return real < fake and loss < (fake - real) / 2
+    alike = boundary is not None and abs(real - fake) < abs((real + fake) / 2 - boundary) / 2
+    return loss < 0.75 * ignorance and (alike or real <= fake)
 
 
 def good_checkpoints(run_dir: Path) -> tuple[Path, Path]:
@@ -326,7 +346,11 @@ def go_back(gan: GAN, run_dir: Path) -> None:
         checkpoint = read(gan.going_back)
         checkpoint["ganzoo"]["rollbacks"] = gan.rollbacks + 1
         AtomicCheckpointIO().save_checkpoint(checkpoint, run_dir / "last.ckpt")
-        good_checkpoints(run_dir)[1].unlink(missing_ok=True)
+        good, newer = good_checkpoints(run_dir)
+        if gan.going_back == good:
+            newer.unlink(missing_ok=True)
+        else:
+            newer.replace(good)
         log.warning(
             "sentinel: back to %.1f kimg with other random numbers (rollback %d)",
             checkpoint["ganzoo"]["images_seen"] / 1000,

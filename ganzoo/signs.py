@@ -106,7 +106,7 @@ class Growth:
     For each weight, its largest singular value now over that at the last look before half of the
     images seen; or over that at the first look, divided by the square root of the images seen in
     units of 20,000 (at least 1), whichever is larger. Where its network's weights had a larger
-    median then, that takes the place of the weight's own value, since some start at 0.
+    mean then, that takes the place of the weight's own value, since some start at 0.
     """
 
     def __init__(self) -> None:
@@ -138,12 +138,12 @@ class Growth:
 
 
 def least(values: Tensor, networks: Sequence[str]) -> Tensor:
-    """Values [weights], but none below the median of those of the same network, and none 0."""
-    medians = {
-        network: values[torch.tensor([other == network for other in networks])].median()
+    """Values [weights], but none below the mean of those of the same network, and none 0."""
+    means = {
+        network: values[torch.tensor([other == network for other in networks])].mean()
         for network in networks
     }
-    floor = torch.stack([medians[network] for network in networks])
+    floor = torch.stack([means[network] for network in networks])
     return torch.maximum(values, floor).clamp_min(torch.finfo(values.dtype).tiny)
 
 
