@@ -20,8 +20,8 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from ganzoo.checkpoint import check_trusted, find, load
-from ganzoo.config import CONF, make, source_of
+from ganzoo.checkpoint import find, load
+from ganzoo.config import CONF, make, source_of, training_data
 from ganzoo.data.encoded import EncodedImages
 from ganzoo.data.images import ImageData
 from ganzoo.data.pack import FACTS
@@ -75,10 +75,7 @@ def prepared(cfg: DictConfig, path: Path, device: torch.device) -> tuple[GAN, Im
     assert gan.config is not None
     given = gan.config
     if cfg.get("data") is None:
-        if "data" not in given:
-            raise UserError(f"{path} does not say what it was trained on: give data=NAME.")
-        check_trusted(path, given["data"], ["ganzoo.data."])
-        data: ImageData = make(given["data"])
+        data: ImageData = training_data(path, given)
     else:
         for key in ("image_size", "channels"):
             if cfg[key] is None:

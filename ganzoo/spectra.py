@@ -169,7 +169,8 @@ class Spectra(Callback):
 
     def on_train_end(self, trainer: L.Trainer, gan: GAN) -> None:  # type: ignore[override]
         if hasattr(self, "_path"):
-            self._look(trainer, gan)
+            if gan.images_seen >= gan.total_images:  # else the run goes on as if never stopped
+                self._look(trainer, gan)
             self._draw(trainer)
 
     def on_exception(self, trainer: L.Trainer, gan: GAN, exception: BaseException) -> None:  # type: ignore[override]
