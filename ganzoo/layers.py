@@ -8,12 +8,12 @@ from torch import Tensor
 from ganzoo.errors import UserError
 
 
-def convolution(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """A convolution that keeps the size, for odd kernels."""
     return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
 
 
-def fused_up(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def fused_up(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """A convolution of `enlarged(x)`, 3x3, as one transposed convolution: each pixel of x is seen
     through 4x4 weights.
     """
@@ -22,7 +22,7 @@ def fused_up(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return F.conv_transpose2d(x, kernel, bias, stride=2, padding=1)
 
 
-def fused_down(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def fused_down(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Convolution, average pooling and then the bias, as one convolution of stride 2."""
     return F.conv2d(x, widened(weight), bias, stride=2, padding=1)
 

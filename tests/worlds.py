@@ -18,6 +18,9 @@ from ganzoo.augment import DiffAugment
 from ganzoo.config import make
 from ganzoo.gan import GAN
 from ganzoo.losses import Wasserstein
+from ganzoo.models.biggan import BigGAN
+from ganzoo.models.biggan import Discriminator as ProjectionDiscriminator
+from ganzoo.models.biggan import Generator as ClassGenerator
 from ganzoo.models.dcgan import DCGAN, Discriminator, Generator
 from ganzoo.models.pggan import PGGAN, Growth
 from ganzoo.models.pggan import Discriminator as GrowingDiscriminator
@@ -88,6 +91,27 @@ def pggan(total_kimg: float = 0.32, group_size: int = 4) -> PGGAN:
         optimizers={"generator": adam(0.001), "discriminator": adam(0.001)},
         total_kimg=total_kimg,
         ema_beta=0.9,
+    )
+
+
+def biggan(total_kimg: float = 0.16, classes: int = 3, **options: Any) -> BigGAN:
+    """Two steps of D, orthogonal regularization, an average of everything from 48 images on."""
+    torch.manual_seed(0)
+    shape = {"image_size": 16, "classes": classes, "ch": 4, "attention": [8]}
+    return BigGAN(
+        ClassGenerator(nz=12, shared=8, **shape),
+        ProjectionDiscriminator(**shape),
+        classes,
+        **{
+            "orthogonal": {"generator": 1e-2},
+            "optimizers": dict.fromkeys(("generator", "discriminator"), adam(0.001, eps=1e-6)),
+            "total_kimg": total_kimg,
+            "discriminator_steps": 2,
+            "ema_beta": 0.9,
+            "ema_start_kimg": 0.048,
+            "ema_buffers": True,
+            **options,
+        },
     )
 
 
@@ -210,6 +234,34 @@ def grown_resumed(folder: Path) -> Any:
         last = total_kimg != 0.08
         fit(folder, pggan(total_kimg), "data.source.num=64", resume=last)
     return fit(folder, pggan(), "data.source.num=64", resume=True)
+
+
+LABELED = ("data.source.classes=3", "sync_batchnorm=true")
+
+
+def biggan_float64(folder: Path) -> Any:
+    # Biases before a BatchNorm have no gradient but rounding errors: see `float32` on eps.
+    optimizers = dict.fromkeys(("generator", "discriminator"), adam(0.001, eps=1e-3))
+    return fit(folder, biggan(optimizers=optimizers), "precision=64-true", *LABELED)
+
+
+def biggan_vectors(folder: Path) -> Any:
+    """Vectors of spectral normalization where nothing averages them over processes."""
+    gan = biggan()
+    gan._synced_buffers = list  # type: ignore[method-assign]
+    fit(folder, gan, *LABELED)
+    return {name: value for name, value in gan.state_dict().items() if name.endswith(".u")}
+
+
+def biggan_straight(folder: Path) -> Any:
+    return fit(folder, biggan(), *LABELED)
+
+
+def biggan_resumed(folder: Path) -> Any:
+    """The same, stopped before and after the average begins."""
+    for total_kimg in (0.032, 0.096, 0.16):
+        result = fit(folder, biggan(total_kimg), *LABELED, resume=total_kimg != 0.032)
+    return result
 
 
 SCENARIOS = (

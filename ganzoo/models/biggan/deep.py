@@ -39,7 +39,7 @@ class DeepGenerator(ConditionalGenerator):
         image_maps: outputs of the last convolution, of which the first `channels` are the image;
             None: no others. The published weights have `ch`.
         statistics: 0, or how many sets of BatchNorm's statistics there are for truncations from 0
-            to 1, as beside the published weights; see `choose_statistics`.
+            to 1, as beside the published weights; see `StoredBatchNorm`.
         spectral_norm, sn_eps, sn_iterations, bn_eps, bn_momentum, init, zero_biases: see
             `Generator`.
 

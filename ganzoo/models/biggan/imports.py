@@ -99,12 +99,17 @@ def ajbrock_model(given: Mapping[str, Any]) -> tuple[GAN, Options]:
         states["G"] = states.pop("G_ema")
     depth = _depth(states.get("D", {}))
     states = {name: _ours(state) for name, state in states.items()}
-    generator = _generator_options(states["G"])
-    discriminator = (
-        _discriminator_options(states["D"], depth, generator)
-        if "D" in states
-        else _without(generator["classes"])
-    )
+    try:
+        generator = _generator_options(states["G"])
+        discriminator = (
+            _discriminator_options(states["D"], depth, generator)
+            if "D" in states
+            else _without(generator["classes"])
+        )
+    except KeyError as error:
+        raise UserError(
+            f"These are no networks of BigGAN-PyTorch that ours can be: {error} is missing."
+        ) from error
     gan, config = _model(generator, discriminator, average="G_ema" in states)
     for name, target in (("G", "generator"), ("G_ema", "average"), ("D", "discriminator")):
         if name in states:
@@ -217,7 +222,7 @@ def _discriminator_options(state: State, depth: int, generator: Options) -> Opti
     }
     if is_deep:
         return options | {"depth": depth}
-    return options | {"wide": len(state["blocks.1.conv1.weight"]) == maps[1]}
+    return options | {"wide": len(state["blocks.0.conv1.weight"]) == maps[0]}
 
 
 # -- huggingface/pytorch-pretrained-BigGAN --------------------------------------------------------

@@ -29,7 +29,7 @@ class Spectral(nn.Module):
     flow through the weight in sigma = u' W v, not through u and v.
     """
 
-    weight: nn.Parameter
+    weight: Tensor
     u: Tensor
 
     def normalize_spectrum(self, eps: float, iterations: int) -> None:
@@ -126,11 +126,9 @@ class Layers:
         return self._normalized(Embedding(classes, width), spectral)
 
     def norm(self, maps: int, affine: bool = True) -> nn.BatchNorm2d:
-        norm = nn.BatchNorm2d(maps, self.bn_eps, self.bn_momentum, affine)
         if self.statistics:
-            norm.register_buffer("means", torch.zeros(self.statistics, maps))
-            norm.register_buffer("variances", torch.ones(self.statistics, maps))
-        return norm
+            return StoredBatchNorm(self.statistics, maps, self.bn_eps, self.bn_momentum, affine)
+        return nn.BatchNorm2d(maps, self.bn_eps, self.bn_momentum, affine)
 
     def _normalized(self, layer: Layer, spectral: bool = True) -> Layer:
         on = self.spectral_norm and spectral
@@ -170,33 +168,50 @@ class ConditionalNorm(nn.Module):
         return torch.addcmul(bias, x, 1 + gain)
 
 
-@torch.no_grad()
+class StoredBatchNorm(nn.BatchNorm2d):
+    """BatchNorm with several sets of statistics, `means` and `variances` [sets, maps], for
+    truncations from 0 to 1 in equal steps. It is not made for training, which changes none of them.
+    """
+
+    means: Tensor
+    variances: Tensor
+
+    def __init__(self, sets: int, maps: int, eps: float, momentum: float, affine: bool) -> None:
+        super().__init__(maps, eps, momentum, affine)
+        self.register_buffer("means", torch.zeros(sets, maps))
+        self.register_buffer("variances", torch.ones(sets, maps))
+
+    @torch.no_grad()
+    def choose(self, truncation: float) -> None:
+        """Use the statistics for a truncation in (0, 1].
+
+        In between, two sets are mixed as in the package pytorch-pretrained-biggan, which gives the
+        farther one the larger share.
+        """
+        share, index = math.modf(truncation / (1.0 / (len(self.means) - 1)))
+        for running, sets in ((self.running_mean, self.means), (self.running_var, self.variances)):
+            chosen = sets[int(index)]
+            if share:
+                chosen = chosen * share + sets[int(index) + 1] * (1 - share)
+            assert running is not None
+            running.copy_(chosen)
+
+
 def choose_statistics(network: nn.Module, truncation: float | None = None) -> None:
     """Let BatchNorm use its statistics for a truncation (None: 1), where it has several sets.
-
-    The n sets are for truncations of 0 to 1 in equal steps. In between, two are mixed as in the
-    package pytorch-pretrained-biggan, which gives the farther one the larger share.
 
     Raises:
         UserError: a truncation beyond 1 where there are such sets.
     """
-    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d) and hasattr(m, "means")]
-    if not norms:
-        return
+    norms = [module for module in network.modules() if isinstance(module, StoredBatchNorm)]
     truncation = 1.0 if truncation is None else truncation
-    if not 0 < truncation <= 1:
+    if norms and not 0 < truncation <= 1:
         raise UserError(
             f"This generator has BatchNorm's statistics for truncations up to 1, not {truncation}: "
             f"choose one, or estimate others with `standing`."
         )
     for norm in norms:
-        step = 1.0 / (len(norm.means) - 1)
-        share, index = math.modf(truncation / step)
-        for running, sets in ((norm.running_mean, norm.means), (norm.running_var, norm.variances)):
-            chosen = sets[int(index)]
-            if share:
-                chosen = chosen * share + sets[int(index) + 1] * (1 - share)
-            running.copy_(chosen)
+        norm.choose(truncation)
 
 
 class Attention(nn.Module):
@@ -247,7 +262,7 @@ def initialize(network: nn.Module, init: Init, zero_biases: bool) -> None:
 
 
 @torch.no_grad()
-def add_orthogonal_gradient(weights: Iterable[nn.Parameter], strength: float) -> None:
+def add_orthogonal_gradient(weights: Iterable[Tensor], strength: float) -> None:
     """Add to `.grad` the gradient of strength |W W' (1 - I)|_F^2, W a weight as [outputs, rest]:
     rows are to be orthogonal to each other, of any length (Brock et al. 2019, equation 3).
 
@@ -264,7 +279,7 @@ def add_orthogonal_gradient(weights: Iterable[nn.Parameter], strength: float) ->
             weight.grad.add_(gradient.view(weight.shape), alpha=2 * strength)
 
 
-def orthogonal_weights(network: nn.Module) -> list[nn.Parameter]:
+def orthogonal_weights(network: nn.Module) -> list[Tensor]:
     """The weights that orthogonal regularization is about: all but tables of classes."""
     return [
         module.weight

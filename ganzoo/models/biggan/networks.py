@@ -11,6 +11,7 @@ from ganzoo.layers import enlarged, halved_grid
 from ganzoo.models.biggan.layers import (
     Attention,
     ConditionalNorm,
+    Conv2d,
     Init,
     Layers,
     initialize,
@@ -55,7 +56,7 @@ class ConditionalGenerator(nn.Module):
     blocks: nn.ModuleList
     attentions: nn.ModuleList  # one after each block; most of them pass on what they are given
     norm: ConditionalNorm
-    image: nn.Module
+    image: Conv2d
     shared: nn.Embedding | None
 
     def embedded(self, y: Tensor) -> Tensor:
