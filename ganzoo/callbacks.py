@@ -14,16 +14,18 @@ from types import FrameType
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Callback
 from PIL import Image
 from tqdm import tqdm
 
 from ganzoo.gan import GAN
 from ganzoo.loggers import read_rows
-from ganzoo.pictures import grid, plot_curves, progress_strip, save_gif
+from ganzoo.pictures import columns_for, grid, plot_curves, progress_strip, save_gif
 from ganzoo.preflight import peak_memory
 from ganzoo.schedule import crossed
 from ganzoo.strategy import any_process
+from ganzoo.views import class_sheet
 
 log = logging.getLogger(__name__)
 
@@ -95,13 +97,15 @@ class SaveStages(Callback):
 class SampleGrid(Callback):
     """`samples/<kimg>.png`: the same seeds again and again; at the end `progress.png`.
 
-    `growth.gif` shows all of them in turn.
+    `growth.gif` shows all of them in turn. Where there are classes, each row is of one, evenly
+    chosen among them, and shows the first seeds, as many as there are columns.
 
     Args:
         every_kimg: how often.
         seeds: of the tiles, in rows.
         raw: also `samples/<kimg>-raw.png`, of the generator as it is instead of its average.
         columns: of the grid.
+        classes: the most that are shown.
     """
 
     def __init__(
@@ -110,10 +114,11 @@ class SampleGrid(Callback):
         seeds: Iterable[int] | int = 64,
         raw: bool = False,
         columns: int | None = None,
+        classes: int = 10,
     ) -> None:
         self.every_kimg = every_kimg
         self.seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
-        self.raw, self.columns = raw, columns
+        self.raw, self.columns, self.classes = raw, columns, classes
         self._written_at = -1
 
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:  # type: ignore[override]
@@ -137,9 +142,16 @@ class SampleGrid(Callback):
         folder.mkdir(exist_ok=True)
         name = kimg_name(gan.images_seen, self.every_kimg, gan.total_images / 1000)
         for raw, ending in ((False, ""), *([(True, RAW)] if self.raw else [])):
-            images = gan.sample(self.seeds, raw=raw)
+            columns = self.columns or columns_for(len(self.seeds))
+            if rows := min(self.classes, gan.classes):
+                shown = torch.linspace(0, gan.classes - 1, rows).round().long().tolist()
+                sheet = class_sheet(gan, shown, self.seeds[:columns], raw=raw)
+                images = torch.cat(list(sheet.values()))
+                columns = len(images) // rows
+            else:
+                images = gan.sample(self.seeds, raw=raw)
             self._tile = images.shape[-2], images.shape[-1]
-            picture = grid(images, self.columns)
+            picture = grid(images, columns)
             picture.save(folder / f"{name}{ending}.png")
             for logger in trainer.loggers:
                 logger.log_picture(f"samples{ending}", picture, gan.images_seen)  # type: ignore[attr-defined]

@@ -35,7 +35,7 @@ from ganzoo.metrics.suite import Fakes, Suite
 from ganzoo.strategy import rank
 from ganzoo.truncation import check as check_thresholds
 from ganzoo.truncation import plot, sweep, write_table
-from ganzoo.views import statistics, threshold_name
+from ganzoo.views import batches_for, statistics, threshold_name
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,8 @@ def prepared(cfg: DictConfig, path: Path, device: torch.device) -> tuple[GAN, Im
 def of_checkpoint(cfg: DictConfig, path: Path, device: torch.device) -> Scores:
     """Scores of a checkpoint."""
     gan, data, suite = prepared(cfg, path, device)
-    with statistics(gan, cfg.truncation, cfg.standing or 0, cfg.raw) as standing:
+    batches = batches_for(gan, cfg.standing, cfg.truncation is not None)
+    with statistics(gan, cfg.truncation, batches, cfg.raw) as standing:
 
         def fakes(num: int, label: int | None = None) -> Fakes:
             return fakes_of(gan, num, cfg.raw, cfg.truncation, label, standing)
@@ -111,8 +112,7 @@ def of_sweep(cfg: DictConfig, path: Path, device: torch.device) -> list[Scores]:
     thresholds = list(cfg.sweep)
     check_thresholds(thresholds)
     gan, _, suite = prepared(cfg, path, device)
-    batches = 16 if cfg.standing is None else cfg.standing
-    found = sweep(gan, suite, thresholds, cfg.raw, batches)
+    found = sweep(gan, suite, thresholds, cfg.raw, batches_for(gan, cfg.standing, True))
     if rank() == 0:
         for scores in found:
             name = threshold_name(scores.protocol["fake"]["truncation"])

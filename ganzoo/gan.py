@@ -185,6 +185,11 @@ class GAN(L.LightningModule):
         """The average generator, or with `raw`, or without an average, the one that is trained."""
         return self.generator if raw or self.average is None else self.average
 
+    @property
+    def stored_statistics(self) -> bool:
+        """Whether the generator came with statistics of BatchNorm for several truncations."""
+        return False
+
     @contextmanager
     def standing(
         self,

@@ -16,9 +16,7 @@ from ganzoo.checkpoint import load
 from ganzoo.errors import UserError
 from ganzoo.gan import GAN
 from ganzoo.pictures import grid, named_rows, save_gif, singles
-from ganzoo.views import class_sheet, morph, statistics, truncations, walk
-
-STANDING = 16  # batches for standing statistics where latents are limited
+from ganzoo.views import batches_for, class_sheet, morph, statistics, truncations, walk
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -65,7 +63,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--standing", type=int,
         help="batches that statistics of BatchNorm are estimated anew from, if there are any "
-        f"({STANDING} with --truncation, else 0)",
+        "(16 with --truncation, unless the generator came with its own, else 0)",
     )  # fmt: skip
     parser.add_argument("--raw", action="store_true", help="the generator, not its average")
     parser.add_argument("--device", default="cpu")
@@ -102,9 +100,7 @@ def run(args: argparse.Namespace) -> None:
     check(args)
     gan = load(args.checkpoint, args.device)
     thresholds = args.truncation or [None]
-    batches = args.standing
-    if batches is None:
-        batches = STANDING if args.truncation else 0
+    batches = batches_for(gan, args.standing, args.truncation is not None)
     if len(thresholds) > 1:
         label = args.classes[0] if args.classes else None
         seeds = args.seeds or list(range(args.num or 8))

@@ -58,6 +58,15 @@ def threshold_name(threshold: Threshold) -> str:
     return "no limit" if threshold is None else f"{threshold:g}"
 
 
+def batches_for(gan: GAN, asked: int | None, truncated: bool) -> int:
+    """Batches for standing statistics: as asked for; None: 16 where latents are limited, if the
+    generator has no statistics for that already, else 0.
+    """
+    if asked is not None:
+        return asked
+    return 16 if truncated and not gan.stored_statistics else 0
+
+
 @contextmanager
 def statistics(
     gan: GAN, threshold: Threshold, batches: int, raw: bool = False

@@ -19,6 +19,7 @@ from ganzoo.gan import GAN, Batch, evaluating
 from ganzoo.losses import Hinge, Loss, gradient_penalty, ignorance, zero_centered_penalty
 from ganzoo.models.biggan.deep import DeepDiscriminator, DeepGenerator
 from ganzoo.models.biggan.layers import (
+    StoredBatchNorm,
     add_orthogonal_gradient,
     choose_statistics,
     orthogonal_weights,
@@ -284,6 +285,10 @@ class BigGAN(GAN):
                     for part in torch.arange(len(latents), device=self.device).split(32)
                 ]
             )
+
+    @property
+    def stored_statistics(self) -> bool:
+        return any(isinstance(module, StoredBatchNorm) for module in self.generator.modules())
 
     @torch.no_grad()
     def class_vectors(self, labels: Tensor, raw: bool = False) -> Tensor:
