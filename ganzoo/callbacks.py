@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Callback
 from PIL import Image
 from tqdm import tqdm
@@ -21,10 +22,11 @@ from tqdm import tqdm
 from ganzoo.gan import GAN
 from ganzoo.loggers import read_rows
 from ganzoo.panels import Panel
-from ganzoo.pictures import grid, plot_curves, progress_strip, save_gif
+from ganzoo.pictures import columns_for, grid, plot_curves, progress_strip, save_gif
 from ganzoo.preflight import peak_memory
 from ganzoo.schedule import crossed
 from ganzoo.strategy import any_process
+from ganzoo.views import class_sheet
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +75,7 @@ class SaveLast(Callback):
                 log.warning("%s", error)
 
     def _save(self, trainer: L.Trainer, gan: GAN) -> None:
-        if self._saved_at == gan.images_seen:
+        if self._saved_at == gan.images_seen or gan.going_back is not None:
             return
         gan.check_finite()  # a checkpoint is never of a broken state
         self._saved_at = gan.images_seen  # also when it fails: once is enough
@@ -96,14 +98,16 @@ class SaveStages(Callback):
 class SampleGrid(Callback):
     """`samples/<kimg>.png`: the same seeds again and again; at the end `progress.png`.
 
-    `growth.gif` shows all of them in turn. Of a model that translates they show the same test
-    images and what becomes of them; see `Panel`.
+    `growth.gif` shows all of them in turn. Where there are classes, each row is of one, evenly
+    chosen among them, and shows the first seeds, as many as there are columns. Of a model that
+    translates they show the same test images and what becomes of them; see `Panel`.
 
     Args:
         every_kimg: how often.
         seeds: of the tiles, in rows.
         raw: also `samples/<kimg>-raw.png`, of the generator as it is instead of its average.
         columns: of the grid.
+        classes: the most that are shown.
         images: of each domain, where the model translates.
     """
 
@@ -113,12 +117,13 @@ class SampleGrid(Callback):
         seeds: Iterable[int] | int = 64,
         raw: bool = False,
         columns: int | None = None,
+        classes: int = 10,
         images: int = 8,
     ) -> None:
         self.every_kimg, self.images = every_kimg, images
         self.panel: Panel | None = None
         self.seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
-        self.raw, self.columns = raw, columns
+        self.raw, self.columns, self.classes = raw, columns, classes
         self._written_at = -1
 
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:  # type: ignore[override]
@@ -152,9 +157,16 @@ class SampleGrid(Callback):
     def _picture(self, gan: GAN, raw: bool) -> Image.Image:
         if self.panel is not None:
             return self.panel.picture(gan, raw)
-        images = gan.sample(self.seeds, raw=raw)
+        columns = self.columns or columns_for(len(self.seeds))
+        if rows := min(self.classes, gan.classes):
+            shown = torch.linspace(0, gan.classes - 1, rows).round().long().tolist()
+            sheet = class_sheet(gan, shown, self.seeds[:columns], raw=raw)
+            images = torch.cat(list(sheet.values()))
+            columns = len(images) // rows
+        else:
+            images = gan.sample(self.seeds, raw=raw)
         self._tile = images.shape[-2], images.shape[-1]
-        return grid(images, self.columns)
+        return grid(images, columns)
 
     def _strip(self, run_dir: Path) -> None:
         paths = sorted(p for p in (run_dir / "samples").glob("*.png") if RAW not in p.stem)
@@ -174,9 +186,10 @@ class SampleGrid(Callback):
 class Ticks(Callback):
     """One line in `train.log` and one row for every logger each `every_kimg` thousand images.
 
-    Losses and gradient norms are means over the tick; beside them images/s, sec/kimg, the share of
-    the time that was spent waiting for data, and the peak memory. These are without the time of
-    metrics, which is `maintenance`, in seconds. At the end `curves.png`.
+    Losses and gradient norms are means over the tick; beside them the norms of all weights,
+    images/s, sec/kimg, the share of the time that was spent waiting for data, and the peak memory.
+    These are without the time of metrics, which is `maintenance`, in seconds. At the end
+    `curves.png`.
     """
 
     def __init__(self, every_kimg: float | None = 1.0) -> None:
@@ -220,9 +233,10 @@ class Ticks(Callback):
             "data_wait_share": (_waited(trainer) - self._waited) / seconds,
             "peak_memory_gib": peak_memory(gan.device) / 2**30,
         }
+        norms = {f"{name}_weight_norm": norm for name, norm in gan.weight_norms().items()}
         rates = {f"lr/{name}": rate for name, rate in gan.learning_rates().items()}
         for logger in trainer.loggers:
-            logger.log_metrics({**means, **rates, **speed}, step=gan.images_seen)
+            logger.log_metrics({**means, **norms, **rates, **speed}, step=gan.images_seen)
         if trainer.is_global_zero:
             left = (gan.total_images - gan.images_seen) * seconds / images
             log.info(
@@ -291,11 +305,11 @@ def kimg_name(images_seen: int, *periods: float | None) -> str:
 
 
 def read_curves(path: Path) -> dict[str, tuple[list[float], list[float]]]:
-    """Losses, gradient norms, metrics of a `metrics.csv`: name -> (thousands of images, values)."""
+    """Losses, norms, metrics of a `metrics.csv`: name -> (thousands of images, values)."""
     curves: dict[str, tuple[list[float], list[float]]] = {}
     for row in read_rows(path):
         for name, value in row.items():
-            loss = name.endswith(("_loss", "_score", "_grad_norm"))
+            loss = name.endswith(("_loss", "_score", "_grad_norm", "_weight_norm"))
             aside = name.endswith(("_std", "/seconds", "/share_of_time"))
             if value and (loss or (name.startswith("metrics/") and not aside)):
                 x, y = curves.setdefault(name, ([], []))

@@ -1,6 +1,6 @@
 """Where the configs are, and what is made of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ganzoo.checkpoint import check_trusted
 from ganzoo.data.faces import SETTINGS
 from ganzoo.data.pack import FACTS
 from ganzoo.data.source import Source
@@ -92,3 +93,15 @@ def sources_of(
         return found | {f"{domain}-test": p.source for domain, p in both.held_out().items()}
     except UserError:
         return found
+
+
+def training_data(path: str | Path, config: Mapping[str, Any] | None) -> Any:
+    """The data that the model of a checkpoint was trained on, an `ImageData`, by its config.
+
+    Raises:
+        UserError: it does not say, or would call what data is not made of.
+    """
+    if not config or "data" not in config:
+        raise UserError(f"{path} does not say what it was trained on: give data=NAME.")
+    check_trusted(path, config["data"], ["ganzoo.data."])
+    return make(config["data"])

@@ -6,3 +6,7 @@ class UserError(Exception):
 
     Commands print it without a traceback and exit with code 1.
     """
+
+
+class NotFinite(UserError):
+    """A loss, a gradient or another number of training became NaN or infinite."""

@@ -21,24 +21,28 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from ganzoo.checkpoint import check_trusted, find, load
-from ganzoo.config import CONF, make, source_of
+from ganzoo.checkpoint import find, load
+from ganzoo.config import CONF, make, source_of, training_data
 from ganzoo.data.encoded import EncodedImages
 from ganzoo.data.images import ImageData
 from ganzoo.data.pack import FACTS
 from ganzoo.data.reference import Reference
 from ganzoo.data.source import Source, first, pair
 from ganzoo.errors import UserError
+from ganzoo.gan import GAN
 from ganzoo.metrics.protocol import Scores
 from ganzoo.metrics.scoring import fakes_of, scorer_of
 from ganzoo.metrics.suite import Fakes, Suite
 from ganzoo.strategy import rank
+from ganzoo.truncation import check as check_thresholds
+from ganzoo.truncation import plot, sweep, write_table
+from ganzoo.views import batches_for, statistics, threshold_name
 
 log = logging.getLogger(__name__)
 
 
-def evaluate(cfg: DictConfig) -> Scores:
-    """Score what the config says, print it and write it down.
+def evaluate(cfg: DictConfig) -> Scores | list[Scores]:
+    """Score what the config says, print it and write it down; in a sweep, at each threshold.
 
     Raises:
         UserError: for what the user has to mend.
@@ -47,8 +51,12 @@ def evaluate(cfg: DictConfig) -> Scores:
         raise UserError("Give either ckpt=RUN_OR_CKPT, or fake=FOLDER and real=FOLDER.")
     if cfg.fake is not None and cfg.real is None:
         raise UserError("Give real=FOLDER, the images to compare with.")
+    if cfg.sweep and (cfg.ckpt is None or cfg.truncation is not None or cfg.intra_class):
+        raise UserError("A sweep is of a checkpoint: give ckpt=, no truncation and no intra_class.")
     device = device_of(cfg.device)
     path = None if cfg.ckpt is None else find(cfg.ckpt)
+    if cfg.sweep and path is not None:
+        return of_sweep(cfg, path, device)
     scores = of_folders(cfg, device) if path is None else of_checkpoint(cfg, path, device)
     if rank() == 0:
         for line in scores.lines():
@@ -60,16 +68,13 @@ def evaluate(cfg: DictConfig) -> Scores:
     return scores
 
 
-def of_checkpoint(cfg: DictConfig, path: Path, device: torch.device) -> Scores:
-    """Scores of a checkpoint against the data that it was trained on, or `cfg.data`."""
+def prepared(cfg: DictConfig, path: Path, device: torch.device) -> tuple[GAN, Any, Suite]:
+    """The model of a checkpoint, its data or `cfg.data`, and the metrics."""
     gan = load(path, device)
     assert gan.config is not None
     given = gan.config
     if cfg.get("data") is None:
-        if "data" not in given:
-            raise UserError(f"{path} does not say what it was trained on: give data=NAME.")
-        check_trusted(path, given["data"], ["ganzoo.data."])
-        data: Any = make(given["data"])
+        data = training_data(path, given)
     else:
         for key in ("image_size", "channels"):
             if cfg[key] is None:
@@ -77,19 +82,51 @@ def of_checkpoint(cfg: DictConfig, path: Path, device: torch.device) -> Scores:
         data = make(cfg.data)
     data.prepare_data()
     data.check()
-    suite: Suite = make(cfg.metrics)
-    scores = scorer_of(gan, data, suite, device).score(gan, cfg.raw, cfg.truncation)
-    assert scores is not None
-    if cfg.intra_class:
-        if gan.directions:
-            raise UserError("Translations have no classes: set intra_class=null.")
-        classes = data.source.classes or []
-        fakes = [
-            fakes_of(gan, cfg.intra_class, cfg.raw, cfg.truncation, label)
-            for label in range(len(classes))
-        ]
-        suite.add_intra_class(scores, fakes, classes)
+    return gan, data, make(cfg.metrics)
+
+
+def of_checkpoint(cfg: DictConfig, path: Path, device: torch.device) -> Scores:
+    """Scores of a checkpoint."""
+    gan, data, suite = prepared(cfg, path, device)
+    if cfg.intra_class and gan.directions:
+        raise UserError("Translations have no classes: set intra_class=null.")
+    scorer = scorer_of(gan, data, suite, device)
+    batches = batches_for(gan, cfg.standing, cfg.truncation is not None)
+    with statistics(gan, cfg.truncation, batches, cfg.raw) as standing:
+        scores = scorer.score(gan, cfg.raw, cfg.truncation, standing=standing)
+        assert scores is not None
+        if cfg.intra_class:
+            classes = data.source.classes or []
+            fakes = [
+                fakes_of(gan, cfg.intra_class, cfg.raw, cfg.truncation, label, standing)
+                for label in range(len(classes))
+            ]
+            suite.add_intra_class(scores, fakes, classes)
     return scores
+
+
+def of_sweep(cfg: DictConfig, path: Path, device: torch.device) -> list[Scores]:
+    """Scores of a checkpoint at several thresholds: a table, a picture, and all protocols."""
+    thresholds = list(cfg.sweep)
+    check_thresholds(thresholds)
+    gan, data, suite = prepared(cfg, path, device)
+    if gan.directions:
+        raise UserError("Translations have no latents to limit: leave sweep out.")
+    suite.prepare(Reference(data, suite.num_real, suite.mirror), device)
+    found = sweep(gan, suite, thresholds, cfg.raw, batches_for(gan, cfg.standing, True))
+    if rank() == 0:
+        for scores in found:
+            name = threshold_name(scores.protocol["fake"]["truncation"])
+            log.info("truncation %s: %s", name, "  ".join(scores.lines()[: -1 - len(scores.notes)]))
+        log.info("%s", "\n".join(found[-1].lines()[-1 - len(found[-1].notes) :]))
+        out = Path(cfg.out) if cfg.out else path.with_name("truncation.json")
+        for scores in found:
+            write(out, scores)
+        table, picture = out.with_suffix(".csv"), out.with_suffix(".png")
+        write_table(table, found)
+        plot(picture, found)
+        log.info("written to %s, %s and %s", out, table, picture)
+    return found
 
 
 def of_folders(cfg: DictConfig, device: torch.device) -> Scores:

@@ -9,24 +9,27 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from ganzoo import __version__ as version_now
 from ganzoo.checkpoint import check_fits
 from ganzoo.draws import Draws, seed_of
-from ganzoo.errors import UserError
+from ganzoo.errors import NotFinite, UserError
 from ganzoo.schedule import ema_beta
-from ganzoo.strategy import Replicated, average_over_processes, world_size
+from ganzoo.strategy import Replicated, average_over_processes, local_batchnorm, world_size
 
 Batch = dict[str, Tensor]
 
 PIXELS = 2**19  # of images that are translated together
+STANDING = 2**40  # the seeds of standing statistics: none that one would sample
 
 
 class GAN(L.LightningModule):
@@ -116,15 +119,26 @@ class GAN(L.LightningModule):
         # Smaller ones may arrive then, means over boxes, and need not.
         self.shown_size: Callable[[int], tuple[int, int]] | None = None
         self.boundary: float | None = 0.0  # of logits; None where only differences count
+        # Loss of a discriminator that tells nothing apart; None where losses have no such scale.
+        self.ignorance: float | None = None
+        # What is reported of each discriminator: its loss, its mean logits of reals and of fakes.
+        self.contests = {"discriminator": ("d_loss", "real_score", "fake_score")}
+        self.classes = 0  # of images; 0 for none
+        self.class_names: list[str] | None = None  # of the data that it was trained on
         self.images_seen = 0  # the clock: images shown to the discriminator, over all processes
         self.images_before = 0  # the clock before the last iteration
         self.whole = True  # false in the middle of an iteration, when a checkpoint would be torn
         self.aside = 0.0  # seconds spent on other things than training, such as metrics
+        self.rollbacks = 0  # how often the run went back to an earlier state, each with other draws
+        self.going_back: Path | None = None  # the checkpoint to go back to, when training has ended
         self.signal = 0  # that asked this process to stop
         self.stopped_by = 0  # the signal that ended the run early
+        self.given_up = ""  # a sentence on why the run ended early
+        self.listeners: list[Callable[[str, float], None]] = []  # told of every number noted
         self.config: dict[str, Any] | None = None  # what `ganzoo.load` rebuilds the model from
         self.last_checkpoint: str | None = None
         self.draws = Draws(seed)
+        self.stands = False  # inside of `standing`
         self._network = ""  # being updated
         self._recent: list[tuple[int, dict[str, Tensor]]] = []  # not yet looked at
         self._sums: dict[str, float] = defaultdict(float)
@@ -154,9 +168,23 @@ class GAN(L.LightningModule):
         """One latent vector per seed, [len(seeds), nz]; a model without latents has none."""
         raise UserError(f"{type(self).__name__} has no latent space to draw from or walk in.")
 
-    def images(self, latents: Tensor, raw: bool = False) -> Tensor:
-        """Images of latents, float NCHW in [-1, 1]."""
+    def images(
+        self,
+        latents: Tensor,
+        raw: bool = False,
+        labels: int | Tensor | None = None,
+        truncation: float | None = None,
+    ) -> Tensor:
+        """Images of latents, float NCHW in [-1, 1].
+
+        `labels` is a class, one for each, int64 [N], or vectors of classes as `class_vectors` gives
+        them; `truncation` is what the latents were limited to.
+        """
         raise UserError(f"{type(self).__name__} has no latent space to draw from or walk in.")
+
+    def class_vectors(self, labels: Tensor, raw: bool = False) -> Tensor:
+        """What the generator makes of labels [N], [N, D]; what lies between two is between them."""
+        raise UserError(f"{type(self).__name__} has no classes that one could walk between.")
 
     def labels(self, seeds: Sequence[int]) -> Tensor | None:
         """The class that `sample` takes for each seed, int64 [len(seeds)]; None: no classes."""
@@ -165,6 +193,68 @@ class GAN(L.LightningModule):
     def translate(self, images: Tensor, direction: str = "AtoB", raw: bool = False) -> Tensor:
         """Images [N, C, H, W] in [-1, 1] as the other domain would show them, of the same size."""
         raise UserError(f"{type(self).__name__} makes images from seeds: it translates none.")
+
+    def network(self, raw: bool = False) -> Any:
+        """The average generator, or with `raw`, or without an average, the one that is trained."""
+        return self.generator if raw or self.average is None else self.average
+
+    @property
+    def stored_statistics(self) -> bool:
+        """Whether the generator came with statistics of BatchNorm for several truncations."""
+        return False
+
+    @contextmanager
+    def standing(
+        self,
+        truncation: float | None = None,
+        batches: int = 16,
+        size: int = 64,
+        raw: bool = False,
+        seed: int = 0,
+    ) -> Iterator[bool]:
+        """Inside, images are made with standing statistics (Brock et al. 2019, appendix).
+
+        BatchNorm's statistics of the average (or the raw) generator are estimated anew: means over
+        fresh batches of latents limited by `truncation`, with labels as `labels` gives them.
+        Running statistics follow a generator that changes, with latents that are not limited.
+        Afterwards all is as before. Every process does the same by itself.
+
+        Args:
+            truncation: of the latents.
+            batches: how many.
+            size: of each.
+            raw: for the generator instead of its average.
+            seed: of latents and labels.
+
+        Yields:
+            whether there are any such statistics.
+        """
+        network = self.network(raw)
+        norms = [m for m in network.modules() if isinstance(m, _BatchNorm)]
+        before = [(b, b.clone()) for b in network.buffers()]
+        momenta = [norm.momentum for norm in norms]
+        try:
+            with evaluating(network), local_batchnorm(network), torch.no_grad():
+                for norm in norms:
+                    norm.reset_running_stats()
+                    norm.momentum = None  # plain means
+                    norm.train()
+                for batch in range(batches if norms else 0):
+                    first = STANDING + (seed * batches + batch) * size
+                    seeds = range(first, first + size)
+                    y = self.labels(seeds)
+                    network(self.latents(seeds, truncation), *([] if y is None else [y]))
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum
+            self.stands = bool(norms)
+            yield self.stands
+        finally:
+            self.stands = False
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum
+            with torch.no_grad():
+                for buffer, value in before:
+                    buffer.copy_(value)
 
     @torch.no_grad()
     def judge(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -262,6 +352,15 @@ class GAN(L.LightningModule):
         """What each network's optimizer steps with now."""
         return {n: self._optimizer(n).param_groups[0]["lr"] for n in self.optimizer_makers}
 
+    @torch.no_grad()
+    def weight_norms(self) -> dict[str, float]:
+        """The norm of all parameters of each network that is updated by itself."""
+        norms = {
+            name: nn.utils.get_total_norm(self.get_submodule(name).parameters())
+            for name in self.optimizer_makers
+        }
+        return dict(zip(norms, torch.stack(list(norms.values())).tolist(), strict=True))
+
     # -- one iteration ----------------------------------------------------------------------------
 
     def training_step(self, batch: Batch, batch_idx: int = 0) -> None:
@@ -291,7 +390,7 @@ class GAN(L.LightningModule):
         return self.sample(prompts)
 
     def check_finite(self) -> None:
-        """Raise `UserError` if a loss, gradient or noted value was NaN or infinite."""
+        """Raise `NotFinite` if a loss, gradient or noted value was NaN or infinite."""
         recent, self._recent = self._recent, []
         flat = [(seen, name, value) for seen, values in recent for name, value in values.items()]
         if not flat:
@@ -300,12 +399,14 @@ class GAN(L.LightningModule):
         for (seen, name, _), number in zip(flat, numbers, strict=True):
             if not math.isfinite(number):
                 self.whole = False  # what there is now must not be saved
-                raise UserError(
+                raise NotFinite(
                     f"{name} became {number} after {seen:,} images: training cannot go on. "
                     f"Last good checkpoint: {self.last_checkpoint or 'none yet'}. Start a new "
                     f"run_dir, with init_from=CHECKPOINT to keep its weights, and a lower learning "
                     f"rate, model.clip or precision=32-true."
                 )
+            for listener in self.listeners:
+                listener(name, number)
             self._sums[name] += number
             self._counts[name] += 1
 
@@ -371,12 +472,14 @@ class GAN(L.LightningModule):
         checkpoint["ganzoo"] = {
             "version": version_now,
             "images_seen": self.images_seen,
+            "rollbacks": self.rollbacks,
             "config": self.config,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         check_fits(self, checkpoint)
         self.images_seen = self.images_before = checkpoint["ganzoo"]["images_seen"]
+        self.rollbacks = checkpoint["ganzoo"].get("rollbacks", 0)
 
     def train(self, mode: bool = True) -> "GAN":
         super().train(mode)
@@ -402,7 +505,8 @@ class GAN(L.LightningModule):
                 )
 
     def _reseed(self) -> None:
-        key = (self.seed, "step", self.images_seen)
+        again = ("again", self.rollbacks) if self.rollbacks else ()
+        key: tuple[int | str, ...] = (self.seed, "step", self.images_seen, *again)
         rank = self.global_rank
         # Layers that draw for themselves (dropout) use the default generator: one stream a process.
         # (`torch.manual_seed` asks every kind of device there might be, which takes longer.)

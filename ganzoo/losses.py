@@ -31,6 +31,15 @@ class Loss(Protocol):
     def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor: ...
 
 
+def ignorance(loss: Loss) -> float | None:
+    """What the discriminator loses when it tells nothing apart: all logits at the boundary.
+
+    None where a loss has no scale of its own (Wasserstein).
+    """
+    logits = torch.tensor([loss.boundary or 0.0], device="cpu")  # whatever the default is
+    return float(loss.discriminator(logits, logits)) or None
+
+
 class NonSaturating:
     """The non-saturating loss: binary cross-entropy, the generator's labels swapped.
 

@@ -28,10 +28,11 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ganzoo.checkpoint import AtomicCheckpointIO, initialize_from, read, restore
 from ganzoo.config import CONF, make
-from ganzoo.errors import UserError
+from ganzoo.errors import NotFinite, UserError
 from ganzoo.gan import GAN
 from ganzoo.loggers import MetricsCSV
 from ganzoo.preflight import Preflight
+from ganzoo.sentinel import go_back
 from ganzoo.strategy import BatchNormSync
 
 log = logging.getLogger(__name__)
@@ -50,38 +51,60 @@ def train(cfg: DictConfig) -> GAN:
     """
     run_dir = Path(cfg.run_dir).resolve()
     with log_to(run_dir):
-        last = run_dir / "last.ckpt"
-        resumed = read(last) if last.is_file() else None
-        images_seen = resumed["ganzoo"]["images_seen"] if resumed else 0
-        config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-        if resumed:
-            check_same_run(resumed["ganzoo"]["config"], config)
-        del resumed
-
-        L.seed_everything(cfg.seed, verbose=False)
-        data = make(cfg.data)
-        gan: GAN = make(cfg.model)
-        gan.config = config
-        if images_seen >= gan.total_images and not cfg.dry:
-            log.info("%s is complete: raise total_kimg to train on", run_dir)
-            restore(gan, read(last))
-            write_done(run_dir, gan)  # in case it was killed just before
-            return gan
-        if cfg.init_from and not images_seen:
-            for sentence in initialize_from(gan, cfg.init_from):
-                log.warning("init_from: %s", sentence)
-
-        trainer = make_trainer(cfg, run_dir, images_seen)
-        if not cfg.dry:
-            write_config(run_dir, config)
-        log.info("run folder: %s", run_dir)
-        log.info("%s", describe(gan))
-        if images_seen:
-            log.info("resuming at %.1f of %g kimg", images_seen / 1000, cfg.total_kimg)
-        fit(trainer, gan, data, last if images_seen else None)
-        if trainer.is_global_zero:
-            close(trainer, gan, run_dir, cfg.dry)
+        gan, children = attempt(cfg, run_dir, [])
+        while gan.going_back is not None:
+            go_back(gan, run_dir)
+            gan, children = attempt(cfg, run_dir, children)
         return gan
+
+
+def attempt(cfg: DictConfig, run_dir: Path, children: list[Any]) -> tuple[GAN, list[Any]]:
+    """Train to the end, or until the run has to go back to an earlier state.
+
+    Args:
+        children: processes that an earlier attempt has started; the next one goes on with them.
+
+    Returns:
+        the model and the processes.
+    """
+    last = run_dir / "last.ckpt"
+    resumed = read(last) if last.is_file() else None
+    images_seen = resumed["ganzoo"]["images_seen"] if resumed else 0
+    going_on = resumed is not None
+    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    if resumed:
+        check_same_run(resumed["ganzoo"]["config"], config)
+    del resumed
+
+    L.seed_everything(cfg.seed, verbose=False)
+    data = make(cfg.data)
+    gan: GAN = make(cfg.model)
+    gan.config = config
+    if images_seen >= gan.total_images and not cfg.dry:
+        log.info("%s is complete: raise total_kimg to train on", run_dir)
+        restore(gan, read(last))
+        write_done(run_dir, gan)  # in case it was killed just before
+        return gan, children
+    if cfg.init_from and not images_seen:
+        for sentence in initialize_from(gan, cfg.init_from):
+            log.warning("init_from: %s", sentence)
+
+    trainer = make_trainer(cfg, run_dir, images_seen)
+    if not cfg.dry:
+        write_config(run_dir, config)
+    log.info("run folder: %s", run_dir)
+    log.info("%s", describe(gan))
+    if going_on:
+        log.info("resuming at %.1f of %g kimg", images_seen / 1000, cfg.total_kimg)
+    launcher: Any = trainer.strategy.launcher
+    if launcher is not None:
+        launcher.procs = children
+    fit(trainer, gan, data, last if going_on else None)
+    if gan.given_up:
+        raise UserError(gan.given_up)
+    if trainer.is_global_zero and gan.going_back is None:
+        close(trainer, gan, run_dir, cfg.dry)
+    return gan, launcher.procs if launcher is not None else []
 
 
 def fit(trainer: L.Trainer, gan: GAN, data: L.LightningDataModule, last: Path | None) -> None:
@@ -91,7 +114,9 @@ def fit(trainer: L.Trainer, gan: GAN, data: L.LightningDataModule, last: Path | 
             logger.log_hyperparams(gan.config or {})
         with logging_redirect_tqdm():
             trainer.fit(gan, datamodule=data, ckpt_path=last)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, NotFinite) and gan.going_back is not None:
+            return
         if (launcher := trainer.strategy.launcher) is not None:
             launcher.kill(signal.SIGTERM)  # they wait in a collective for ever
         raise

@@ -20,8 +20,9 @@ from ganzoo.augment import DiffAugment
 from ganzoo.data.synthetic import Synthetic
 from ganzoo.draws import Draws, bernoulli, integers, unit
 from ganzoo.errors import UserError
+from ganzoo.gan import STANDING
 from ganzoo.losses import Hinge, Relativistic
-from ganzoo.models.biggan import STANDING, BigGAN, Discriminator, Generator, class_counts
+from ganzoo.models.biggan import BigGAN, Discriminator, Generator, class_counts
 from ganzoo.train import train
 
 SCRIPT = str(Path(__file__).parent / "worlds.py")

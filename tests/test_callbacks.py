@@ -106,6 +106,7 @@ def test_ticks_have_finite_numbers_at_their_images(finished) -> None:
     assert set(curves) == {
         *("d_loss", "g_loss", "real_score", "fake_score"),
         *("generator_grad_norm", "discriminator_grad_norm"),
+        *("generator_weight_norm", "discriminator_weight_norm"),
     }
     assert curves["d_loss"] == ([0.04, 0.08, 0.12], [float(row["d_loss"]) for row in table])
     assert Image.open(folder / "curves.png").height > 3 * 200

@@ -13,8 +13,9 @@ from ganzoo import UserError, load
 from ganzoo.__main__ import main as command
 from ganzoo.gan import GAN
 from ganzoo.pictures import GAP
-from ganzoo.sample import main, seed_list, slerp, walk
+from ganzoo.sample import main, number_list
 from ganzoo.train import train
+from ganzoo.views import slerp, walk
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +98,7 @@ def test_slerp_keeps_to_the_sphere() -> None:
     ("text", "seeds"), [("3", [3]), ("0-3", [0, 1, 2, 3]), ("1,5,8-10", [1, 5, 8, 9, 10])]
 )
 def test_seed_lists(text: str, seeds: list[int]) -> None:
-    assert seed_list(text) == seeds
+    assert number_list(text) == seeds
 
 
 @pytest.mark.parametrize(
@@ -110,7 +111,7 @@ def test_seed_lists(text: str, seeds: list[int]) -> None:
         (["RUN", "--out", "x.gif", "--walk", "1,2", "--frames", "0"], "at least 1"),
         (["RUN", "--out", "x.png", "--truncation", "0"], "greater than 0"),
         (["RUN", "--out", "x.png", "--seeds", "5-3"], "larger number"),
-        (["RUN", "--out", "x.png", "--seeds", "a"], "no list of seeds"),
+        (["RUN", "--out", "x.png", "--seeds", "a"], "no list of numbers"),
         (["RUN", "--out", "x.png", "--seeds", "-3"], "seeds"),
         (["RUN", "--out", "x.png", "--columns", "0"], "columns"),
         (["RUN", "--out", "x.png", "--device", "nonsense"], "nonsense"),

@@ -27,6 +27,8 @@ TINY = (
     "callbacks.save.every_kimg=0.04",
     "callbacks.evaluate=null",
     "callbacks.accuracy=null",
+    "callbacks.spectra=null",
+    "callbacks.sentinel=null",
 )
 
 # Metrics that take no time; a module of its own, since configs name it.

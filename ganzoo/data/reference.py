@@ -65,6 +65,10 @@ class Reference:
         """The number within the source of each image, int64 [len(self)]."""
         return self._order % len(self.data.source)
 
+    def mirrored(self, place: int) -> bool:
+        """Whether the image at a place of the reference is flipped."""
+        return bool(self._order[place] >= len(self.data.source))
+
     def labels(self) -> Tensor | None:
         """Of all images, int64 [len(self)], if there are any."""
         labels = self.data.source.labels()

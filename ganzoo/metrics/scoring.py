@@ -1,7 +1,7 @@
 """What is scored of a model: samples of seeds, or translations in each of its directions."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -27,8 +27,9 @@ class Scorer(Protocol):
         raw: bool = False,
         truncation: float | None = None,
         stopped: Callable[[], bool] = lambda: False,
+        standing: Mapping[str, int] | None = None,
     ) -> Scores | None:
-        """See `Suite.score`."""
+        """See `Suite.score`; `standing` tells of the statistics that are in use."""
 
 
 def scorer_of(gan: GAN, data: Any, suite: Suite, device: torch.device) -> Scorer:
@@ -55,8 +56,10 @@ class SeedScorer:
         raw: bool = False,
         truncation: float | None = None,
         stopped: Callable[[], bool] = lambda: False,
+        standing: Mapping[str, int] | None = None,
     ) -> Scores | None:
-        return self.suite.score(fakes_of(gan, self.suite.num_fake, raw, truncation), stopped)
+        fakes = fakes_of(gan, self.suite.num_fake, raw, truncation, standing=standing)
+        return self.suite.score(fakes, stopped)
 
 
 class TranslationScorer:
@@ -105,6 +108,7 @@ class TranslationScorer:
         raw: bool = False,
         truncation: float | None = None,
         stopped: Callable[[], bool] = lambda: False,
+        standing: Mapping[str, int] | None = None,
     ) -> Scores | None:
         parts = {}
         for direction, suite in self.suites.items():
@@ -157,9 +161,14 @@ class TranslationScorer:
 
 
 def fakes_of(
-    gan: GAN, num: int, raw: bool = False, truncation: float | None = None, label: int | None = None
+    gan: GAN,
+    num: int,
+    raw: bool = False,
+    truncation: float | None = None,
+    label: int | None = None,
+    standing: Mapping[str, int] | None = None,
 ) -> Fakes:
-    """Samples of the seeds 0 to `num` - 1."""
+    """Samples of the seeds 0 to `num` - 1; `standing` tells of the statistics that are in use."""
 
     def images(seeds: Sequence[int]) -> Tensor:
         return gan.sample(list(seeds), label=label, truncation=truncation, raw=raw)
@@ -174,7 +183,7 @@ def fakes_of(
             "generator": which,
             "seeds": f"0-{num - 1}",
             "truncation": truncation,
-            "standing_statistics": None,
+            "standing_statistics": standing,
             "label": label,
         },
         {"model": type(gan).__name__, "images_seen": gan.images_seen},

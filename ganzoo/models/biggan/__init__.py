@@ -4,23 +4,22 @@
 `conf/experiment/biggan_*.yaml` are the recipes of the paper and of others.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from ganzoo.augment import DiffAugment
 from ganzoo.draws import Sampler, from_seeds, integers, normal, unit
 from ganzoo.errors import UserError
 from ganzoo.gan import GAN, Batch, evaluating
-from ganzoo.losses import Hinge, Loss, gradient_penalty, zero_centered_penalty
+from ganzoo.losses import Hinge, Loss, gradient_penalty, ignorance, zero_centered_penalty
 from ganzoo.models.biggan.deep import DeepDiscriminator, DeepGenerator
 from ganzoo.models.biggan.layers import (
+    StoredBatchNorm,
     add_orthogonal_gradient,
     choose_statistics,
     orthogonal_weights,
@@ -31,7 +30,6 @@ from ganzoo.models.biggan.networks import (
     Generator,
     ProjectionDiscriminator,
 )
-from ganzoo.strategy import local_batchnorm
 
 __all__ = ["BigGAN", "DeepDiscriminator", "DeepGenerator", "Discriminator", "Generator"]
 
@@ -86,15 +84,13 @@ class BigGAN(GAN):
     ) -> None:
         super().__init__(generator, discriminator, **shared)
         self.loss: Loss = loss or Hinge()
-        self.boundary = self.loss.boundary
+        self.boundary, self.ignorance = self.loss.boundary, ignorance(self.loss)
         self.prior, self.truncate, self.augment = prior, truncate, augment
         self.fake_labels = labels
         self.orthogonal = dict(orthogonal or {})
         self._check_names("orthogonal", self.orthogonal)
         self.gradient_penalty, self.r1, self.r2 = gradient_penalty, r1, r2
         self.classes = classes
-        self.class_names: list[str] | None = None  # of the data that it was trained on
-        self._standing = False  # inside of `standing`
         self.register_buffer("class_shares", torch.full((self.classes,), 1 / max(1, self.classes)))
         if truncate not in TRUNCATIONS:
             raise UserError(
@@ -271,7 +267,7 @@ class BigGAN(GAN):
             latents: as `latents` gives them.
             raw: by the generator instead of its average.
             labels: a class; one for each, int64 [N]; or vectors of classes [N, D], which may lie
-                between those of `generator.embedded`. None: the first class.
+                between those of `class_vectors`. None: the first class.
             truncation: that the latents were limited to; it decides where a generator has
                 statistics for several. None: 1.
 
@@ -280,7 +276,7 @@ class BigGAN(GAN):
         """
         network = self.network(raw)
         y = self._classes(labels, len(latents))
-        if not self._standing:
+        if not self.stands:
             choose_statistics(network, truncation)
         with evaluating(network):
             return torch.cat(
@@ -290,10 +286,17 @@ class BigGAN(GAN):
                 ]
             )
 
-    def network(self, raw: bool = False) -> ConditionalGenerator:
-        """The average generator, or with `raw`, or without an average, the one that is trained."""
-        network: Any = self.generator if raw or self.average is None else self.average
-        return network
+    @property
+    def stored_statistics(self) -> bool:
+        return any(isinstance(module, StoredBatchNorm) for module in self.generator.modules())
+
+    @torch.no_grad()
+    def class_vectors(self, labels: Tensor, raw: bool = False) -> Tensor:
+        y = self._classes(labels, len(labels))
+        if y is None:
+            return super().class_vectors(labels, raw)
+        vectors: Tensor = self.network(raw).embedded(y)
+        return vectors
 
     @torch.no_grad()
     def judge(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -301,55 +304,6 @@ class BigGAN(GAN):
             raise UserError("This discriminator judges images of a class: give their labels.")
         with evaluating(self.discriminator):
             return self.discriminator(images.to(self.number_type), labels if self.classes else None)
-
-    @contextmanager
-    def standing(
-        self,
-        truncation: float | None = None,
-        batches: int = 16,
-        size: int = 64,
-        raw: bool = False,
-        seed: int = 0,
-    ) -> Iterator[None]:
-        """Inside, images are made with standing statistics (section C.1 of the paper's appendix).
-
-        BatchNorm's statistics of the average (or the raw) generator are estimated anew: means over
-        fresh batches of latents limited by `truncation`, with labels as `labels` gives them.
-        Running statistics follow a generator that changes, with latents that are not limited.
-        Afterwards all is as before. Every process does the same by itself.
-
-        Args:
-            truncation: of the latents.
-            batches: how many.
-            size: of each.
-            raw: for the generator instead of its average.
-            seed: of latents and labels.
-        """
-        network = self.network(raw)
-        norms = [m for m in network.modules() if isinstance(m, _BatchNorm)]
-        before = [(b, b.clone()) for b in network.buffers()]
-        momenta = [norm.momentum for norm in norms]
-        try:
-            with evaluating(network), local_batchnorm(network), torch.no_grad():
-                for norm in norms:
-                    norm.reset_running_stats()
-                    norm.momentum = None  # plain means
-                    norm.train()
-                for batch in range(batches):
-                    first = STANDING + (seed * batches + batch) * size
-                    seeds = range(first, first + size)
-                    network(self.latents(seeds, truncation), self.labels(seeds))
-            for norm, momentum in zip(norms, momenta, strict=True):
-                norm.momentum = momentum
-            self._standing = True
-            yield
-        finally:
-            self._standing = False
-            for norm, momentum in zip(norms, momenta, strict=True):
-                norm.momentum = momentum
-            with torch.no_grad():
-                for buffer, value in before:
-                    buffer.copy_(value)
 
     def _classes(self, labels: int | Tensor | None, n: int) -> Tensor | None:
         if not self.classes:
@@ -366,9 +320,6 @@ class BigGAN(GAN):
             )
         return y.expand(n)
 
-
-# The seeds of standing statistics: none that one would sample.
-STANDING = 2**40
 
 # By name: the limit beyond which values are drawn again, and what all are multiplied with.
 TRUNCATIONS: dict[str, Any] = {

@@ -41,10 +41,14 @@ def is_authors_cyclegan(given: Any) -> bool:
     if not isinstance(given, Mapping) or not given:
         return False
     if all(isinstance(value, Mapping) for value in given.values()):
-        return any(_role(name) for name in given)
+        return any(_role(name) and _is_network(state) for name, state in given.items())
+    return _is_network(given)
+
+
+def _is_network(state: Mapping[str, Any]) -> bool:
     return all(
         isinstance(value, Tensor) and re.match(r"(module\.)?model\.(model\.)?\d", key)
-        for key, value in given.items()
+        for key, value in state.items()
     )
 
 

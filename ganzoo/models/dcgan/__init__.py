@@ -16,7 +16,7 @@ from ganzoo.augment import DiffAugment
 from ganzoo.draws import Sampler, from_seeds, normal, unit
 from ganzoo.errors import UserError
 from ganzoo.gan import GAN, Batch, evaluating
-from ganzoo.losses import Loss, NonSaturating, gradient_penalty, zero_centered_penalty
+from ganzoo.losses import Loss, NonSaturating, gradient_penalty, ignorance, zero_centered_penalty
 from ganzoo.models.dcgan.capacity import CapacityDiscriminator, CapacityGenerator
 from ganzoo.models.dcgan.deep import DeepDiscriminator, DeepGenerator
 from ganzoo.models.dcgan.networks import Discriminator, Generator
@@ -69,7 +69,7 @@ class DCGAN(GAN):
     ) -> None:
         super().__init__(generator, discriminator, **shared)
         self.loss: Loss = loss or NonSaturating()
-        self.boundary = self.loss.boundary
+        self.boundary, self.ignorance = self.loss.boundary, ignorance(self.loss)
         self.nz, self.prior, self.augment = nz, prior, augment
         self.gradient_penalty, self.r1, self.r2 = gradient_penalty, r1, r2
         penalized = gradient_penalty or r1 or r2
@@ -125,9 +125,7 @@ class DCGAN(GAN):
             truncation: latents of larger magnitude are drawn again.
             raw: from the generator instead of its average.
         """
-        if label is not None:
-            raise UserError("This model has no classes: sample without a label.")
-        return self.images(self.latents(prompts, truncation), raw)
+        return self.images(self.latents(prompts, truncation), raw, label)
 
     def latents(self, seeds: Sequence[int], truncation: float | None = None) -> Tensor:
         """One latent vector per seed: [len(seeds), nz]."""
@@ -136,9 +134,17 @@ class DCGAN(GAN):
         )
 
     @torch.no_grad()
-    def images(self, latents: Tensor, raw: bool = False) -> Tensor:
+    def images(
+        self,
+        latents: Tensor,
+        raw: bool = False,
+        labels: int | Tensor | None = None,
+        truncation: float | None = None,
+    ) -> Tensor:
         """Images of latents [N, nz], made by the average (or the raw) generator in eval mode."""
-        network = self.generator if raw or self.average is None else self.average
+        if labels is not None:
+            raise UserError("This model has no classes: sample without a label.")
+        network = self.network(raw)
         with evaluating(network):
             return torch.cat([network(z) for z in latents.split(64)])
 

@@ -18,7 +18,7 @@ from ganzoo.draws import Sampler, from_seeds, integers, normal, unit
 from ganzoo.errors import UserError
 from ganzoo.gan import GAN, Batch, evaluating
 from ganzoo.layers import enlarged, shrunk
-from ganzoo.losses import Loss, Wasserstein, gradient_penalty, zero_centered_penalty
+from ganzoo.losses import Loss, Wasserstein, gradient_penalty, ignorance, zero_centered_penalty
 from ganzoo.models.pggan.diagram import describe
 from ganzoo.models.pggan.networks import (
     Discriminator,
@@ -86,7 +86,7 @@ class PGGAN(GAN):
         super().__init__(generator, discriminator, **shared)
         self.growth, self.prior, self.augment = growth, prior, augment
         self.loss: Loss = loss or Wasserstein()
-        self.boundary = self.loss.boundary
+        self.boundary, self.ignorance = self.loss.boundary, ignorance(self.loss)
         self.gradient_penalty, self.target, self.drift = gradient_penalty, target, drift
         self.r1, self.r2, self.label_weight = r1, r2, label_weight
         self.reset_optimizers = reset_optimizers
@@ -304,13 +304,7 @@ class PGGAN(GAN):
             raw: from the generator instead of its average.
             lod: how many doublings are missing; None: as many as now. Smaller images are enlarged.
         """
-        if label is not None and not 0 <= label < self.classes:
-            raise UserError(f"There is no class {label}: this model has {self.classes} classes.")
-        y = None
-        if self.classes:
-            y = torch.full((len(prompts),), label) if label is not None else from_seeds(
-                [seed + 2**32 for seed in prompts], (), integers(self.classes)
-            ).long()  # fmt: skip
+        y = self.labels(prompts) if label is None else self._classes(label, len(prompts))
         return self._images(self.latents(prompts, truncation), y, raw, lod)
 
     def latents(self, seeds: Sequence[int], truncation: float | None = None) -> Tensor:
@@ -319,10 +313,32 @@ class PGGAN(GAN):
             self.device, self.number_type
         )
 
-    def images(self, latents: Tensor, raw: bool = False) -> Tensor:
-        """Images of latents [N, nz]; where there are classes, of the first one."""
-        y = torch.zeros(len(latents), dtype=torch.int64) if self.classes else None
-        return self._images(latents, y, raw)
+    def labels(self, seeds: Sequence[int]) -> Tensor | None:
+        """Each seed's own class, int64 [len(seeds)]; None where there are no classes."""
+        if not self.classes:
+            return None
+        return from_seeds([seed + 2**32 for seed in seeds], (), integers(self.classes)).long()
+
+    def images(
+        self,
+        latents: Tensor,
+        raw: bool = False,
+        labels: int | Tensor | None = None,
+        truncation: float | None = None,
+    ) -> Tensor:
+        """Images of latents [N, nz] and of a class, or one for each, int64 [N]; None: the first."""
+        return self._images(latents, self._classes(labels, len(latents)), raw)
+
+    def _classes(self, labels: int | Tensor | None, n: int) -> Tensor | None:
+        if not self.classes and labels is None:
+            return None
+        y = torch.as_tensor(0 if labels is None else labels)
+        outside = y[(y < 0) | (y >= self.classes)]
+        if len(outside):
+            raise UserError(
+                f"There is no class {int(outside[0])}: this model has {self.classes} classes."
+            )
+        return y.expand(n)
 
     @torch.no_grad()
     def judge(self, images: Tensor, labels: Tensor | None = None) -> Tensor:

@@ -1,0 +1,115 @@
+"""What truncation trades: scores at several thresholds.
+
+A lower threshold gives better images that are more alike (Brock et al. 2019, section 3.1 and
+figure 2).
+"""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from ganzoo.errors import UserError
+from ganzoo.gan import GAN
+from ganzoo.metrics.protocol import Scores
+from ganzoo.metrics.scoring import fakes_of
+from ganzoo.metrics.suite import Suite
+from ganzoo.views import Threshold, statistics, threshold_name
+
+
+def check(thresholds: Sequence[Threshold]) -> None:
+    """Raise `UserError` unless these are thresholds, at least one."""
+    if not thresholds or any(t is not None and t <= 0 for t in thresholds):
+        raise UserError("Thresholds of truncation are numbers above 0, or null for no limit.")
+
+
+def sweep(
+    gan: GAN,
+    suite: Suite,
+    thresholds: Sequence[Threshold],
+    raw: bool = False,
+    batches: int = 16,
+    label: int | None = None,
+) -> list[Scores]:
+    """The scores at each threshold, of the same seeds, in the order given.
+
+    Args:
+        suite: prepared.
+        batches: that standing statistics are estimated from, for each threshold; 0: as they are.
+    """
+    check(thresholds)
+    found = []
+    for threshold in thresholds:
+        with statistics(gan, threshold, batches, raw) as standing:
+            scores = suite.score(fakes_of(gan, suite.num_fake, raw, threshold, label, standing))
+        assert scores is not None
+        found.append(scores)
+    return found
+
+
+# -- files -----------------------------------------------------------------------------------------
+
+
+def threshold_of(scores: Scores) -> Threshold:
+    threshold: Threshold = scores.protocol["fake"]["truncation"]
+    return threshold
+
+
+def write_table(path: Path, found: Sequence[Scores]) -> None:
+    """A row for each threshold: it, the id of the protocol, and all values."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["truncation", "protocol", *found[0].values])
+        writer.writeheader()
+        for scores in found:
+            threshold = threshold_of(scores)
+            told = {"truncation": "" if threshold is None else threshold}
+            writer.writerow({**told, "protocol": scores.protocol_id, **scores.values})
+
+
+def plot(path: Path, found: Sequence[Scores], limit: float = 3.0) -> None:
+    """The trade: a curve of one value against another, each point with its threshold.
+
+    The distance against the inception score, and recall against precision, where there are both;
+    else each value over the threshold, no limit being at `limit`.
+    """
+    values = found[0].values
+    pairs = [pair for pair in PAIRS if all(named(values, label) for label in pair)]
+    panels: list[tuple[str | None, str]] = [
+        (named(values, x), str(named(values, y))) for x, y in pairs
+    ] or [(None, name) for name in values if not name.endswith("_std")]
+    figure = Figure(figsize=(5 * len(panels), 4), layout="constrained")
+    for place, (x, y) in enumerate(panels, 1):
+        axes = figure.add_subplot(1, len(panels), place)
+        ordered = sorted(found, key=lambda scores: threshold_of(scores) or limit)
+        across = [s.values[x] if x else threshold_of(s) or limit for s in ordered]
+        axes.plot(across, [s.values[y] for s in ordered], marker="o", markersize=4, linewidth=1)
+        for scores, at in zip(ordered, across, strict=True):
+            axes.annotate(
+                threshold_name(threshold_of(scores)),
+                (at, scores.values[y]),
+                xytext=(4, 4),
+                textcoords="offset points",
+                fontsize=7,
+            )
+        axes.set_xlabel(x or "truncation")
+        axes.set_ylabel(y)
+        axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)
+
+
+# What is drawn against what, by the labels of metrics.
+PAIRS = (("is", "fd"), ("precision", "recall"))
+
+
+def named(values: dict[str, Any], label: str) -> str | None:
+    """The full name of the value of a label, whatever the extractor; None if there is none.
+
+    The Fréchet distance is called FID with Inception.
+    """
+    starts = ("fd", "fid") if label == "fd" else (label,)
+    return next(
+        (name for name in values if not name.endswith("_std") and name.partition("_")[0] in starts),
+        None,
+    )

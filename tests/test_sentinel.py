@@ -1,0 +1,449 @@
+"""Runs that fail are named for what they are, healthy ones left alone, and going back is exact."""
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import assert_same_tensors, checkpoint, run, train_command
+from test_monitors import ByHeart, photos  # noqa: F401
+from tiny import TINY, PlainDiscriminator, PlainGenerator, adam, config
+from torch import Tensor
+
+from ganzoo.config import make
+from ganzoo.errors import NotFinite, UserError
+from ganzoo.gan import GAN
+from ganzoo.loggers import read_rows
+from ganzoo.losses import (
+    Hinge,
+    LeastSquares,
+    NonSaturating,
+    Relativistic,
+    Wasserstein,
+    ignorance,
+)
+from ganzoo.models.dcgan import DCGAN
+from ganzoo.sentinel import Sentinel, wrong
+from ganzoo.signs import Diversity, Growth, nearest
+from ganzoo.train import train
+
+LRS = tuple(f"model.optimizers.{name}.lr" for name in ("generator", "discriminator"))
+HEALTHY = (0.0005, 0.0005)
+HERE = Path(__file__).parent
+ONCE = {"target": "test_sentinel.Once", "every_kimg": 0.04}
+
+DCGAN_KEYS = ("data=emoji", "model.generator.ngf=16", "model.discriminator.ndf=16", "total_kimg=8")
+BIGGAN = (
+    *("data=emoji", "image_size=32", "batch_size=16", "model.classes=9", "total_kimg=16"),
+    *("model.generator.ch=4", "model.generator.nz=16", "model.generator.shared=16"),
+    "model.generator.attention=[16]",
+)
+PGGAN = (
+    *("data=emoji", "image_size=16", "loss=nonsaturating", "total_kimg=16"),
+    *("model.generator.fmap_base=256", "model.generator.fmap_max=32"),
+    *("model.discriminator.fmap_base=256", "model.discriminator.fmap_max=32"),
+)
+
+
+class AllReal(NonSaturating):
+    """A discriminator that is told that everything is real."""
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        return super().discriminator(real, -fake)
+
+
+class AllRealHinge(Hinge):
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        return super().discriminator(real, -fake)
+
+
+class AllRealSquares(LeastSquares):
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        return super().discriminator(real, 1 - fake)
+
+
+class Exchanged(NonSaturating):
+    """A discriminator that is told that fakes are real and reals fake."""
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        return super().discriminator(fake, real)
+
+
+class Breaks(NonSaturating):
+    """A loss that is NaN once, at the generator's step number `at`."""
+
+    calls, at = 0, 70
+
+    def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
+        Breaks.calls += 1
+        return super().generator(fake) * (math.nan if Breaks.calls == self.at else 1)
+
+
+class Once(Sentinel):
+    """Sees a collapse after 400 images, unless the run has gone back."""
+
+    def _signs(self, gan: GAN, *_: Any) -> dict[str, str]:
+        return {} if gan.rollbacks or gan.images_seen < 400 else {"collapse": "seen"}
+
+
+def keys_of(*keys: str, lrs: tuple[float, float] = HEALTHY, **options: Any) -> list[str]:
+    """Of a run of 2,000 images through small networks without BatchNorm."""
+    target = options.pop("target", "ganzoo.sentinel.Sentinel")
+    given = ",".join([f"_target_:{target}", *(f"{key}:{value}" for key, value in options.items())])
+    return [
+        "total_kimg=2",
+        "~callbacks.grid",
+        "~callbacks.ticks",
+        "callbacks.save.every_kimg=1",
+        *(f"{key}={lr}" for key, lr in zip(LRS, lrs, strict=True)),
+        f"callbacks.sentinel={{{given}}}",
+        *keys,
+    ]
+
+
+def trained(run_dir: Path, *keys: str, **options: Any) -> GAN:
+    cfg = config(f"run_dir={run_dir}", *keys_of(*keys, **options))
+    cfg.model.generator = {"_target_": "tiny.PlainGenerator"}
+    cfg.model.discriminator = {"_target_": "tiny.PlainDiscriminator"}
+    return train(cfg)
+
+
+def told(run_dir: Path) -> list[dict[str, Any]]:
+    path = run_dir / "warnings.json"
+    return json.loads(path.read_text()) if path.is_file() else []
+
+
+# -- what is named ---------------------------------------------------------------------------------
+
+FAST = ((), (0.05, 0.05), "spectrum explodes")  # a hundred times the learning rates of HEALTHY
+STRONG = (("model.augment=null",), (0.000005, 0.01), "discriminator wins")
+LOSSES = {"nonsaturating": "AllReal", "hinge": "AllRealHinge", "least_squares": "AllRealSquares"}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("failure", ["fast", "strong", "labels"])
+def test_failures_are_named_rightly_within_a_fifth_of_the_run(loss, failure, tmp_path) -> None:
+    labels = ((f"loss.function._target_=test_sentinel.{LOSSES[loss]}",), HEALTHY, "wrong labels")
+    keys, lrs, name = {"fast": FAST, "strong": STRONG, "labels": labels}[failure]
+    with pytest.raises(UserError, match=f"Stopped by the sentinel after .* {name}: ") as stopped:
+        trained(tmp_path, f"loss={loss}", *keys, lrs=lrs, action="stop")
+    (alarm,) = told(tmp_path)
+    assert alarm["alarm"] == name
+    assert alarm["images_seen"] <= 0.2 * 2000
+    assert alarm["action"] == "stop"
+    log = (tmp_path / "train.log").read_text()
+    assert f"sentinel at {alarm['images_seen'] / 1000:.1f} kimg: {name}: {alarm['saw']}" in log
+    assert "action=warn" in str(stopped.value)
+    assert not (tmp_path / "done").exists()
+    rows = read_rows(tmp_path / "metrics.csv")
+    assert float(rows[-1]["sentinel/alarms"]) == 1
+
+
+def test_exchanged_labels_are_wrong_labels(tmp_path) -> None:
+    trained(tmp_path, "loss.function._target_=test_sentinel.Exchanged", "total_kimg=0.4")
+    assert {alarm["alarm"] for alarm in told(tmp_path)} == {"wrong labels"}
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_healthy_runs_raise_no_alarm(seed, tmp_path) -> None:
+    loss = ["nonsaturating", "hinge", "least_squares", "relativistic", "wasserstein_gp"][seed % 5]
+    penalty = ["loss.gradient_penalty=10"] if loss == "wasserstein_gp" else []
+    trained(tmp_path, f"seed={seed}", f"loss={loss}", "total_kimg=1", *penalty)
+    assert told(tmp_path) == []
+    assert "sentinel" not in (tmp_path / "train.log").read_text()
+    rows = [row for row in read_rows(tmp_path / "metrics.csv") if row.get("sentinel/growth")]
+    assert len(rows) == 50
+    assert (tmp_path / "done").exists()
+
+
+def test_a_generator_that_stops_varying_is_seen(tmp_path, monkeypatch) -> None:
+    images_of = DCGAN.images
+
+    def same(self: GAN, *given: Any) -> Tensor:
+        images = images_of(self, *given)
+        return images[:1].expand_as(images) if self.images_seen >= 1000 else images
+
+    monkeypatch.setattr(DCGAN, "images", same)
+    trained(tmp_path, "total_kimg=1.2", every_kimg=0.04)
+    (alarm,) = told(tmp_path)
+    assert alarm["alarm"] == "diversity gone"
+    assert alarm["images_seen"] == 1080  # the third look
+
+
+def test_memorization_is_told_and_stops_nothing(photos, tmp_path) -> None:  # noqa: F811
+    data = ("data=folder", f"data.source.root={photos}", "data.source.held_out=0.5")
+    keys = [key for key in (*TINY, *keys_of(*data, "data.workers=0", action="stop"))]
+    keys = [key for key in keys if "source.num" not in key and key != "data=synthetic"]
+    cfg = config(f"run_dir={tmp_path / 'run'}", *keys, "total_kimg=0.2", tiny=False)
+    cfg.model.generator = {"_target_": "tiny.PlainGenerator"}
+    cfg.model.discriminator = {"_target_": "test_monitors.ByHeart"}
+    ByHeart.known = make(cfg.data).source.__getitems__(list(range(12)))["image"]
+    train(cfg)
+    assert [(a["alarm"], a["action"]) for a in told(tmp_path / "run")] == [("memorization", "warn")]
+    assert (tmp_path / "run" / "done").exists()
+
+
+def test_an_alarm_is_raised_again_only_when_it_was_over(tmp_path, monkeypatch) -> None:
+    bad = [*range(3, 9), *range(12, 14), *range(20, 25)]  # looks
+    looks = iter(range(50))
+    sign = {"collapse": "seen"}
+    monkeypatch.setattr(Sentinel, "_signs", lambda *_: sign if next(looks) in bad else {})
+    trained(tmp_path, every_kimg=0.04)
+    assert [alarm["images_seen"] for alarm in told(tmp_path)] == [6 * 40, 23 * 40]
+
+
+def test_a_model_without_seeds_is_watched_by_its_losses(tmp_path, monkeypatch) -> None:
+    def refused(*_: Any, **__: Any) -> Tensor:
+        raise UserError("no seeds")
+
+    monkeypatch.setattr(DCGAN, "sample", refused)
+    trained(tmp_path, lrs=(0.05, 0.05))
+    assert told(tmp_path)[0]["alarm"] == "spectrum explodes"
+    assert "sentinel/diversity" not in read_rows(tmp_path / "metrics.csv")[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "keys", "lrs"),
+    [
+        ("dcgan", DCGAN_KEYS, (2e-4, 2e-4)),
+        ("biggan", BIGGAN, (2e-4, 2e-4)),
+        ("pggan", PGGAN, (1e-3, 1e-3)),
+    ],
+)
+def test_real_networks(model, keys, lrs, tmp_path) -> None:
+    """Healthy, and the three failures, on emoji at 32 pixels."""
+    labels = {"dcgan": "AllReal", "biggan": "AllRealHinge", "pggan": "AllReal"}[model]
+    strong = (lrs[0] / 1000, lrs[1] * 5)
+    runs: dict[str, tuple[Sequence[str], tuple[float, float]]] = {
+        "": ((), lrs),
+        "spectrum explodes|collapse": ((), (100 * lrs[0], 100 * lrs[1])),
+        "discriminator wins": (("model.augment=null", "model.discriminator_steps=4"), strong),
+        "wrong labels": ((f"loss.function._target_=test_sentinel.{labels}",), lrs),
+    }
+    for name, (more, rates) in runs.items():
+        run_dir = tmp_path / (name.partition("|")[0] or "healthy")
+        base = [key for key in TINY if key.startswith(("callbacks", "logger", "trainer"))]
+        given = keys_of(*keys, *more, lrs=rates, action="stop")
+        cfg = config(f"run_dir={run_dir}", f"model={model}", *base, *given, tiny=False)
+        if name:
+            with pytest.raises(UserError, match="Stopped by the sentinel"):
+                train(cfg)
+            alarm = told(run_dir)[0]
+            assert alarm["alarm"] in name.split("|"), alarm
+            assert alarm["images_seen"] <= 0.2 * 1000 * cfg.total_kimg
+        else:
+            train(cfg)
+            assert told(run_dir) == []
+
+
+# -- going back ------------------------------------------------------------------------------------
+
+
+def test_a_run_that_goes_back_has_other_draws_from_there_on(tmp_path) -> None:
+    gan = trained(tmp_path / "back", "total_kimg=1", **ONCE, action="rollback")
+    assert gan.rollbacks == 1
+    (alarm,) = told(tmp_path / "back")
+    assert (alarm["images_seen"], alarm["action"], alarm["rollbacks"]) == (480, "rollback", 0)
+    log = (tmp_path / "back" / "train.log").read_text()
+    assert "sentinel: back to 0.3 kimg with other random numbers (rollback 1)" in log
+    assert (tmp_path / "back" / "done").exists()
+    seen = [int(row["images_seen"]) for row in read_rows(tmp_path / "back" / "metrics.csv")]
+    assert seen == sorted(seen)
+    assert len(seen) == len(set(seen)) == 25, "what came before going back is dropped"
+
+    trained(tmp_path / "plain", "total_kimg=1", **ONCE)
+    before, after = (checkpoint(tmp_path / name) for name in ("plain", "back"))
+    assert not torch.equal(*(c["state_dict"]["generator.layers.0.weight"] for c in (before, after)))
+
+
+@pytest.mark.parametrize("stops", [(0.44, 0.6), (0.32, 0.36, 0.84)])
+def test_resume_is_exact_before_and_after_going_back(stops, tmp_path) -> None:
+    options = {**ONCE, "action": "rollback"}
+    trained(tmp_path / "straight", "total_kimg=1", **options)
+    for total in (*stops, 1):
+        trained(tmp_path / "resumed", f"total_kimg={total}", **options)
+    straight, resumed = (checkpoint(tmp_path / name) for name in ("straight", "resumed"))
+    assert straight["ganzoo"]["rollbacks"] == resumed["ganzoo"]["rollbacks"] == 1
+    for part in ("state_dict", "optimizer_states"):
+        assert_same_tensors(straight[part], resumed[part])
+    assert told(tmp_path / "straight") == told(tmp_path / "resumed")
+
+
+def test_the_good_checkpoint_is_of_before_the_first_sign(tmp_path) -> None:
+    with pytest.raises(UserError, match=r"good\.ckpt is from before"):
+        trained(tmp_path, **ONCE, action="stop")
+    good = torch.load(tmp_path / "good.ckpt", weights_only=True)["ganzoo"]["images_seen"]
+    assert good == 320  # looks were fine at 320 and 360
+    assert checkpoint(tmp_path)["ganzoo"]["images_seen"] == 480
+
+
+def test_after_the_last_rollback_the_run_stops(tmp_path) -> None:
+    with pytest.raises(UserError, match="Stopped by the sentinel"):
+        trained(tmp_path, lrs=(0.05, 0.05), action="rollback", rollbacks=2)
+    alarms = told(tmp_path)
+    assert [a["rollbacks"] for a in alarms] == [0, 1, 2]
+    assert [a["action"] for a in alarms] == ["rollback", "rollback", "stop"]
+
+
+def test_going_back_from_nan(tmp_path) -> None:
+    Breaks.calls = 0
+    options = {"every_kimg": 0.04, "action": "rollback"}
+    loss = "loss.function._target_=test_sentinel.Breaks"
+    gan = trained(tmp_path / "back", loss, "total_kimg=1", **options)
+    assert gan.rollbacks == 1
+    (alarm,) = told(tmp_path / "back")
+    assert alarm["alarm"] == "not finite"
+    assert (
+        alarm["saw"] == "generator_grad_norm became nan after 544 images"
+    )  # 69 steps, and one of the preflight
+    Breaks.calls = 0
+    with pytest.raises(NotFinite, match="generator_grad_norm became nan"):
+        trained(tmp_path / "warned", loss, "total_kimg=1", every_kimg=0.04)
+    assert told(tmp_path / "warned")[0]["alarm"] == "not finite"
+
+
+def test_two_processes_go_back_together(tmp_path) -> None:
+    keys = keys_of("total_kimg=0.6", **ONCE, action="rollback")
+    ddp = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "sync_batchnorm=true")
+    env = {**os.environ, "PYTHONPATH": f"{HERE}:{os.environ.get('PYTHONPATH', HERE.parent)}"}
+    done = run(train_command(tmp_path, *keys, *ddp), env=env)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("back to 0.3 kimg") == 1
+    assert checkpoint(tmp_path)["ganzoo"]["rollbacks"] == 1
+    assert (tmp_path / "done").exists()
+
+
+# -- what is measured ------------------------------------------------------------------------------
+
+
+def test_watching_does_not_change_the_run(tmp_path) -> None:
+    trained(tmp_path / "with", "total_kimg=0.2", action="stop")
+    trained(tmp_path / "without", "total_kimg=0.2", "callbacks.sentinel=null")
+    one, other = checkpoint(tmp_path / "with"), checkpoint(tmp_path / "without")
+    for part in ("state_dict", "optimizer_states"):
+        assert_same_tensors(one[part], other[part])
+
+
+def test_a_resumed_run_sees_what_a_straight_one_does(tmp_path) -> None:
+    options = {"every_kimg": 0.04}
+    trained(tmp_path / "straight", "total_kimg=0.6", **options)
+    for total in (0.16, 0.184, 0.6):  # at a look, and between two
+        trained(tmp_path / "resumed", f"total_kimg={total}", **options)
+    straight, resumed = (
+        read_rows(tmp_path / name / "metrics.csv") for name in ("straight", "resumed")
+    )
+    assert len(straight) == 15
+    assert straight == resumed
+
+
+def test_diversity_of_training_images_is_1_and_of_one_image_0(tmp_path, monkeypatch) -> None:
+    cfg = config()
+    gan, data = make(cfg.model), make(cfg.data)
+    diversity = Diversity(gan, data, 16)
+    (indices,) = diversity.members.values()
+    real = data.source.__getitems__(indices)["image"].float() / 127.5 - 1
+    monkeypatch.setattr(gan, "sample", lambda seeds, **_: real[: len(seeds)])
+    assert diversity.of(gan) == pytest.approx(1, abs=1e-6)
+    monkeypatch.setattr(gan, "sample", lambda seeds, **_: real[:1].expand(len(seeds), -1, -1, -1))
+    assert diversity.of(gan) == 0
+
+
+def test_diversity_is_that_within_classes(monkeypatch) -> None:
+    """A generator that makes one image for each class varies only over classes."""
+    cfg = config()
+    gan, data = make(cfg.model), make(cfg.data)
+    gan.classes = len(data.source.classes)
+    diversity = Diversity(gan, data, 16)
+    assert set(diversity.members) == {0, 3, 6, 9}
+    for label, indices in diversity.members.items():
+        assert (data.source.labels()[indices] == label).all()
+        assert len(indices) == 4
+    noise = torch.randn(10, 3, 16, 16)
+    one_each = lambda seeds, label, raw: noise[label].expand(len(seeds), -1, -1, -1)  # noqa: E731
+    monkeypatch.setattr(gan, "sample", one_each)
+    assert diversity.of(gan) == 0
+
+
+def test_nearest_neighbors_by_hand() -> None:
+    images = torch.tensor([0.0, 1.0, 5.0, 5.5]).view(4, 1, 1, 1).expand(4, 3, 16, 16)
+    unit = math.sqrt(3 * 256)
+    torch.testing.assert_close(nearest(images) / unit, torch.tensor([1, 1, 0.5, 0.5]))
+    large = images.repeat_interleave(8, 2).repeat_interleave(8, 3)  # reduced to 32 pixels
+    torch.testing.assert_close(nearest(large) / (2 * unit), torch.tensor([1, 1, 0.5, 0.5]))
+
+
+@pytest.mark.parametrize(
+    ("law", "most"),
+    [(lambda t: 1 + t / 16_000, 2.8), (lambda t: 1 + (t / 400) ** 0.5, 8.1)],
+)
+def test_growth_by_hand(law, most) -> None:
+    """An even growth by the factor of two in half of the run; one over the start, and a jump."""
+    gan = GAN(PlainGenerator(), PlainDiscriminator(), {"generator": adam()}, total_kimg=1)
+    start = {name: p.detach().clone() for name, p in gan.generator.named_parameters()}
+    growth, found = Growth(), []
+    for images in range(0, 64_001, 2_000):
+        gan.images_seen = images
+        with torch.no_grad():
+            for name, parameter in gan.generator.named_parameters():
+                parameter.copy_(start[name] * law(images))
+        found.append(growth.look(gan)[0])
+    assert max(found) <= most
+    expected = max(law(64_000) / law(32_000), law(64_000) / law(0) / 3.2**0.5)
+    assert found[-1] == pytest.approx(expected, rel=1e-3)
+    with torch.no_grad():
+        gan.generator.layers[2].weight.mul_(9)
+    factor, name = growth.look(gan)
+    assert name == "generator.layers.2.weight"
+    assert factor == pytest.approx(9 * expected, rel=0.5)
+
+
+def test_weights_that_start_at_zero_do_not_explode() -> None:
+    gan = GAN(PlainGenerator(), PlainDiscriminator(), {"generator": adam()}, total_kimg=1)
+    layer = gan.generator.layers[0]
+    usual = layer.weight.detach().clone()
+    torch.nn.init.zeros_(layer.weight)
+    growth = Growth()
+    growth.look(gan)
+    layer.weight.data.copy_(usual)
+    gan.images_seen = 1000
+    assert growth.look(gan)[0] < 2
+
+
+def test_ignorance_is_the_loss_of_a_discriminator_that_knows_nothing() -> None:
+    two = 2 * math.log(2)
+    for loss, value in ((NonSaturating(), two), (Hinge(), 2), (LeastSquares(), 0.5)):
+        assert ignorance(loss) == pytest.approx(value)
+    assert ignorance(Relativistic()) == pytest.approx(math.log(2))
+    assert ignorance(Wasserstein()) is None
+
+
+@pytest.mark.parametrize("loss", [NonSaturating(), Hinge(), Relativistic(), Wasserstein()])
+def test_right_labels_are_never_taken_for_wrong_ones(loss) -> None:
+    """Whatever the logits are; exchanged ones are, when a discriminator has learned them."""
+    generator = torch.Generator().manual_seed(0)
+    nothing = ignorance(loss)
+    for _ in range(2000):
+        shift, scale = torch.randn(2, generator=generator), torch.rand(2, generator=generator) * 3
+        logits = torch.randn(2, 64, generator=generator) * scale[:, None] + 3 * shift[:, None]
+        real, fake = logits.mean(1).tolist()
+        assert not wrong(float(loss.discriminator(*logits)), real, fake, nothing, loss.boundary)
+    real, fake = torch.full((4,), 2.0), torch.full((4,), -2.0)
+    assert wrong(float(loss.discriminator(real, fake)), -2.0, 2.0, nothing, loss.boundary)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"action": "panic"}, "action must be one of warn, stop, rollback"),
+        ({"num": 1}, "at least 2"),
+        ({"patience": 0}, "at least 1"),
+    ],
+)
+def test_bad_options_are_sentences(options, says) -> None:
+    with pytest.raises(UserError, match=says):
+        Sentinel(**options)

@@ -1,0 +1,204 @@
+"""Singular values are exact, cheap from the second look on, and the same after a resume."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import checkpoint
+from PIL import Image
+from tiny import PlainDiscriminator, PlainGenerator, adam, config
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from ganzoo.config import make
+from ganzoo.errors import UserError
+from ganzoo.gan import GAN
+from ganzoo.loggers import MetricsCSV
+from ganzoo.spectra import COLUMNS, SingularValues, read, weight_matrices
+from ganzoo.train import train
+
+OFTEN = "callbacks.spectra={_target_:ganzoo.spectra.Spectra,every_kimg:0.024}"
+
+
+def exact(matrix: Tensor) -> Tensor:
+    values = torch.linalg.svdvals(matrix.double())[:3]
+    return nn.functional.pad(values, (0, 3 - len(values)))
+
+
+@pytest.mark.parametrize("shape", [(64, 576), (576, 64), (300, 300), (1, 500), (500, 2), (3, 3)])
+def test_values_are_those_of_a_decomposition(shape) -> None:
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    close = SingularValues(tolerance=1e-6, first=1000).of("a", matrix)
+    torch.testing.assert_close(close.double(), exact(matrix), rtol=2e-6, atol=0)
+    usual = SingularValues().of("a", matrix)
+    torch.testing.assert_close(usual.double(), exact(matrix), rtol=2e-3, atol=0)
+    assert SingularValues().of("a", matrix.double()).dtype == torch.float64
+
+
+def test_a_weight_that_changes_is_followed_in_a_few_iterations() -> None:
+    generator = torch.Generator().manual_seed(0)
+    matrix = torch.randn(128, 1152, generator=generator)
+    values = SingularValues(again=2)
+    values.of("a", matrix)
+    for _ in range(10):
+        matrix = matrix + 0.05 * torch.randn(128, 1152, generator=generator)
+        torch.testing.assert_close(
+            values.of("a", matrix).double(), exact(matrix), rtol=2e-3, atol=0
+        )
+    cold = SingularValues(first=2).of("a", matrix)
+    assert (cold - exact(matrix)).abs().max() / exact(matrix)[0] > 0.05, "without the vectors"
+
+
+def test_a_dominant_direction_is_found_exactly() -> None:
+    generator = torch.Generator().manual_seed(0)
+    matrix = torch.randn(64, 256, generator=generator)
+    matrix += 100 * torch.outer(torch.randn(64, generator=generator), torch.ones(256))
+    torch.testing.assert_close(
+        SingularValues().of("a", matrix).double(), exact(matrix), rtol=2e-3, atol=0
+    )
+
+
+def test_matrices_without_rank_or_reason() -> None:
+    assert SingularValues().of("zero", torch.zeros(20, 30)).tolist() == [0, 0, 0]
+    one = torch.outer(torch.arange(1.0, 21), torch.ones(30))
+    values = SingularValues().of("one", one)
+    torch.testing.assert_close(
+        values, torch.tensor([float(one.norm()), 0, 0]), atol=1e-3, rtol=1e-5
+    )
+    broken = torch.ones(20, 30)
+    broken[3, 4] = torch.nan
+    assert SingularValues().of("broken", broken).isinf().all()
+
+
+class Layers(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(6, 4)
+        self.conv = nn.Conv2d(3, 5, 3)
+        self.up = nn.ConvTranspose2d(3, 5, 4)
+        self.table = nn.Embedding(7, 2)
+        self.normal = spectral_norm(nn.Conv2d(3, 5, 3), n_power_iterations=50)
+        self.norm = nn.BatchNorm2d(5)
+
+
+def test_weights_are_matrices_of_outputs_and_rest() -> None:
+    gan = GAN(Layers(), PlainDiscriminator(), {"generator": adam()}, total_kimg=1)
+    gan.generator.to(memory_format=torch.channels_last)
+    found = {name: (matrix, by) for name, matrix, by in weight_matrices(gan)}
+    assert {name: tuple(m.shape) for name, (m, _) in found.items() if name[0] == "g"} == {
+        "generator.linear.weight": (4, 6),
+        "generator.conv.weight": (5, 27),
+        "generator.up.weight": (5, 48),
+        "generator.table.weight": (7, 2),
+        "generator.normal.weight": (5, 27),
+    }
+    weight = gan.generator.up.weight.detach().permute(1, 0, 2, 3).reshape(5, 48)
+    assert torch.equal(found["generator.up.weight"][0].detach(), weight)
+
+
+def test_what_spectral_norm_divides_by_is_told_and_left_alone() -> None:
+    gan = GAN(Layers(), PlainDiscriminator(), {"generator": adam()}, total_kimg=1)
+    gan.train()
+    before = {k: v.clone() for k, v in gan.state_dict().items()}
+    found = {name: (matrix, by) for name, matrix, by in weight_matrices(gan)}
+    matrix, by = found["generator.normal.weight"]
+    assert by == pytest.approx(float(exact(matrix)[0]), rel=1e-4)
+    assert all(by == 1 for name, (_, by) in found.items() if "normal" not in name)
+    assert gan.generator.training
+    for key, value in gan.state_dict().items():
+        assert torch.equal(value, before[key])
+
+
+def test_spectral_norm_of_biggan_is_told() -> None:
+    small = ("model.generator.ch=4", "model.generator.nz=8", "model.generator.shared=8")
+    keys = ("model=biggan", "image_size=32", "model.generator.attention=[16]", *small)
+    gan: GAN = make(config(*keys, tiny=False).model)
+    gan.train()
+    before = {k: v.clone() for k, v in gan.state_dict().items()}
+    found = {name: (matrix, by) for name, matrix, by in weight_matrices(gan)}
+    assert found["generator.shared.weight"][1] == 1
+    matrix, by = found["discriminator.blocks.1.conv1.weight"]
+    assert 0.2 < by / float(exact(matrix)[0]) < 1.01, "an estimate from below"
+    for key, value in gan.state_dict().items():
+        assert torch.equal(value, before[key])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, GAN]:
+    folder = tmp_path_factory.mktemp("run")
+    return folder, train(config(f"run_dir={folder}", "~callbacks.grid", OFTEN))
+
+
+def test_the_table_is_of_the_start_all_looks_and_the_end(finished) -> None:
+    folder, gan = finished
+    rows = read(folder / "spectra.csv")
+    weights = [name for name, *_ in weight_matrices(gan)]
+    assert [(int(row["images_seen"]), row["weight"]) for row in rows] == [
+        (seen, weight) for seen in (0, 24, 48, 72, 80) for weight in weights
+    ]
+    last = {row["weight"]: row for row in rows[-len(weights) :]}
+    for name, matrix, _ in weight_matrices(gan):
+        told = torch.tensor([float(last[name][f"sigma_{i}"]) for i in (1, 2, 3)])
+        torch.testing.assert_close(told.double(), exact(matrix), rtol=2e-3, atol=1e-6)
+        assert last[name]["normalized_1"] == ""
+
+
+def test_the_picture_is_drawn(finished) -> None:
+    picture = Image.open(finished[0] / "spectra.png")
+    assert picture.width > 1000
+    assert len(set(picture.convert("RGB").getdata())) > 100
+
+
+def test_loggers_get_them_and_metrics_csv_is_spared(tmp_path, monkeypatch) -> None:
+    told = []
+    monkeypatch.setattr(
+        "ganzoo.loggers.TensorBoard.log_metrics",
+        lambda _, metrics, step=None: told.append((step, metrics)),
+    )
+    train(config(f"run_dir={tmp_path}", "~callbacks.grid", OFTEN, "logger=tensorboard"))
+    seen = [step for step, metrics in told if "spectra/generator.image.0.weight/1" in metrics]
+    assert seen == [0, 24, 48, 72, 80]
+    assert "spectra" not in (tmp_path / "metrics.csv").read_text()
+    assert MetricsCSV(tmp_path).name == "csv"
+
+
+def test_a_resumed_run_logs_what_a_straight_one_does(finished, tmp_path) -> None:
+    for total in (0.04, 0.08):
+        train(config(f"run_dir={tmp_path}", "~callbacks.grid", OFTEN, f"total_kimg={total}"))
+    straight, resumed = (read(folder / "spectra.csv") for folder in (finished[0], tmp_path))
+    ends = {"40"}  # the first part had an end, and its rows are kept
+    assert [row for row in resumed if row["images_seen"] not in ends] == straight
+    one, other = checkpoint(finished[0])["callbacks"], checkpoint(tmp_path)["callbacks"]
+    assert one.keys() == other.keys()
+
+
+def test_a_run_without_it_has_the_same_weights(finished, tmp_path) -> None:
+    train(config(f"run_dir={tmp_path}", "~callbacks.grid"))
+    one, other = checkpoint(finished[0])["state_dict"], checkpoint(tmp_path)["state_dict"]
+    assert all(torch.equal(value, other[key]) for key, value in one.items())
+
+
+def test_another_file_is_not_written_to(tmp_path) -> None:
+    (tmp_path / "spectra.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(UserError, match="no file of ganzoo's"):
+        train(config(f"run_dir={tmp_path}", "~callbacks.grid", OFTEN))
+    assert COLUMNS[0] == "images_seen"
+
+
+def test_weight_norms_are_logged(tmp_path) -> None:
+    gan = train(config(f"run_dir={tmp_path}", "~callbacks.grid"))
+    from ganzoo.loggers import read_rows
+
+    last = read_rows(tmp_path / "metrics.csv")[-1]
+    for name in ("generator", "discriminator"):
+        parameters = gan.get_submodule(name).parameters()
+        norm = torch.cat([p.detach().flatten() for p in parameters]).norm()
+        assert float(last[f"{name}_weight_norm"]) == pytest.approx(float(norm), rel=1e-5)
+
+
+def test_generators_without_matrices() -> None:
+    gan = GAN(PlainGenerator(), nn.Identity(), {"generator": adam()}, total_kimg=1)
+    assert [name for name, *_ in weight_matrices(gan)] == [
+        "generator.layers.0.weight",
+        "generator.layers.2.weight",
+    ]
