@@ -42,6 +42,7 @@ class GAN(L.LightningModule):
         ema_rampup: the half-life is at most this share of the images seen; None for no such limit.
         ema_beta: a fixed decay per iteration instead of a half-life, for papers that fix it.
         ema_start_kimg: until then the average is a copy of the generator.
+        ema_buffers: average buffers (BatchNorm statistics), too, instead of copying them.
         discriminator_steps: updates of the discriminator an iteration, each with new images.
         generator_steps: updates of the generator an iteration.
         accumulate: micro-batches that a batch is split into; gradients add up to the whole batch's.
@@ -51,8 +52,6 @@ class GAN(L.LightningModule):
             is multiplied with.
         compile: networks to run through `torch.compile`.
         channels_last: keep weights and images in the channels-last memory format.
-
-    The average copies the generator's buffers (BatchNorm statistics) and averages its parameters.
 
     Attributes:
         directions: what a model that translates between domains of images does, such as "AtoB";
@@ -74,6 +73,7 @@ class GAN(L.LightningModule):
         ema_rampup: float | None = 0.05,
         ema_beta: float | None = None,
         ema_start_kimg: float = 0.0,
+        ema_buffers: bool = False,
         discriminator_steps: int = 1,
         generator_steps: int = 1,
         accumulate: int | str = 1,
@@ -93,7 +93,7 @@ class GAN(L.LightningModule):
         self.total_images = round(total_kimg * 1000)
         self.seed = seed
         self.ema_kimg, self.ema_rampup, self.ema_beta = ema_kimg, ema_rampup, ema_beta
-        self.ema_start_kimg = ema_start_kimg
+        self.ema_start_kimg, self.ema_buffers = ema_start_kimg, ema_buffers
         self.discriminator_steps, self.generator_steps = discriminator_steps, generator_steps
         self.auto_accumulate = accumulate == "auto"
         if not (self.auto_accumulate or (isinstance(accumulate, int) and accumulate > 0)):
@@ -157,6 +157,10 @@ class GAN(L.LightningModule):
     def images(self, latents: Tensor, raw: bool = False) -> Tensor:
         """Images of latents, float NCHW in [-1, 1]."""
         raise UserError(f"{type(self).__name__} has no latent space to draw from or walk in.")
+
+    def labels(self, seeds: Sequence[int]) -> Tensor | None:
+        """The class that `sample` takes for each seed, int64 [len(seeds)]; None: no classes."""
+        return None
 
     def translate(self, images: Tensor, direction: str = "AtoB", raw: bool = False) -> Tensor:
         """Images [N, C, H, W] in [-1, 1] as the other domain would show them, of the same size."""
@@ -435,7 +439,10 @@ class GAN(L.LightningModule):
             list(self.average.parameters()), list(self.generator.parameters()), 1 - beta
         )
         for target, source in zip(self.average.buffers(), self.generator.buffers(), strict=True):
-            target.copy_(source)
+            if self.ema_buffers and target.is_floating_point():
+                target.lerp_(source, 1 - beta)
+            else:
+                target.copy_(source)
 
 
 def translated(gan: GAN, images: Tensor, direction: str, raw: bool = False) -> Tensor:

@@ -14,10 +14,16 @@ from typing import Any
 
 import torch
 
-from ganzoo import __version__
 from ganzoo.checkpoint import AtomicCheckpointIO
 from ganzoo.errors import UserError
 from ganzoo.gan import GAN
+from ganzoo.models.biggan.imports import (
+    ajbrock_files,
+    ajbrock_model,
+    is_ajbrock,
+    is_pretrained,
+    pretrained_model,
+)
 from ganzoo.models.cyclegan.imports import authors_model, is_authors_cyclegan
 from ganzoo.models.pggan.imports import gan_zoo_model, is_gan_zoo, is_official, official_model
 
@@ -45,6 +51,8 @@ KINDS: list[tuple[Callable[[Any], bool], Callable[[Any], Made]]] = [
     (is_gan_zoo, gan_zoo_model),
     (is_official, official_model),
     (is_authors_cyclegan, authors_model),
+    (is_ajbrock, ajbrock_model),
+    (is_pretrained, pretrained_model),
 ]
 
 
@@ -110,16 +118,24 @@ def read(path: Path) -> Any:
 def import_checkpoint(source: Path, out: Path) -> GAN:
     """Make a checkpoint of ganzoo of a file of another project; return its model.
 
-    Of a folder the files that are named `latest_net_*.pth` are taken together.
+    Of a folder the files that are named `latest_net_*.pth` are taken together, or `G.pth`,
+    `G_ema.pth` and `D.pth` (or the like: see `ajbrock_files`), or else `pytorch_model.bin`.
 
     Raises:
         UserError: a file of no known kind, or a network that ours cannot be.
     """
     given: Any
-    if source.is_dir():
+    if files := ajbrock_files(source):
+        given = {name: read(path) for name, path in files.items()}
+    elif (source / "pytorch_model.bin").is_file():
+        given = read(source / "pytorch_model.bin")
+    elif source.is_dir():
         given = {path.stem: read(path) for path in sorted(source.glob("latest_net_*.pth"))}
         if not given:
-            raise UserError(f"{source} holds no latest_net_G_A.pth or the like: give their folder.")
+            raise UserError(
+                f"{source} holds no latest_net_G_A.pth, G.pth or pytorch_model.bin or the like: "
+                f"give their folder."
+            )
     else:
         given = read(source)
     for knows, make in KINDS:
@@ -130,11 +146,14 @@ def import_checkpoint(source: Path, out: Path) -> GAN:
         has = ", ".join(map(str, list(given)[:5])) if isinstance(given, Mapping) else type(given)
         raise UserError(
             f"{source} is of no kind that can be imported (it holds {has}): give a PGAN checkpoint "
-            f"of facebookresearch/pytorch_GAN_zoo, a network pickle of the official PGGAN code, or "
-            f"a latest_net_G.pth (a folder of latest_net_*.pth) of CycleGAN's authors."
+            f"of facebookresearch/pytorch_GAN_zoo, a network pickle of the official PGGAN code, "
+            f"a latest_net_G.pth (a folder of latest_net_*.pth) of CycleGAN's authors, weights of "
+            f"ajbrock/BigGAN-PyTorch, or of the package pytorch-pretrained-biggan."
         )
     if out.exists():
         raise UserError(f"{out} exists: choose another name.")
-    told = {"version": __version__, "images_seen": 0, "config": config}
-    AtomicCheckpointIO().save_checkpoint({"state_dict": gan.state_dict(), "ganzoo": told}, out)
+    gan.config = config
+    checkpoint: dict[str, Any] = {"state_dict": gan.state_dict()}
+    gan.on_save_checkpoint(checkpoint)
+    AtomicCheckpointIO().save_checkpoint(checkpoint, out)
     return gan

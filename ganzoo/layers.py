@@ -8,6 +8,31 @@ from torch import Tensor, nn
 from ganzoo.errors import UserError
 
 
+def convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A convolution that keeps the size, for odd kernels."""
+    return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
+
+
+def fused_up(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A convolution of `enlarged(x)`, 3x3, as one transposed convolution: each pixel of x is seen
+    through 4x4 weights.
+    """
+    # A transposed convolution lays its kernel down unflipped, where a convolution reads it.
+    kernel = 4 * widened(weight).flip(2, 3).transpose(0, 1)
+    return F.conv_transpose2d(x, kernel, bias, stride=2, padding=1)
+
+
+def fused_down(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Convolution, average pooling and then the bias, as one convolution of stride 2."""
+    return F.conv2d(x, widened(weight), bias, stride=2, padding=1)
+
+
+def widened(weight: Tensor) -> Tensor:
+    """3x3 kernels averaged over the four positions of a 2x2 pixel: 4x4 kernels."""
+    rows = F.pad(weight, (0, 0, 0, 1)) + F.pad(weight, (0, 0, 1, 0))
+    return (F.pad(rows, (0, 1)) + F.pad(rows, (1, 0))) / 4
+
+
 def halved_grid(
     image_size: int | Sequence[int], least: int, times: int
 ) -> tuple[tuple[int, int], int]:
@@ -16,7 +41,8 @@ def halved_grid(
     Height and width are halved together while both are even and neither falls below `least`.
 
     Raises:
-        UserError: fewer than `times` halvings, or a shorter side that is then not `least` to 7.
+        UserError: fewer than `times` halvings, or a shorter side that is then not `least` to 7 (or
+            2 `least` - 1, if that is more).
     """
     sides = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
     if len(sides) != 2 or min(sides) < 1:
@@ -27,7 +53,8 @@ def halved_grid(
     if not _fits(height, width, least, times):
         sizes = " or ".join(f"{h}x{w}" for h, w in _nearest(height, width, least, times)[:2])
         raise UserError(
-            f"images of {height}x{width} cannot be halved down to a grid of {least} to 7 pixels: "
+            f"images of {height}x{width} cannot be halved down to a grid of {least} to "
+            f"{_most(least)} pixels: "
             f"use {sizes} (height x width)."
         )
     return _halved(height, width, least)
@@ -42,7 +69,11 @@ def _halved(height: int, width: int, least: int) -> tuple[tuple[int, int], int]:
 
 def _fits(height: int, width: int, least: int, times: int) -> bool:
     grid, halvings = _halved(height, width, least)
-    return halvings >= times and least <= min(grid) <= 7
+    return halvings >= times and least <= min(grid) <= _most(least)
+
+
+def _most(least: int) -> int:
+    return max(7, 2 * least - 1)
 
 
 def _nearest(height: int, width: int, least: int, times: int) -> list[tuple[int, int]]:
@@ -86,8 +117,6 @@ def shrunk(images: Tensor, lod: float, size: tuple[int, int]) -> Tensor:
     return images
 
 
-def enlarged(images: Tensor, times: int) -> Tensor:
+def enlarged(images: Tensor, times: int = 2) -> Tensor:
     """Every pixel of images [N, C, H, W] as a box of `times` x `times`."""
-    if times == 1:
-        return images
-    return images.repeat_interleave(times, -1).repeat_interleave(times, -2)
+    return images if times == 1 else F.interpolate(images, scale_factor=times)

@@ -107,12 +107,13 @@ class DiscriminatorAccuracy(Callback):
         return gather_rows(self._judged(gan, judge, images, labels, order))
 
     def _of_fakes(self, gan: GAN, judge: Judge, domain: str) -> Tensor:
-        images = self._translations(gan, domain) if domain else self._samples(gan)
-        return gather_rows(self._judged(gan, judge, images, None, torch.arange(len(images))))
+        images, labels = (self._translations(gan, domain), None) if domain else self._samples(gan)
+        return gather_rows(self._judged(gan, judge, images, labels, torch.arange(len(images))))
 
-    def _samples(self, gan: GAN) -> Tensor:
+    def _samples(self, gan: GAN) -> tuple[Tensor, Tensor | None]:
         seeds = list(range(rank(), self.num, world_size()))
-        return gan.sample(seeds) if seeds else torch.empty(0, device=gan.device)
+        images = gan.sample(seeds) if seeds else torch.empty(0, device=gan.device)
+        return images, gan.labels(seeds)
 
     def _translations(self, gan: GAN, domain: str) -> Tensor:
         """What training images of the other domain become in this one."""

@@ -95,11 +95,14 @@ def plot_curves(columns: Mapping[str, tuple[list[float], list[float]]], path: Pa
     """Curves over thousands of images; one panel for each ending that names share.
 
     `d_loss` and `g_loss` go into one panel, `discriminator_grad_norm` and `generator_grad_norm`
-    into another; each of `metrics/...` has its own.
+    into another; each metric has its own, with that of all directions and of copied images.
     """
     panels: dict[str, list[str]] = {}
     for name in columns:
-        ending = name.split("/" if "/" in name else "_", 1)[-1]
+        if "/" in name:
+            ending = name.rpartition("/")[2].removeprefix("copy_")
+        else:
+            ending = name.partition("_")[2] or name
         panels.setdefault(ending.replace("_", " "), []).append(name)
     if not panels:
         return

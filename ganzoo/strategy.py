@@ -11,7 +11,8 @@ in a model's step has to be a function of the images seen.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -167,3 +168,21 @@ class BatchNormSync(LayerSync):
             module.__class__ = original
         self._original.clear()
         return model
+
+
+@contextmanager
+def local_batchnorm(module: nn.Module) -> Iterator[None]:
+    """Inside, BatchNorm takes the statistics of this process's batches alone."""
+    synced = [m for m in module.modules() if isinstance(m, SyncedBatchNorm)]
+    for norm in synced:
+        norm.__class__ = _LocalBatchNorm
+    try:
+        yield
+    finally:
+        for norm in synced:
+            norm.__class__ = SyncedBatchNorm
+
+
+class _LocalBatchNorm(SyncedBatchNorm):
+    def forward(self, input: Tensor) -> Tensor:
+        return _BatchNorm.forward(self, input)

@@ -22,6 +22,9 @@ from ganzoo.data.unpaired import Unpaired
 from ganzoo.gan import GAN
 from ganzoo.loggers import read_rows
 from ganzoo.losses import Wasserstein
+from ganzoo.models.biggan import BigGAN
+from ganzoo.models.biggan import Discriminator as ProjectionDiscriminator
+from ganzoo.models.biggan import Generator as ClassGenerator
 from ganzoo.models.cyclegan import CycleGAN, PatchDiscriminator, ResNetGenerator
 from ganzoo.models.dcgan import DCGAN, Discriminator, Generator
 from ganzoo.models.pggan import PGGAN, Growth
@@ -126,6 +129,27 @@ def pairs(batch_size: int = 4) -> Unpaired:
         channels=3,
         batch_size=batch_size,
         seed=0,
+    )
+
+
+def biggan(total_kimg: float = 0.16, classes: int = 3, **options: Any) -> BigGAN:
+    """Two steps of D, orthogonal regularization, an average of everything from 48 images on."""
+    torch.manual_seed(0)
+    shape = {"image_size": 16, "classes": classes, "ch": 4, "attention": [8]}
+    return BigGAN(
+        ClassGenerator(nz=12, shared=8, **shape),
+        ProjectionDiscriminator(**shape),
+        classes,
+        **{
+            "orthogonal": {"generator": 1e-2},
+            "optimizers": dict.fromkeys(("generator", "discriminator"), adam(0.001, eps=1e-6)),
+            "total_kimg": total_kimg,
+            "discriminator_steps": 2,
+            "ema_beta": 0.9,
+            "ema_start_kimg": 0.048,
+            "ema_buffers": True,
+            **options,
+        },
     )
 
 
@@ -307,6 +331,34 @@ def translations(folder: Path) -> Any:
 def discriminated(folder: Path) -> Any:
     """PGGAN as minibatch discrimination starts: nothing is learned."""
     return fit(folder, pggan(0.032, 0, minibatch_kernels=6, lr=0.0), "data.source.num=64")
+
+
+LABELED = ("data.source.classes=3", "sync_batchnorm=true")
+
+
+def biggan_float64(folder: Path) -> Any:
+    # Biases before a BatchNorm have no gradient but rounding errors: see `float32` on eps.
+    optimizers = dict.fromkeys(("generator", "discriminator"), adam(0.001, eps=1e-3))
+    return fit(folder, biggan(optimizers=optimizers), "precision=64-true", *LABELED)
+
+
+def biggan_vectors(folder: Path) -> Any:
+    """Vectors of spectral normalization where nothing averages them over processes."""
+    gan = biggan()
+    gan._synced_buffers = list  # type: ignore[method-assign]
+    fit(folder, gan, *LABELED)
+    return {name: value for name, value in gan.state_dict().items() if name.endswith(".u")}
+
+
+def biggan_straight(folder: Path) -> Any:
+    return fit(folder, biggan(), *LABELED)
+
+
+def biggan_resumed(folder: Path) -> Any:
+    """The same, stopped before and after the average begins."""
+    for total_kimg in (0.032, 0.096, 0.16):
+        result = fit(folder, biggan(total_kimg), *LABELED, resume=total_kimg != 0.032)
+    return result
 
 
 SCENARIOS = (

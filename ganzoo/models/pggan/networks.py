@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ganzoo.errors import UserError
-from ganzoo.layers import halved_grid
+from ganzoo.layers import convolution, enlarged, fused_down, fused_up, halved_grid
 
 SQRT2 = math.sqrt(2)
 Op = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # input, weight, bias -> output
@@ -391,36 +391,8 @@ def dense(x: Tensor, weight: Tensor, bias: Tensor | None, grid: Sequence[int] = 
     return x if bias is None else x + bias
 
 
-def convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """A convolution that keeps the size, for odd kernels."""
-    return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
-
-
 def unfused_up(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return convolution(enlarged(x), weight, bias)
-
-
-def fused_up(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`unfused_up` as one transposed convolution: each input pixel is seen through 4x4 weights."""
-    # A transposed convolution lays its kernel down unflipped, where a convolution reads it.
-    kernel = 4 * widened(weight).flip(2, 3).transpose(0, 1)
-    return F.conv_transpose2d(x, kernel, bias, stride=2, padding=1)
-
-
-def fused_down(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Convolution, average pooling and then the bias, as one convolution of stride 2."""
-    return F.conv2d(x, widened(weight), bias, stride=2, padding=1)
-
-
-def widened(weight: Tensor) -> Tensor:
-    """3x3 kernels averaged over the four positions of a 2x2 pixel: 4x4 kernels."""
-    rows = F.pad(weight, (0, 0, 0, 1)) + F.pad(weight, (0, 0, 1, 0))
-    return (F.pad(rows, (0, 1)) + F.pad(rows, (1, 0))) / 4
-
-
-def enlarged(x: Tensor) -> Tensor:
-    """[N, C, H, W] -> [N, C, 2H, 2W], each pixel four times."""
-    return F.interpolate(x, scale_factor=2)
 
 
 def activation(leaky: bool = True, slope: float = 0.2) -> nn.Module:

@@ -1,0 +1,407 @@
+"""BigGAN and BigGAN-deep: large class-conditional GANs (Brock et al. 2019).
+
+`networks.py` and `deep.py` are the networks, `layers.py` what they are made of;
+`conf/experiment/biggan_*.yaml` are the recipes of the paper and of others.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim import Optimizer
+
+from ganzoo.augment import DiffAugment
+from ganzoo.draws import Sampler, from_seeds, integers, normal, unit
+from ganzoo.errors import UserError
+from ganzoo.gan import GAN, Batch, evaluating
+from ganzoo.losses import Hinge, Loss, gradient_penalty, zero_centered_penalty
+from ganzoo.models.biggan.deep import DeepDiscriminator, DeepGenerator
+from ganzoo.models.biggan.layers import (
+    add_orthogonal_gradient,
+    choose_statistics,
+    orthogonal_weights,
+)
+from ganzoo.models.biggan.networks import (
+    ConditionalGenerator,
+    Discriminator,
+    Generator,
+    ProjectionDiscriminator,
+)
+from ganzoo.strategy import local_batchnorm
+
+__all__ = ["BigGAN", "DeepDiscriminator", "DeepGenerator", "Discriminator", "Generator"]
+
+Part = tuple[Tensor, Tensor | None]  # latents and labels, or images and labels
+
+
+class BigGAN(GAN):
+    """A class-conditional GAN.
+
+    The discriminator judges reals and fakes in one pass; the generator's step has new fakes.
+
+    Args:
+        generator: latents [N, nz] and classes -> images [N, C, H, W] in [-1, 1].
+        discriminator: images and labels -> logits [N].
+        classes: of both; 0: an unconditional GAN.
+        loss: of both; see `ganzoo.losses`.
+        labels: of fakes: "uniform", each class as likely as any; or "data", those of the reals
+            beside them, and in sampling as often as in the training data.
+        prior: of the latents; see `ganzoo.draws`.
+        truncate: how latents are limited in sampling: "resample", values beyond the threshold are
+            drawn again (section 3.1); "truncated_normal", values beyond 2 are, and then all are
+            multiplied with the threshold, as for the published weights; "scale", only that.
+        orthogonal: for each named network the strength of orthogonal regularization (1e-4).
+        augment: applied to everything that the discriminator sees; None for nothing.
+        gradient_penalty: weight of WGAN-GP's penalty.
+        r1, r2: gamma of the zero-centered penalties on reals and on fakes (each enters as gamma/2).
+        shared: the arguments of `GAN`.
+
+    Raises:
+        UserError: networks of different numbers of classes, or an unknown option.
+    """
+
+    generator: ConditionalGenerator
+    discriminator: ProjectionDiscriminator
+    class_shares: Tensor  # of the training data, where labels="data"
+
+    def __init__(
+        self,
+        generator: ConditionalGenerator,
+        discriminator: ProjectionDiscriminator,
+        classes: int,
+        loss: Loss | None = None,
+        labels: Literal["uniform", "data"] = "uniform",
+        prior: Sampler = normal,
+        truncate: Literal["resample", "truncated_normal", "scale"] = "resample",
+        orthogonal: Mapping[str, float] | None = None,
+        augment: DiffAugment | None = None,
+        gradient_penalty: float = 0.0,
+        r1: float = 0.0,
+        r2: float = 0.0,
+        **shared: Any,
+    ) -> None:
+        super().__init__(generator, discriminator, **shared)
+        self.loss: Loss = loss or Hinge()
+        self.boundary = self.loss.boundary
+        self.prior, self.truncate, self.augment = prior, truncate, augment
+        self.fake_labels = labels
+        self.orthogonal = dict(orthogonal or {})
+        self._check_names("orthogonal", self.orthogonal)
+        self.gradient_penalty, self.r1, self.r2 = gradient_penalty, r1, r2
+        self.classes = classes
+        self.class_names: list[str] | None = None  # of the data that it was trained on
+        self._standing = False  # inside of `standing`
+        self.register_buffer("class_shares", torch.full((self.classes,), 1 / max(1, self.classes)))
+        if truncate not in TRUNCATIONS:
+            raise UserError(
+                f"model.truncate={truncate!r} is unknown: use {', '.join(TRUNCATIONS)}."
+            )
+        if labels not in ("uniform", "data"):
+            raise UserError(f"model.labels={labels!r} is unknown: use uniform or data.")
+        if not generator.classes == discriminator.classes == classes:
+            raise UserError(
+                f"The model has {classes} classes, its generator {generator.classes} and its "
+                f"discriminator {discriminator.classes}: give all the same number."
+            )
+        if (gradient_penalty or r1 or r2) and "discriminator" in self.compiled:
+            raise UserError(
+                "torch.compile cannot differentiate twice, as a gradient penalty needs: leave the "
+                "discriminator out of model.compile."
+            )
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        data = getattr(self.trainer, "datamodule", None)
+        if data is not None:
+            counts = class_counts(data.source.labels(), data.source.classes, self.classes)
+            if self.classes and data.source.classes is not None:
+                self.class_names = list(data.source.classes)
+            if self.fake_labels == "data" and not getattr(data, "balanced", False):
+                self.class_shares.copy_(counts / counts.sum())
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["ganzoo"]["class_names"] = self.class_names
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        self.class_names = checkpoint["ganzoo"].get("class_names")
+
+    # -- one iteration -----------------------------------------------------------------------------
+
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        labels = batch["label"] if self.classes else None
+        for index, real in enumerate(batch["image"].chunk(self.discriminator_steps)):
+            y = None if labels is None else labels.chunk(self.discriminator_steps)[index]
+            n = len(real)
+            d_loss = self.update(
+                "discriminator",
+                self._discriminator_loss,
+                self._parts(real, y),
+                self._fakes(n, y),
+                self._augmentation(n),
+                self._augmentation(n),
+                self.split(self.draws.rows(n, of=unit)),
+            )
+        for _ in range(self.generator_steps):
+            g_loss = self.update(
+                "generator",
+                self._generator_loss,
+                self._parts(real, y),
+                self._fakes(n, y),
+                self._augmentation(n),
+                self._augmentation(n),
+            )
+        return {"d_loss": d_loss, "g_loss": g_loss}
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        if strength := self.orthogonal.get(self._network):
+            add_orthogonal_gradient(orthogonal_weights(self.get_submodule(self._network)), strength)
+        super().on_before_optimizer_step(optimizer)
+
+    def _fakes(self, n: int, y: Tensor | None) -> list[Part]:
+        """Latents and labels of n fakes, in micro-batches; y are labels of as many reals."""
+        z = self.draws.rows(n, self.generator.nz, of=self.prior)
+        if y is not None and self.fake_labels == "uniform":
+            y = self.draws.rows(n, of=integers(self.classes))
+        return self._parts(z, y)
+
+    def _parts(self, rows: Tensor, y: Tensor | None) -> list[Part]:
+        labels = [None] * self.accumulate if y is None else self.split(y)
+        return list(zip(self.split(rows), labels, strict=True))
+
+    def _discriminator_loss(
+        self, real: Part, fake: Part, u_real: Tensor, u_fake: Tensor, mix: Tensor
+    ) -> Tensor:
+        with torch.no_grad():  # only the discriminator learns from these
+            images = self.generator(*fake)
+        (reals, y_real), (_, y_fake) = real, fake
+        images = images.to(reals.dtype)
+        fake_logits, real_logits = self._logits(
+            torch.cat([images, reals]),
+            None if y_real is None or y_fake is None else torch.cat([y_fake, y_real]),
+            torch.cat([u_fake, u_real]),
+        ).chunk(2)
+        self.note(real_score=real_logits.mean(), fake_score=fake_logits.mean())
+        loss = self.loss.discriminator(real_logits, fake_logits)
+        if self.gradient_penalty:
+            judge = partial(self._logits, y=y_real, u=u_real)
+            loss = loss + self.gradient_penalty * gradient_penalty(judge, reals, images, mix)
+        if self.r1:
+            judge = partial(self._logits, y=y_real, u=u_real)
+            loss = loss + self.r1 / 2 * zero_centered_penalty(judge, reals)
+        if self.r2:
+            judge = partial(self._logits, y=y_fake, u=u_fake)
+            loss = loss + self.r2 / 2 * zero_centered_penalty(judge, images)
+        return loss
+
+    def _generator_loss(self, real: Part, fake: Part, u_real: Tensor, u_fake: Tensor) -> Tensor:
+        real_logits = None
+        if self.loss.relative:
+            with torch.no_grad():
+                real_logits = self._logits(*real, u_real)
+        fake_logits = self._logits(self.generator(*fake), fake[1], u_fake)
+        return self.loss.generator(fake_logits, real_logits)
+
+    def _logits(self, images: Tensor, y: Tensor | None, u: Tensor) -> Tensor:
+        return self.discriminator(images if self.augment is None else self.augment(images, u), y)
+
+    def _augmentation(self, n: int) -> tuple[Tensor, ...]:
+        if self.augment is None:
+            return self.split(torch.empty(n, 0, device=self.device))
+        return self.split(self.augment.draw(self.draws, n))
+
+    # -- images ------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def sample(
+        self,
+        prompts: Sequence[int],
+        label: int | None = None,
+        truncation: float | None = None,
+        raw: bool = False,
+    ) -> Tensor:
+        """Images for seeds: [len(prompts), C, H, W] in [-1, 1].
+
+        Args:
+            prompts: seeds; each gives its image, whatever the others are.
+            label: the class; None: each seed's own, see `labels`.
+            truncation: the threshold; see `latents`. None: no limit.
+            raw: from the generator instead of its average.
+        """
+        y = self.labels(prompts) if label is None else label
+        return self.images(self.latents(prompts, truncation), raw, y, truncation)
+
+    def latents(self, seeds: Sequence[int], truncation: float | None = None) -> Tensor:
+        """One latent vector per seed, [len(seeds), nz], limited as the argument `truncate` says."""
+        limit, factor = None, 1.0
+        if truncation is not None:
+            if truncation <= 0:
+                raise UserError(
+                    f"A truncation of {truncation} leaves no latents: give one above 0."
+                )
+            limit, factor = TRUNCATIONS[self.truncate](truncation)
+        z = from_seeds(seeds, (self.generator.nz,), self.prior, limit) * factor
+        return z.to(self.device, self.number_type)
+
+    def labels(self, seeds: Sequence[int]) -> Tensor | None:
+        """Each seed's own class, int64 [len(seeds)]; None where there are no classes."""
+        if not self.classes:
+            return None
+        # Other numbers than those that the seeds' latents start with.
+        u = from_seeds([seed + 2**32 for seed in seeds], (), unit)
+        bounds = self.class_shares.double().cumsum(0).cpu()
+        return torch.searchsorted(bounds, u.double() * bounds[-1], right=True).to(self.device)
+
+    @torch.no_grad()
+    def images(
+        self,
+        latents: Tensor,
+        raw: bool = False,
+        labels: int | Tensor | None = None,
+        truncation: float | None = None,
+    ) -> Tensor:
+        """Images of latents [N, nz], made by the average (or the raw) generator in eval mode.
+
+        Args:
+            latents: as `latents` gives them.
+            raw: by the generator instead of its average.
+            labels: a class; one for each, int64 [N]; or vectors of classes [N, D], which may lie
+                between those of `generator.embedded`. None: the first class.
+            truncation: that the latents were limited to; it decides where a generator has
+                statistics for several. None: 1.
+
+        Raises:
+            UserError: there is no such class.
+        """
+        network = self.network(raw)
+        y = self._classes(labels, len(latents))
+        if not self._standing:
+            choose_statistics(network, truncation)
+        with evaluating(network):
+            return torch.cat(
+                [
+                    network(latents[part], None if y is None else y[part])
+                    for part in torch.arange(len(latents), device=self.device).split(32)
+                ]
+            )
+
+    def network(self, raw: bool = False) -> ConditionalGenerator:
+        """The average generator, or with `raw`, or without an average, the one that is trained."""
+        network: Any = self.generator if raw or self.average is None else self.average
+        return network
+
+    @torch.no_grad()
+    def judge(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        if self.classes and labels is None:
+            raise UserError("This discriminator judges images of a class: give their labels.")
+        with evaluating(self.discriminator):
+            return self.discriminator(images.to(self.number_type), labels if self.classes else None)
+
+    @contextmanager
+    def standing(
+        self,
+        truncation: float | None = None,
+        batches: int = 16,
+        size: int = 64,
+        raw: bool = False,
+        seed: int = 0,
+    ) -> Iterator[None]:
+        """Inside, images are made with standing statistics (section C.1 of the paper's appendix).
+
+        BatchNorm's statistics of the average (or the raw) generator are estimated anew: means over
+        fresh batches of latents limited by `truncation`, with labels as `labels` gives them.
+        Running statistics follow a generator that changes, with latents that are not limited.
+        Afterwards all is as before. Every process does the same by itself.
+
+        Args:
+            truncation: of the latents.
+            batches: how many.
+            size: of each.
+            raw: for the generator instead of its average.
+            seed: of latents and labels.
+        """
+        network = self.network(raw)
+        norms = [m for m in network.modules() if isinstance(m, _BatchNorm)]
+        before = [(b, b.clone()) for b in network.buffers()]
+        momenta = [norm.momentum for norm in norms]
+        try:
+            with evaluating(network), local_batchnorm(network), torch.no_grad():
+                for norm in norms:
+                    norm.reset_running_stats()
+                    norm.momentum = None  # plain means
+                    norm.train()
+                for batch in range(batches):
+                    first = STANDING + (seed * batches + batch) * size
+                    seeds = range(first, first + size)
+                    network(self.latents(seeds, truncation), self.labels(seeds))
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum
+            self._standing = True
+            yield
+        finally:
+            self._standing = False
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum
+            with torch.no_grad():
+                for buffer, value in before:
+                    buffer.copy_(value)
+
+    def _classes(self, labels: int | Tensor | None, n: int) -> Tensor | None:
+        if not self.classes:
+            if labels is not None:
+                raise UserError("This model has no classes: sample without a label.")
+            return None
+        y = torch.as_tensor(0 if labels is None else labels, device=self.device)
+        if y.is_floating_point():
+            return y.to(self.number_type)
+        if len(outside := y[(y < 0) | (y >= self.classes)]):
+            raise UserError(
+                f"There is no class {int(outside[0])}: this model has {self.classes}, from 0 to "
+                f"{self.classes - 1}."
+            )
+        return y.expand(n)
+
+
+# The seeds of standing statistics: none that one would sample.
+STANDING = 2**40
+
+# By name: the limit beyond which values are drawn again, and what all are multiplied with.
+TRUNCATIONS: dict[str, Any] = {
+    "resample": lambda threshold: (threshold, 1.0),
+    "truncated_normal": lambda threshold: (2.0, threshold),
+    "scale": lambda threshold: (None, threshold),
+}
+
+
+def class_counts(labels: Tensor | None, names: Sequence[str] | None, classes: int) -> Tensor:
+    """Images of each class in the training data, [classes].
+
+    Raises:
+        UserError: the data has no labels, other classes than the model, or images of only one.
+    """
+    if not classes:
+        return torch.ones(1)
+    without = "or train without classes: model.classes=0"
+    if labels is None:
+        raise UserError(
+            f"The model has {classes} classes and the data has no labels: choose data with labels "
+            f"(a folder has them where every image lies in a folder of its class), {without}."
+        )
+    found = len(names) if names is not None else int(labels.max()) + 1
+    if found != classes:
+        raise UserError(
+            f"The data has {found} classes and the model {classes}: set model.classes={found}."
+        )
+    counts = torch.bincount(labels, minlength=classes).double()
+    if (counts > 0).sum() < 2:
+        name = repr(names[int(counts.argmax())]) if names else "one"
+        raise UserError(
+            f"All images are of one class, {name}: where classes are folders, set data.source.root "
+            f"to the folder above theirs, {without}."
+        )
+    return counts

@@ -1,0 +1,383 @@
+"""Networks from what other code has trained.
+
+Of ajbrock/BigGAN-PyTorch, the authors' own: the files `G.pth`, `G_ema.pth` and `D.pth` of its
+`weights` folder. Of the package pytorch-pretrained-biggan: `pytorch_model.bin`, the generators of
+TF-Hub's BigGAN-deep with BatchNorm's statistics for 51 truncations.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ganzoo.config import make
+from ganzoo.errors import UserError
+from ganzoo.gan import GAN
+from ganzoo.models.biggan import deep, networks
+
+State = Mapping[str, Tensor]
+Options = dict[str, Any]
+
+
+class NoDiscriminator(nn.Module):
+    """Stands where a checkpoint had no discriminator.
+
+    Args:
+        classes: that the generator has.
+    """
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.classes = classes
+
+    def forward(self, images: Tensor, y: Tensor | None = None) -> Tensor:
+        raise UserError("This model was imported without a discriminator: it can only be sampled.")
+
+
+# -- ajbrock/BigGAN-PyTorch -----------------------------------------------------------------------
+
+NAMES = ("G", "G_ema", "D")
+
+
+def ajbrock_files(source: Path) -> dict[str, Path]:
+    """The files of one saved state of BigGAN-PyTorch by network: "G", "G_ema", "D".
+
+    `source` is the folder, or one of the files of G or G_ema, whose suffix (`_best0`) the others
+    share. Nothing is found where there are no such files.
+
+    Raises:
+        UserError: the folder holds several states and none without a suffix.
+    """
+    folder, suffix = source, None
+    if not source.is_dir():
+        folder = source.parent
+        match = re.fullmatch(r"G(?:_ema)?((?:_(?!optim|ema)\w+)?)\.pth", source.name)
+        if match is None:
+            return {}
+        suffix = match[1]
+    found: dict[str, dict[str, Path]] = {}
+    for path in sorted(folder.glob("*.pth")):
+        if match := re.fullmatch(r"(G_ema|G|D)((?:_(?!optim|ema)\w+)?)\.pth", path.name):
+            found.setdefault(match[2], {})[match[1]] = path
+    found = {end: files for end, files in found.items() if {"G", "G_ema"} & files.keys()}
+    if suffix is None:
+        suffix = "" if "" in found else min(found, default="")
+        if suffix and len(found) > 1:
+            raise UserError(
+                f"{source} holds several states ({', '.join(sorted(found))}): give the file of one "
+                f"generator, such as {source / f'G{suffix}.pth'}."
+            )
+    return found.get(suffix, {})
+
+
+def is_ajbrock(given: Any) -> bool:
+    """Whether these are state dicts of BigGAN-PyTorch by network, or one of its generators'."""
+    if not isinstance(given, Mapping):
+        return False
+    return "output_layer.2.weight" in given or (
+        bool(given)
+        and given.keys() <= set(NAMES)
+        and all(isinstance(state, Mapping) for state in given.values())
+    )
+
+
+def ajbrock_model(given: Mapping[str, Any]) -> tuple[GAN, Options]:
+    """The model of such state dicts, and the config that it is rebuilt from.
+
+    What they do not tell is as in its script for ImageNet: an eps of 1e-5 in BatchNorm, of 1e-6 in
+    spectral normalization.
+
+    Raises:
+        UserError: layers that are not known.
+    """
+    states = {"G": given} if "output_layer.2.weight" in given else dict(given)
+    if "G" not in states:
+        states["G"] = states.pop("G_ema")
+    depth = _depth(states.get("D", {}))
+    states = {name: _ours(state) for name, state in states.items()}
+    try:
+        generator = _generator_options(states["G"])
+        discriminator = (
+            _discriminator_options(states["D"], depth, generator)
+            if "D" in states
+            else _without(generator["classes"])
+        )
+    except KeyError as error:
+        raise UserError(
+            f"These are no networks of BigGAN-PyTorch that ours can be: {error} is missing."
+        ) from error
+    gan, config = _model(generator, discriminator, average="G_ema" in states)
+    for name, target in (("G", "generator"), ("G_ema", "average"), ("D", "discriminator")):
+        if name in states:
+            _fill(gan.get_submodule(target), states[name], name)
+    return gan, config
+
+
+def _ours(state: State) -> dict[str, Tensor]:
+    """A state dict of BigGAN-PyTorch under our names, u vectors as ours."""
+    state = {name.removeprefix("module."): value for name, value in state.items()}
+    depth = _depth(state)
+    is_deep = "blocks.0.0.conv4.weight" in state
+    ours = {}
+    for name, value in state.items():
+        if name.endswith((".sv0", ".accumulation_counter", ".num_batches_tracked")):
+            continue
+        counter = state.get(f"{name.rpartition('.')[0]}.accumulation_counter")
+        if "stored_" in name and counter is not None and counter > 0:
+            value = value / counter  # sums over the batches of standing statistics
+        if match := re.match(r"blocks\.(\d+)\.(\d+)\.", name):
+            block = int(match[1]) * depth + min(int(match[2]), depth - 1)
+            attention = int(match[2]) == depth
+            place = f"{'attentions' if attention else 'blocks'}.{block}."
+            name = place + name[match.end() :]
+        for pattern, replacement in (
+            (r"\.conv_sc\.", ".more." if is_deep else ".shortcut."),
+            (r"\.bn(\d)\.(gain|bias)\.", r".norm\1.\2."),
+            (r"\.bn(\d)\.(bn\.)?(stored|running)_", r".norm\1.norm.running_"),
+            (r"^output_layer\.0\.gain$", "norm.norm.weight"),
+            (r"^output_layer\.0\.bias$", "norm.norm.bias"),
+            (r"^output_layer\.0\.(bn\.)?(stored|running)_", "norm.norm.running_"),
+            (r"^output_layer\.2\.", "image."),
+            (r"^input_conv\.", "stem."),
+            (r"^embed\.", "embedding."),
+            (r"\.u0$", ".u"),
+        ):
+            name = re.sub(pattern, replacement, name)
+        ours[name] = value.flatten() if name.endswith(".u") else value
+    return ours
+
+
+def _depth(state: State) -> int:
+    """Blocks that are one in its list of blocks, but for attention: those of a stage of D."""
+    return len([n for n in state if re.fullmatch(r"(module\.)?blocks\.0\.\d+\.conv1\.weight", n)])
+
+
+def _generator_options(state: State) -> Options:
+    """The options of a generator of ours with weights of these shapes."""
+    is_deep = "blocks.0.conv4.weight" in state
+    blocks = _numbers(state, "blocks")
+    per_stage = 2 if is_deep else 1
+    if blocks % per_stage:
+        raise UserError(f"{blocks} blocks are no stages of two: only G_depth 2 can be imported.")
+    last = "conv4" if is_deep else "conv1"
+    maps = [state["blocks.0.conv1.weight"].shape[1]]
+    maps += [
+        len(state[f"blocks.{i}.{last}.weight"]) for i in range(per_stage - 1, blocks, per_stage)
+    ]
+    units, inputs = state["linear.weight"].shape
+    bottom = math.isqrt(units // maps[0])
+    gain = state["blocks.0.norm1.gain.weight"]
+    options: Options = {
+        "_target_": f"ganzoo.models.biggan.{'DeepGenerator' if is_deep else 'Generator'}",
+        "image_size": bottom * 2 ** (blocks // per_stage),
+        "channels": len(state["image.weight"]),
+        **_widths(maps, networks.GENERATOR[len(maps) - 1], first=False),
+        "bottom_width": bottom,
+        "attention": [
+            bottom * 2 ** (i // per_stage + 1) for i in range(blocks) if _attends(state, i)
+        ],
+        "spectral_norm": "linear.u" in state,
+        "bn_eps": 1e-5,
+    }
+    if "shared.weight" not in state:
+        return options | {"classes": len(gain), "shared": 0, "hierarchical": False, "nz": inputs}
+    classes, shared = state["shared.weight"].shape
+    options |= {"classes": classes, "shared": shared}
+    piece = gain.shape[1] - shared
+    if is_deep:
+        return options | {"nz": piece}
+    if not piece:
+        return options | {"hierarchical": False, "nz": inputs}
+    return options | {"hierarchical": True, "nz": piece * (blocks + 1)}
+
+
+def _discriminator_options(state: State, depth: int, generator: Options) -> Options:
+    """The options of a discriminator of ours with weights of these shapes."""
+    is_deep = "blocks.0.conv4.weight" in state
+    blocks = _numbers(state, "blocks")
+    last = "conv4" if is_deep else "conv2"
+    maps = [len(state[f"blocks.{i}.{last}.weight"]) for i in range(0, blocks, depth)]
+    if is_deep:
+        maps = [len(state["stem.weight"]), *maps]
+    doublings = int(math.log2(generator["image_size"] / generator["bottom_width"]))
+    halvings = doublings if doublings > 3 else doublings - 1
+    known = deep.DISCRIMINATOR if is_deep else networks.DISCRIMINATOR
+    size = generator["image_size"]
+    kind = "DeepDiscriminator" if is_deep else "Discriminator"
+    options: Options = {
+        "_target_": f"ganzoo.models.biggan.{kind}",
+        "image_size": size,
+        "channels": generator["channels"],
+        "classes": len(state["embedding.weight"]),
+        **_widths(maps, known[doublings], first=True),
+        "bottom_width": generator["bottom_width"],
+        "attention": [
+            size // 2 ** min(i // depth + 1, halvings) for i in range(blocks) if _attends(state, i)
+        ],
+        "spectral_norm": "linear.u" in state,
+    }
+    if is_deep:
+        return options | {"depth": depth}
+    return options | {"wide": len(state["blocks.0.conv1.weight"]) == maps[0]}
+
+
+# -- huggingface/pytorch-pretrained-BigGAN --------------------------------------------------------
+
+
+def is_pretrained(given: Any) -> bool:
+    """Whether this is a state dict of pytorch-pretrained-biggan."""
+    return isinstance(given, Mapping) and "generator.gen_z.weight_orig" in given
+
+
+def pretrained_model(given: State) -> tuple[GAN, Options]:
+    """The model of such a state dict, and the config that it is rebuilt from.
+
+    Weights are stored as they are used there, divided by the largest singular values that its
+    vectors u and v tell; so ours have no spectral normalization. Truncation is the package's.
+
+    Raises:
+        UserError: layers that are not known.
+    """
+    theirs = {name.removeprefix("generator."): value for name, value in given.items()}
+    for name in [name for name in theirs if name.endswith(".weight_orig")]:
+        weight = theirs.pop(name)
+        u, v = (theirs.pop(name.replace("_orig", end)) for end in ("_u", "_v"))
+        theirs[name.removesuffix("_orig")] = weight / torch.dot(u, weight.flatten(1) @ v)
+
+    nz, classes = theirs["embeddings.weight"].shape
+    layers = sorted({int(n.split(".")[1]) for n in theirs if n.startswith("layers.")})
+    attended = [i for i in layers if f"layers.{i}.gamma" in theirs]
+    plain = [i for i in layers if i not in attended]
+    maps = [theirs[f"layers.{plain[0]}.conv_0.weight"].shape[1]]
+    maps += [len(theirs[f"layers.{i}.conv_3.weight"]) for i in plain[1::2]]
+    bottom = math.isqrt(len(theirs["gen_z.weight"]) // maps[0])
+
+    def condition_first(weight: Tensor) -> Tensor:
+        return torch.cat([weight[:, nz:], weight[:, :nz]], 1)  # theirs is z, then the class
+
+    def grid(units: Tensor) -> Tensor:  # theirs are [height, width, maps]
+        return units.unflatten(0, (bottom, bottom, -1)).movedim(2, 0).flatten(0, 2)
+
+    ours = {
+        "shared.weight": theirs.pop("embeddings.weight").T,
+        "linear.weight": grid(condition_first(theirs.pop("gen_z.weight"))),
+        "linear.bias": grid(theirs.pop("gen_z.bias")),
+    }
+    for name, value in theirs.items():
+        if match := re.match(r"layers\.(\d+)\.", name):
+            layer = int(match[1])
+            block = sum(i < layer for i in plain)
+            here = f"attentions.{block - 1}." if layer in attended else f"blocks.{block}."
+            name = here + name[match.end() :]
+        for pattern, replacement in (
+            (r"\.snconv1x1_(theta|phi|g|o)(_conv)?\.", r".\1."),
+            (r"\.bn_(\d)\.running_means$", lambda m: f".norm{int(m[1]) + 1}.norm.means"),
+            (r"\.bn_(\d)\.running_vars$", lambda m: f".norm{int(m[1]) + 1}.norm.variances"),
+            (r"\.bn_(\d)\.scale\.", lambda m: f".norm{int(m[1]) + 1}.gain."),
+            (r"\.bn_(\d)\.offset\.", lambda m: f".norm{int(m[1]) + 1}.bias."),
+            (r"\.conv_(\d)\.", lambda m: f".conv{int(m[1]) + 1}."),
+            (r"^bn\.running_means$", "norm.norm.means"),
+            (r"^bn\.running_vars$", "norm.norm.variances"),
+            (r"^bn\.", "norm.norm."),
+            (r"^conv_to_rgb\.", "image."),
+        ):
+            name = re.sub(pattern, replacement, name)
+        if name.endswith(("gain.weight", "bias.weight")):
+            value = condition_first(value)
+        ours[name] = value.reshape(()) if name.endswith(".gamma") else value
+    for name in [name for name in ours if name.endswith(".means")]:  # those of a truncation of 1
+        ours[name.replace("means", "running_mean")] = ours[name][-1]
+        variances = ours[name.replace("means", "variances")]
+        ours[name.replace("means", "running_var")] = variances[-1]
+
+    generator: Options = {
+        "_target_": "ganzoo.models.biggan.DeepGenerator",
+        "image_size": bottom * 2 ** (len(plain) // 2),
+        "channels": 3,
+        "classes": classes,
+        "nz": nz,
+        "shared": nz,
+        **_widths(maps, networks.GENERATOR[len(maps) - 1], first=False),
+        "bottom_width": bottom,
+        "attention": [bottom * 2 ** (sum(i < at for i in plain) // 2) for at in attended],
+        "image_maps": len(ours["image.weight"]),
+        "statistics": len(ours["norm.norm.means"]),
+        "spectral_norm": False,
+        "bn_eps": 1e-4,
+    }
+    gan, config = _model(generator, _without(classes), truncate="truncated_normal")
+    _fill(gan.generator, ours, "generator")
+    return gan, config
+
+
+# -- both -----------------------------------------------------------------------------------------
+
+
+def _model(
+    generator: Options, discriminator: Options, average: bool = False, truncate: str = "resample"
+) -> tuple[GAN, Options]:
+    model = {
+        "_target_": "ganzoo.models.biggan.BigGAN",
+        "classes": generator["classes"],
+        "generator": generator,
+        "discriminator": discriminator,
+        "truncate": truncate,
+        "optimizers": {},
+        "total_kimg": 0,
+        "ema_kimg": 0,
+        "ema_beta": 0.9999 if average else None,
+        "ema_buffers": True,
+    }
+    gan: Any = make(model)
+    if generator["classes"] == 1000:
+        gan.class_names = imagenet_classes()
+    size, channels = generator["image_size"], generator["channels"]
+    return gan, {"model": model, "image_size": size, "channels": channels}
+
+
+def _without(classes: int) -> Options:
+    return {"_target_": "ganzoo.models.biggan.imports.NoDiscriminator", "classes": classes}
+
+
+def _fill(network: nn.Module, state: State, name: str) -> None:
+    own = network.state_dict()
+    counters = {key: value for key, value in own.items() if key.endswith("num_batches_tracked")}
+    if different := sorted(own.keys() ^ {**counters, **state}.keys()):
+        raise UserError(
+            f"{name} is no network that ours can be, for its layers differ in {different[0]}."
+        )
+    for key, value in state.items():
+        if own[key].shape != value.shape:
+            raise UserError(
+                f"{name} is no network that ours can be: {key} is {list(value.shape)} there and "
+                f"{list(own[key].shape)} here."
+            )
+    network.load_state_dict({**counters, **state})
+
+
+def _numbers(state: State, prefix: str) -> int:
+    return len({name.split(".")[1] for name in state if name.startswith(f"{prefix}.")})
+
+
+def _attends(state: State, index: int) -> bool:
+    return f"attentions.{index}.gamma" in state
+
+
+def _widths(maps: Sequence[int], known: Sequence[int], first: bool) -> Options:
+    """`ch` and `widths` of these feature maps; widths None where they are the paper's."""
+    ch, rest = divmod(maps[0 if first else -1], known[0 if first else -1])
+    if not rest and list(maps) == [ch * width for width in known]:
+        return {"ch": ch, "widths": None}
+    return {"ch": 1, "widths": list(maps)}
+
+
+def imagenet_classes() -> list[str]:
+    """Names of ImageNet's thousand classes in the order of their WordNet numbers."""
+    from torchvision.models import ResNet18_Weights
+
+    names: list[str] = ResNet18_Weights.DEFAULT.meta["categories"]
+    return names

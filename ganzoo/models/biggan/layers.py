@@ -1,0 +1,288 @@
+"""What the four networks of BigGAN are made of: spectral normalization, conditional BatchNorm,
+attention, and how weights begin and are kept orthogonal."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ganzoo.errors import UserError
+from ganzoo.layers import fused_down, fused_up
+
+Init = Literal["orthogonal", "normal", "xavier"]
+Layer = TypeVar("Layer", bound="Spectral")
+
+
+# -- spectral normalization -----------------------------------------------------------------------
+
+
+class Spectral(nn.Module):
+    """A layer whose weight, as a matrix [outputs, rest], is divided by its largest singular value
+    (Miyato et al. 2018, section 2.1 and algorithm 1).
+
+    The value is estimated by power iteration from the left vector `u`, which is a buffer. A forward
+    in training mode keeps what the iteration made of it; in eval mode it does not change. Gradients
+    flow through the weight in sigma = u' W v, not through u and v.
+    """
+
+    weight: Tensor
+    u: Tensor
+
+    def normalize_spectrum(self, eps: float, iterations: int) -> None:
+        """Say how: eps is the least norm that a vector is divided by; 0 iterations: not at all."""
+        self.eps, self.iterations = eps, iterations
+        if iterations:
+            self.register_buffer("u", torch.randn(len(self.weight)))
+
+    def normalized(self) -> Tensor:
+        """The weight as it is used."""
+        return self.weight / self.sigma() if self.iterations else self.weight
+
+    def sigma(self) -> Tensor:
+        """The estimate of the largest singular value, a scalar."""
+        with torch.autocast(self.weight.device.type, enabled=False):
+            rows = matrix(self.weight)
+            u = self.u
+            for _ in range(self.iterations):
+                with torch.no_grad():
+                    v = F.normalize(u @ rows, dim=0, eps=self.eps)
+                stretched = rows @ v
+                u = F.normalize(stretched.detach(), dim=0, eps=self.eps)
+            if self.training:
+                self.u.copy_(u)
+            return torch.dot(u, stretched)
+
+
+def matrix(weight: Tensor) -> Tensor:
+    """A weight [outputs, ...] as [outputs, rest], in whatever order the rest lies in memory.
+
+    The order of columns changes neither singular values nor left vectors.
+    """
+    if weight.dim() == 4 and weight.is_contiguous(memory_format=torch.channels_last):
+        weight = weight.permute(0, 2, 3, 1)
+    return weight.flatten(1)
+
+
+class Conv2d(Spectral, nn.Conv2d):
+    """A convolution of an odd kernel that keeps height and width."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.normalized(), self.bias, padding=self.padding)
+
+    def enlarging(self, x: Tensor) -> Tensor:
+        """This convolution, 3x3, of the input with each pixel repeated 2x2."""
+        return fused_up(x, self.normalized(), self.bias)
+
+    def halving(self, x: Tensor) -> Tensor:
+        """This convolution, 3x3, and then means over boxes of 2x2."""
+        return fused_down(x, self.normalized(), self.bias)
+
+
+class Linear(Spectral, nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.normalized(), self.bias)
+
+
+class Embedding(Spectral, nn.Embedding):
+    """Rows [N, width] of classes: labels int64 [N], or mixtures of classes, shares [N, classes]."""
+
+    def forward(self, y: Tensor) -> Tensor:
+        weight = self.normalized()
+        return y.to(weight.dtype) @ weight if y.is_floating_point() else F.embedding(y, weight)
+
+
+# -- layers ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Makes layers of the same options; see `Generator` for what they are."""
+
+    spectral_norm: bool = True
+    sn_eps: float = 1e-6
+    sn_iterations: int = 1
+    bn_eps: float = 1e-5
+    bn_momentum: float = 0.1
+    statistics: int = 0
+
+    def __post_init__(self) -> None:
+        if self.sn_iterations < 1:
+            raise UserError(
+                "sn_iterations must be at least 1: to leave the weights alone use "
+                "spectral_norm=false."
+            )
+
+    def conv(self, inputs: int, outputs: int, kernel: int = 3, bias: bool = True) -> Conv2d:
+        return self._normalized(Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=bias))
+
+    def linear(self, inputs: int, outputs: int, bias: bool = True) -> Linear:
+        return self._normalized(Linear(inputs, outputs, bias))
+
+    def embedding(self, classes: int, width: int, spectral: bool = True) -> Embedding:
+        return self._normalized(Embedding(classes, width), spectral)
+
+    def norm(self, maps: int, affine: bool = True) -> nn.BatchNorm2d:
+        if self.statistics:
+            return StoredBatchNorm(self.statistics, maps, self.bn_eps, self.bn_momentum, affine)
+        return nn.BatchNorm2d(maps, self.bn_eps, self.bn_momentum, affine)
+
+    def _normalized(self, layer: Layer, spectral: bool = True) -> Layer:
+        on = self.spectral_norm and spectral
+        layer.normalize_spectrum(self.sn_eps, self.sn_iterations if on else 0)
+        return layer
+
+
+class ConditionalNorm(nn.Module):
+    """BatchNorm whose gain and bias follow from a condition: BN(x) (1 + W_g c) + W_b c.
+
+    Args:
+        maps: of x.
+        condition: length of the vectors c, of which gain and bias are linear functions without
+            bias; or of class labels and their mixtures, whose rows in two tables they are.
+            0: there are none, and gain and bias are plain parameters.
+        of_labels: which of the two.
+    """
+
+    def __init__(self, maps: int, condition: int, of_labels: bool, layers: Layers) -> None:
+        super().__init__()
+        self.norm = layers.norm(maps, affine=condition == 0)
+        self.conditional = condition > 0
+
+        def function() -> nn.Module:
+            if of_labels:  # as the other tables of classes in the generator, as they are
+                return layers.embedding(condition, maps, spectral=False)
+            return layers.linear(condition, maps, bias=False)
+
+        if self.conditional:
+            self.gain, self.bias = function(), function()
+
+    def forward(self, x: Tensor, c: Tensor | None) -> Tensor:
+        x = self.norm(x)
+        if not self.conditional:
+            return x
+        gain, bias = (f(c).to(x.dtype)[:, :, None, None] for f in (self.gain, self.bias))
+        return torch.addcmul(bias, x, 1 + gain)
+
+
+class StoredBatchNorm(nn.BatchNorm2d):
+    """BatchNorm with several sets of statistics, `means` and `variances` [sets, maps], for
+    truncations from 0 to 1 in equal steps. It is not made for training, which changes none of them.
+    """
+
+    means: Tensor
+    variances: Tensor
+
+    def __init__(self, sets: int, maps: int, eps: float, momentum: float, affine: bool) -> None:
+        super().__init__(maps, eps, momentum, affine)
+        self.register_buffer("means", torch.zeros(sets, maps))
+        self.register_buffer("variances", torch.ones(sets, maps))
+
+    @torch.no_grad()
+    def choose(self, truncation: float) -> None:
+        """Use the statistics for a truncation in (0, 1].
+
+        In between, two sets are mixed as in the package pytorch-pretrained-biggan, which gives the
+        farther one the larger share.
+        """
+        share, index = math.modf(truncation / (1.0 / (len(self.means) - 1)))
+        for running, sets in ((self.running_mean, self.means), (self.running_var, self.variances)):
+            chosen = sets[int(index)]
+            if share:
+                chosen = chosen * share + sets[int(index) + 1] * (1 - share)
+            assert running is not None
+            running.copy_(chosen)
+
+
+def choose_statistics(network: nn.Module, truncation: float | None = None) -> None:
+    """Let BatchNorm use its statistics for a truncation (None: 1), where it has several sets.
+
+    Raises:
+        UserError: a truncation beyond 1 where there are such sets.
+    """
+    norms = [module for module in network.modules() if isinstance(module, StoredBatchNorm)]
+    truncation = 1.0 if truncation is None else truncation
+    if norms and not 0 < truncation <= 1:
+        raise UserError(
+            f"This generator has BatchNorm's statistics for truncations up to 1, not {truncation}: "
+            f"choose one, or estimate others with `standing`."
+        )
+    for norm in norms:
+        norm.choose(truncation)
+
+
+class Attention(nn.Module):
+    """Self-attention as in SAGAN's code: x + gamma o(g beta'), beta the softmax of theta' phi.
+
+    Each place of x (theta) looks at all boxes of 2x2, of which phi and g take the largest values.
+    Dot products are not scaled; gamma is 0 at first, so that x is passed on.
+    """
+
+    def __init__(self, maps: int, layers: Layers) -> None:
+        super().__init__()
+        if maps % 8:
+            raise UserError(f"attention needs a multiple of 8 feature maps, not {maps}: change ch.")
+        self.theta = layers.conv(maps, maps // 8, 1, bias=False)
+        self.phi = layers.conv(maps, maps // 8, 1, bias=False)
+        self.g = layers.conv(maps, maps // 2, 1, bias=False)
+        self.o = layers.conv(maps // 2, maps, 1, bias=False)
+        self.gamma = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        theta = self.theta(x).flatten(2)
+        phi = F.max_pool2d(self.phi(x), 2).flatten(2)
+        g = F.max_pool2d(self.g(x), 2).flatten(2)
+        beta = (theta.transpose(1, 2) @ phi).softmax(-1)  # [N, places, boxes]
+        seen = (g @ beta.transpose(1, 2).to(g.dtype)).view(len(x), -1, *x.shape[2:])
+        return x + self.gamma * self.o(seen)
+
+
+# -- weights --------------------------------------------------------------------------------------
+
+
+def initialize(network: nn.Module, init: Init, zero_biases: bool) -> None:
+    """Weights of convolutions, linear layers and embeddings: orthogonal, N(0, 0.02) or Xavier's
+    uniform; biases 0 or PyTorch's. Raises UserError for another name.
+    """
+    functions: dict[str, Callable[[Tensor], Tensor]] = {
+        "orthogonal": nn.init.orthogonal_,
+        "normal": lambda weight: nn.init.normal_(weight, 0.0, 0.02),
+        "xavier": nn.init.xavier_uniform_,
+    }
+    if init not in functions:
+        raise UserError(f"init={init!r} is unknown: use {', '.join(functions)}.")
+    for module in network.modules():
+        if isinstance(module, Spectral):
+            functions[init](module.weight)
+            if zero_biases and isinstance(bias := getattr(module, "bias", None), Tensor):
+                nn.init.zeros_(bias)
+
+
+@torch.no_grad()
+def add_orthogonal_gradient(weights: Iterable[Tensor], strength: float) -> None:
+    """Add to `.grad` the gradient of strength |W W' (1 - I)|_F^2, W a weight as [outputs, rest]:
+    rows are to be orthogonal to each other, of any length (Brock et al. 2019, equation 3).
+
+    The gradient is that of the official PyTorch code, 2 (W W' (1 - I)) W, half of the formula's.
+    """
+    for weight in weights:
+        if weight.grad is not None:
+            rows = weight.flatten(1)
+            if len(rows) <= rows.shape[1]:
+                gram = rows @ rows.T
+                gradient = gram.fill_diagonal_(0) @ rows
+            else:  # the same by the smaller product
+                gradient = rows @ (rows.T @ rows) - rows * rows.square().sum(1, keepdim=True)
+            weight.grad.add_(gradient.view(weight.shape), alpha=2 * strength)
+
+
+def orthogonal_weights(network: nn.Module) -> list[Tensor]:
+    """The weights that orthogonal regularization is about: all but tables of classes."""
+    return [
+        module.weight
+        for module in network.modules()
+        if isinstance(module, Spectral) and not isinstance(module, Embedding)
+    ]

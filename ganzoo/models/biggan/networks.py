@@ -1,0 +1,365 @@
+"""The networks of BigGAN (Brock et al. 2019, appendix B), as in the authors' PyTorch code."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ganzoo.errors import UserError
+from ganzoo.layers import enlarged, halved_grid
+from ganzoo.models.biggan.layers import (
+    Attention,
+    ConditionalNorm,
+    Conv2d,
+    Init,
+    Layers,
+    initialize,
+)
+
+# Widths in units of ch by the number of doublings between the first grid and the image: from the
+# grid up in the generator (5 doublings: 4 to 128 pixels), from the image down in the discriminator.
+GENERATOR = {
+    2: (4, 4, 4),
+    3: (4, 4, 4, 4),
+    4: (16, 16, 8, 4, 2),
+    5: (16, 16, 8, 4, 2, 1),
+    6: (16, 16, 8, 8, 4, 2, 1),
+    7: (16, 16, 8, 8, 4, 2, 1, 1),
+}
+DISCRIMINATOR = {
+    2: (4, 4, 4),
+    3: (4, 4, 4, 4),
+    4: (1, 2, 4, 8, 16),
+    5: (1, 2, 4, 8, 16, 16),
+    6: (1, 2, 4, 8, 8, 16, 16),
+    7: (1, 1, 2, 4, 8, 8, 16, 16),
+}
+
+
+class ConditionalGenerator(nn.Module):
+    """z [N, nz] and classes y -> images [N, channels, H, W] in [-1, 1]: what BigGAN and
+    BigGAN-deep have in common.
+
+    y is int64 labels [N]; or vectors of classes [N, D] as `embedded` gives them, which may be mixed
+    with each other; or None where there are no classes.
+
+    Attributes:
+        grid: (height, width) of the first layer.
+        shared: the table of class vectors, where there is one for all layers.
+    """
+
+    nz: int
+    classes: int
+    grid: tuple[int, int]
+    linear: nn.Module
+    blocks: nn.ModuleList
+    attentions: nn.ModuleList  # one after each block; most of them pass on what they are given
+    norm: ConditionalNorm
+    image: Conv2d
+    shared: nn.Embedding | None
+
+    def embedded(self, y: Tensor) -> Tensor:
+        """Labels [N] as vectors of classes: [N, shared], or one-hot [N, classes] without a shared
+        table. What is between two of them is between the classes.
+        """
+        if self.shared is not None:
+            return self.shared(y)
+        return F.one_hot(y, self.classes).to(self.image.weight.dtype)
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        if (y is None) != (self.classes == 0):
+            raise UserError(
+                f"This generator has {self.classes} classes: give it labels if there are any."
+            )
+        if y is not None and self.shared is not None and not y.is_floating_point():
+            y = self.shared(y)
+        first, conditions = self.conditions(z, y)
+        x = self.linear(first).unflatten(1, (-1, *self.grid))
+        for block, attention, c in zip(self.blocks, self.attentions, conditions, strict=True):
+            x = attention(block(x, c))
+        return torch.tanh(self.image(F.relu(self.norm(x, None))))
+
+    def conditions(self, z: Tensor, c: Tensor | None) -> tuple[Tensor, list[Tensor | None]]:
+        """What the first layer takes, and what each block is conditioned on."""
+        raise NotImplementedError
+
+
+class Generator(ConditionalGenerator):
+    """BigGAN's generator: a residual block for each doubling.
+
+    Args:
+        image_size: H and W in pixels, or one number for both. Both are halved together as long as
+            neither falls below `bottom_width`, which leads to the first grid.
+        channels: of the image.
+        classes: how many; 0 for none, which leaves the class out of everything.
+        nz: length of z.
+        ch: feature maps, the unit of `widths`.
+        widths: of the grid and of each block, in units of ch; None for the paper's at this size.
+        shared: length of the class vectors that all layers share; 0: each layer has its own table.
+        hierarchical: z is cut into as many pieces as there are blocks, and one more; the first
+            goes into the first layer, the others condition a block each.
+        bottom_width: of the first grid, at least.
+        attention: heights of images after whose block there is attention; those that are higher
+            than the image are left out.
+        shortcuts: a 1x1 convolution beside every block; False: only where widths change.
+        image_kernel: of the last convolution.
+        first_spectral: whether the first layer is spectrally normalized as all others are.
+        spectral_norm: of all convolutions and linear layers, with `sn_iterations` steps of power
+            iteration a forward and a norm of at least `sn_eps`. Tables of classes have none.
+        bn_eps, bn_momentum: of BatchNorm.
+        init: orthogonal, normal (a standard deviation of 0.02) or xavier.
+        zero_biases: at first; otherwise PyTorch's.
+
+    Raises:
+        UserError: a size that cannot be halved so, or has no known widths; nz that is not cut
+            evenly; attention at a height that does not occur.
+    """
+
+    def __init__(
+        self,
+        image_size: int | Sequence[int],
+        channels: int = 3,
+        classes: int = 1000,
+        nz: int = 120,
+        ch: int = 96,
+        widths: Sequence[float] | None = None,
+        shared: int = 128,
+        hierarchical: bool = True,
+        bottom_width: int = 4,
+        attention: Sequence[int] = (64,),
+        shortcuts: bool = True,
+        image_kernel: int = 3,
+        first_spectral: bool = True,
+        spectral_norm: bool = True,
+        sn_eps: float = 1e-6,
+        sn_iterations: int = 1,
+        bn_eps: float = 1e-5,
+        bn_momentum: float = 0.1,
+        init: Init = "orthogonal",
+        zero_biases: bool = False,
+    ) -> None:
+        super().__init__()
+        self.grid, doublings = halved_grid(image_size, least=bottom_width, times=2)
+        maps = feature_maps(GENERATOR, doublings, ch, widths, doublings + 1, doublings + 1)
+        sides = [self.grid[0] * 2 ** (i + 1) for i in range(doublings)]
+        attended = attention_heights(attention, sides)
+        pieces = doublings + 1 if hierarchical else 1
+        if nz % pieces:
+            raise UserError(
+                f"nz={nz} is not cut into {pieces} equal pieces for a hierarchical latent: use "
+                f"{max(1, round(nz / pieces)) * pieces}, or hierarchical=false."
+            )
+        if hierarchical and classes and not shared:
+            raise UserError(
+                "A hierarchical latent joins the shared class vectors: set shared=128, or "
+                "hierarchical=false."
+            )
+        self.nz, self.classes, self.hierarchical = nz, classes, hierarchical
+        self.piece = nz // pieces
+        layers = Layers(spectral_norm, sn_eps, sn_iterations, bn_eps, bn_momentum)
+        self.shared = None
+        if classes and shared:
+            self.shared = layers.embedding(classes, shared, spectral=False)
+        of_labels = bool(classes and not shared)
+        condition = classes if of_labels else bool(classes) * shared + hierarchical * self.piece
+
+        height, width = self.grid
+        first = layers if first_spectral else Layers(spectral_norm=False)
+        self.linear = first.linear(self.piece, maps[0] * height * width)
+        self.blocks, self.attentions = nn.ModuleList(), nn.ModuleList()
+        for i, side in enumerate(sides):
+            inputs, outputs = maps[i], maps[i + 1]
+            norms = [ConditionalNorm(n, condition, of_labels, layers) for n in (inputs, outputs)]
+            shortcut = shortcuts or inputs != outputs
+            self.blocks.append(GeneratorBlock(inputs, outputs, norms, shortcut, layers))
+            self.attentions.append(
+                Attention(outputs, layers) if side in attended else nn.Identity()
+            )
+        self.norm = ConditionalNorm(maps[-1], 0, False, layers)
+        self.image = layers.conv(maps[-1], channels, image_kernel)
+        initialize(self, init, zero_biases)
+
+    def conditions(self, z: Tensor, c: Tensor | None) -> tuple[Tensor, list[Tensor | None]]:
+        if not self.hierarchical:
+            return z, [c] * len(self.blocks)
+        first, *pieces = z.split(self.piece, 1)
+        if c is None:
+            return first, list(pieces)
+        return first, [torch.cat([c, piece], 1) for piece in pieces]
+
+
+class GeneratorBlock(nn.Module):
+    """Doubles height and width: norm, ReLU, upsampling, 3x3, norm, ReLU, 3x3, plus a shortcut."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        norms: Sequence[ConditionalNorm],
+        shortcut: bool,
+        layers: Layers,
+    ) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = norms
+        self.conv1, self.conv2 = layers.conv(inputs, outputs), layers.conv(outputs, outputs)
+        self.shortcut = layers.conv(inputs, outputs, 1) if shortcut else nn.Identity()
+
+    def forward(self, x: Tensor, c: Tensor | None) -> Tensor:
+        h = self.conv1.enlarging(F.relu(self.norm1(x, c)))
+        h = self.conv2(F.relu(self.norm2(h, c)))
+        # A 1x1 convolution and repeating pixels may change places; here it has a quarter to do.
+        return h + enlarged(self.shortcut(x))
+
+
+class ProjectionDiscriminator(nn.Module):
+    """Images [N, channels, H, W] in [-1, 1] and labels y [N] -> logits [N], in float32 at least:
+    what BigGAN and BigGAN-deep have in common.
+
+    logit = w'h + b + e_y'h, with h the sum over all places of the last features and e the table of
+    classes (Miyato and Koyama 2018).
+    """
+
+    classes: int
+    stem: nn.Module
+    blocks: nn.ModuleList
+    attentions: nn.ModuleList
+    linear: nn.Module
+    embedding: nn.Module
+
+    def forward(self, images: Tensor, y: Tensor | None = None) -> Tensor:
+        if (y is None) != (self.classes == 0):
+            raise UserError(
+                f"This discriminator has {self.classes} classes: give it labels if there are any."
+            )
+        h = self.stem(images)
+        for block, attention in zip(self.blocks, self.attentions, strict=True):
+            h = attention(block(h))
+        with torch.autocast(images.device.type, enabled=False):
+            h = F.relu(h.to(torch.promote_types(h.dtype, torch.float32))).sum((2, 3))
+            logits = self.linear(h).squeeze(1)
+            return logits if y is None else logits + (self.embedding(y) * h).sum(1)
+
+
+class Discriminator(ProjectionDiscriminator):
+    """BigGAN's discriminator: a residual block for each halving, and one (two at 32 pixels) more.
+
+    Args:
+        image_size: H and W in pixels, or one number for both; see `Generator`.
+        channels: of the image.
+        classes: how many; 0 for none.
+        ch: feature maps, the unit of `widths`.
+        widths: of the blocks, in units of ch; None for the paper's at this size. What is more than
+            there are halvings keeps the size.
+        wide: a block's first convolution widens, not its second.
+        bottom_width: of the last grid, at least (twice that up to 32 pixels).
+        attention: heights of feature maps after whose first block there is attention; those that
+            are higher than the image are left out.
+        spectral_norm, sn_eps, sn_iterations, init, zero_biases: see `Generator`; the table of
+            classes has a spectral norm, too.
+
+    Raises:
+        UserError: as `Generator`.
+    """
+
+    def __init__(
+        self,
+        image_size: int | Sequence[int],
+        channels: int = 3,
+        classes: int = 1000,
+        ch: int = 96,
+        widths: Sequence[float] | None = None,
+        wide: bool = True,
+        bottom_width: int = 4,
+        attention: Sequence[int] = (64,),
+        spectral_norm: bool = True,
+        sn_eps: float = 1e-6,
+        sn_iterations: int = 1,
+        init: Init = "orthogonal",
+        zero_biases: bool = False,
+    ) -> None:
+        super().__init__()
+        self.classes = classes
+        layers = Layers(spectral_norm, sn_eps, sn_iterations)
+        grid, doublings = halved_grid(image_size, least=bottom_width, times=2)
+        # Small images are halved once less (both of the codes that have 32 pixels do so).
+        halvings = doublings if doublings > 3 else doublings - 1
+        maps = feature_maps(DISCRIMINATOR, doublings, ch, widths, halvings)
+        height = grid[0] * 2**doublings
+        sides = [height // 2 ** min(i + 1, halvings) for i in range(len(maps))]
+        attended = attention_heights(attention, [height, *sides])
+        self.stem = nn.Identity()
+        self.blocks, self.attentions = nn.ModuleList(), nn.ModuleList()
+        for i, (inputs, outputs) in enumerate(zip([channels, *maps], maps, strict=False)):
+            hidden = outputs if wide else inputs
+            self.blocks.append(
+                DiscriminatorBlock(inputs, hidden, outputs, i < halvings, i > 0, layers)
+            )
+            here = sides[i] in attended and sides[i] not in sides[:i]
+            self.attentions.append(Attention(outputs, layers) if here else nn.Identity())
+        self.linear = layers.linear(maps[-1], 1)
+        self.embedding = layers.embedding(classes, maps[-1]) if classes else nn.Identity()
+        initialize(self, init, zero_biases)
+
+
+class DiscriminatorBlock(nn.Module):
+    """ReLU (not in the first block), 3x3, ReLU, 3x3, means over 2x2 (if `halve`), plus a shortcut
+    with a 1x1 convolution where size or width change.
+    """
+
+    def __init__(
+        self, inputs: int, hidden: int, outputs: int, halve: bool, relu: bool, layers: Layers
+    ) -> None:
+        super().__init__()
+        self.halve, self.relu = halve, relu
+        self.conv1, self.conv2 = layers.conv(inputs, hidden), layers.conv(hidden, outputs)
+        plain = inputs == outputs and not halve
+        self.shortcut = nn.Identity() if plain else layers.conv(inputs, outputs, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.relu(self.conv1(F.relu(x) if self.relu else x))
+        h = self.conv2.halving(h) if self.halve else self.conv2(h)
+        # Means and a 1x1 convolution may change places; here it has a quarter to do.
+        return h + self.shortcut(F.avg_pool2d(x, 2) if self.halve else x)
+
+
+def feature_maps(
+    known: dict[int, tuple[int, ...]],
+    doublings: int,
+    ch: int,
+    widths: Sequence[float] | None,
+    least: int,
+    most: int | None = None,
+) -> list[int]:
+    """Feature maps from widths in units of ch; from those known for a size, if none are given.
+
+    Raises UserError for a size of which none are known, not `least` to `most` widths, or no maps.
+    """
+    if widths is None and doublings not in known:
+        raise UserError(
+            f"There are no published widths for {doublings} doublings: give `widths` of your own, "
+            f"or an image_size of 16 to 512 (doublings of 4 to 7)."
+        )
+    maps = [round(ch * width) for width in widths or known[doublings]]
+    if not least <= len(maps) <= (most or len(maps)) or min(maps) < 1:
+        raise UserError(
+            f"widths={list(widths or known[doublings])} with ch={ch} do not make a network of "
+            f"{doublings} doublings: give {'' if most else 'at least '}{least} numbers, in units "
+            f"of ch."
+        )
+    return maps
+
+
+def attention_heights(asked: Sequence[int], sides: Sequence[int]) -> set[int]:
+    """The heights of feature maps that attention is asked for, among those that there are.
+
+    Heights beyond the largest are left out, as 64 is in a network of 32 pixels; UserError for one
+    below that does not occur.
+    """
+    found = {side for side in asked if side <= max(sides)}
+    if missing := found - set(sides):
+        raise UserError(
+            f"There are no feature maps of height {min(missing)} for attention: choose among "
+            f"{', '.join(map(str, sorted(set(sides))))}."
+        )
+    return found
