@@ -5,6 +5,7 @@ inert stand-ins, and only tensors are taken.
 """
 
 import pickle
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -100,7 +101,8 @@ def read(path: Path) -> Any:
     wary = SimpleNamespace(
         Unpickler=Wary, load=lambda f, **_: Wary(f).load(), __name__="wary", Pickler=None
     )
-    with suppress(Exception):  # where it holds more than tensors
+    with suppress(Exception), warnings.catch_warnings():  # where it holds more than tensors
+        warnings.simplefilter("ignore")
         return torch.load(path, map_location="cpu", weights_only=True)
     try:
         return torch.load(path, map_location="cpu", pickle_module=wary, weights_only=False)
