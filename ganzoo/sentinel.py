@@ -71,7 +71,7 @@ class Sentinel(Callback):
         rollbacks: the most in a run, which then stops.
         collapse: sign of it: the discriminator's loss over that of one that tells nothing apart is
             more than this.
-        wins: the same is less than this.
+        wins: the same is less than this, in the median of the last looks.
         growth: a weight's largest singular value has grown by more than this; see `signs.Growth`.
         diversity: it is less than this share of the largest of the run.
         training, held_out: accuracies: at least this on training images and at most that on
@@ -87,7 +87,7 @@ class Sentinel(Callback):
         rollbacks: int = 3,
         collapse: float = 1.2,
         wins: float = 0.02,
-        growth: float = 8.0,
+        growth: float = 5.0,
         diversity: float = 0.3,
         training: float = 0.98,
         held_out: float = 0.55,
@@ -101,6 +101,7 @@ class Sentinel(Callback):
         self.training, self.held_out = training, held_out
         self.grown, self.heard = Growth(), Heard([])
         self.most_diverse = 0.0
+        self.shares: dict[str, list[float]] = {}  # losses of each discriminator at the last looks
         self.least_losses: dict[str, float] = {}  # of each discriminator, as shares of ignorance
         self.widest_gaps: dict[str, float] = {}  # between the mean logits of its reals and fakes
         self.losses: list[float] = []  # of the discriminator at the last looks
@@ -113,6 +114,7 @@ class Sentinel(Callback):
             "heard": [dict(self.heard.sums), dict(self.heard.counts)],
             "most_diverse": self.most_diverse,
             "losses": list(self.losses),
+            "shares": {name: list(shares) for name, shares in self.shares.items()},
             "least_losses": dict(self.least_losses),
             "widest_gaps": dict(self.widest_gaps),
             "signs": dict(self.signs),
@@ -123,7 +125,7 @@ class Sentinel(Callback):
         self.grown.load_state_dict(state["grown"])
         self.heard.sums, self.heard.counts = map(dict, state["heard"])
         self.most_diverse, self.losses = state["most_diverse"], list(state["losses"])
-        self.least_losses = dict(state["least_losses"])
+        self.shares, self.least_losses = dict(state["shares"]), dict(state["least_losses"])
         self.widest_gaps = dict(state["widest_gaps"])
         self.signs, self.raised = dict(state["signs"]), list(state["raised"])
 
@@ -243,9 +245,10 @@ class Sentinel(Callback):
                     found["collapse"] = f"{who} loses {cost}, after it had learned"
                 elif share > BLANK and gap < 0.002 * widest:
                     found["collapse"] = f"{who} no longer tells anything apart: {alike}"
-            if share < self.wins and fake < real and not by_heart:
+            usual = self._usual(name, share)
+            if usual < self.wins and fake < real and not by_heart:
                 found["discriminator wins"] = (
-                    f"{who} loses {100 * share:.2g} % of what knowing nothing would cost"
+                    f"{who} loses {100 * usual:.2g} % of what knowing nothing would cost"
                 )
             if wrong(loss, real, fake, gan.ignorance, gan.boundary):
                 found["wrong labels"] = f"{alike}, and yet {who} loses only {loss:.3g}"
@@ -264,6 +267,13 @@ class Sentinel(Callback):
                 f"{self.most_diverse:.2g}"
             )
         return found
+
+    def _usual(self, name: str, share: float) -> float:
+        """The median loss of a discriminator at this and the last looks; NaN at the first ones."""
+        span = 2 * self.patience - 1
+        self.shares[name] = [*self.shares.get(name, []), share][-span:]
+        few = len(self.shares[name]) < min(span, self.patience)
+        return math.nan if few else statistics.median(self.shares[name])
 
     # -- what follows ------------------------------------------------------------------------------
 

@@ -32,7 +32,7 @@ from ganzoo.signs import Diversity, Growth, nearest
 from ganzoo.train import train
 
 LRS = tuple(f"model.optimizers.{name}.lr" for name in ("generator", "discriminator"))
-HEALTHY = (0.001, 0.001)
+HEALTHY = (0.0005, 0.0005)
 HERE = Path(__file__).parent
 ONCE = {"target": "test_sentinel.Once", "every_kimg": 0.04}
 
@@ -119,8 +119,8 @@ def told(run_dir: Path) -> list[dict[str, Any]]:
 
 # -- what is named ---------------------------------------------------------------------------------
 
-FAST = ((), (0.1, 0.1), "spectrum explodes")  # a hundred times the learning rates of HEALTHY
-STRONG = (("model.augment=null",), (0.00001, 0.01), "discriminator wins")
+FAST = ((), (0.05, 0.05), "spectrum explodes")  # a hundred times the learning rates of HEALTHY
+STRONG = (("model.augment=null",), (0.000005, 0.01), "discriminator wins")
 LOSSES = {"nonsaturating": "AllReal", "hinge": "AllRealHinge", "least_squares": "AllRealSquares"}
 
 
@@ -145,7 +145,7 @@ def test_failures_are_named_rightly_within_a_fifth_of_the_run(loss, failure, tmp
 
 def test_exchanged_labels_are_wrong_labels(tmp_path) -> None:
     trained(tmp_path, "loss.function._target_=test_sentinel.Exchanged", "total_kimg=0.4")
-    assert [alarm["alarm"] for alarm in told(tmp_path)] == ["wrong labels"]
+    assert {alarm["alarm"] for alarm in told(tmp_path)} == {"wrong labels"}
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -201,7 +201,7 @@ def test_a_model_without_seeds_is_watched_by_its_losses(tmp_path, monkeypatch) -
         raise UserError("no seeds")
 
     monkeypatch.setattr(DCGAN, "sample", refused)
-    trained(tmp_path, lrs=(0.1, 0.1))
+    trained(tmp_path, lrs=(0.05, 0.05))
     assert told(tmp_path)[0]["alarm"] == "spectrum explodes"
     assert "sentinel/diversity" not in read_rows(tmp_path / "metrics.csv")[0]
 
@@ -284,7 +284,7 @@ def test_the_good_checkpoint_is_of_before_the_first_sign(tmp_path) -> None:
 
 def test_after_the_last_rollback_the_run_stops(tmp_path) -> None:
     with pytest.raises(UserError, match="Stopped by the sentinel"):
-        trained(tmp_path, lrs=(0.1, 0.1), action="rollback", rollbacks=2)
+        trained(tmp_path, lrs=(0.05, 0.05), action="rollback", rollbacks=2)
     alarms = told(tmp_path)
     assert [a["rollbacks"] for a in alarms] == [0, 1, 2]
     assert [a["action"] for a in alarms] == ["rollback", "rollback", "stop"]
