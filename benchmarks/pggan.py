@@ -8,7 +8,6 @@ copied here: --zoo is the path of its checkout. `benchmarks/README.md` says how 
 import argparse
 import json
 import math
-import resource
 import statistics
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from hydra import compose, initialize_config_dir
 from lightning.pytorch.callbacks import Callback
 
 from ganzoo.config import CONF, make
+from ganzoo.preflight import peak_memory
 from ganzoo.train import make_trainer
 
 Step = Callable[[], Any]
@@ -111,7 +111,7 @@ def run(args: argparse.Namespace, size: int, other: Step | None) -> Turns:
 
 
 def peak_gib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return peak_memory(torch.device("cpu")) / 2**30
 
 
 def main() -> None:

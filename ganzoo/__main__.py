@@ -6,6 +6,7 @@ import sys
 COMMANDS = {
     "train": "train a model, or go on with a run",
     "sample": "images from a checkpoint",
+    "translate": "images of a folder as the other domain would show them",
     "evaluate": "metrics of a checkpoint or of a folder of images",
     "prepare": "pack images for fast reading, draw faces, fetch what metrics need",
     "doctor": "what would go wrong in training on this data",

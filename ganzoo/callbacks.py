@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from ganzoo.gan import GAN
 from ganzoo.loggers import read_rows
+from ganzoo.panels import Panel
 from ganzoo.pictures import columns_for, grid, plot_curves, progress_strip, save_gif
 from ganzoo.preflight import peak_memory
 from ganzoo.schedule import crossed
@@ -98,7 +99,8 @@ class SampleGrid(Callback):
     """`samples/<kimg>.png`: the same seeds again and again; at the end `progress.png`.
 
     `growth.gif` shows all of them in turn. Where there are classes, each row is of one, evenly
-    chosen among them, and shows the first seeds, as many as there are columns.
+    chosen among them, and shows the first seeds, as many as there are columns. Of a model that
+    translates they show the same test images and what becomes of them; see `Panel`.
 
     Args:
         every_kimg: how often.
@@ -106,6 +108,7 @@ class SampleGrid(Callback):
         raw: also `samples/<kimg>-raw.png`, of the generator as it is instead of its average.
         columns: of the grid.
         classes: the most that are shown.
+        images: of each domain, where the model translates.
     """
 
     def __init__(
@@ -115,13 +118,17 @@ class SampleGrid(Callback):
         raw: bool = False,
         columns: int | None = None,
         classes: int = 10,
+        images: int = 8,
     ) -> None:
-        self.every_kimg = every_kimg
+        self.every_kimg, self.images = every_kimg, images
+        self.panel: Panel | None = None
         self.seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
         self.raw, self.columns, self.classes = raw, columns, classes
         self._written_at = -1
 
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:  # type: ignore[override]
+        if gan.directions and trainer.is_global_zero:
+            self.panel = Panel(gan, trainer.datamodule, self.images)  # type: ignore[attr-defined]
         if gan.images_seen == 0 and not trainer.should_stop:
             self._write(trainer, gan)
 
@@ -142,25 +149,35 @@ class SampleGrid(Callback):
         folder.mkdir(exist_ok=True)
         name = kimg_name(gan.images_seen, self.every_kimg, gan.total_images / 1000)
         for raw, ending in ((False, ""), *([(True, RAW)] if self.raw else [])):
-            columns = self.columns or columns_for(len(self.seeds))
-            if rows := min(self.classes, gan.classes):
-                shown = torch.linspace(0, gan.classes - 1, rows).round().long().tolist()
-                sheet = class_sheet(gan, shown, self.seeds[:columns], raw=raw)
-                images = torch.cat(list(sheet.values()))
-                columns = len(images) // rows
-            else:
-                images = gan.sample(self.seeds, raw=raw)
-            self._tile = images.shape[-2], images.shape[-1]
-            picture = grid(images, columns)
+            picture = self._picture(gan, raw)
             picture.save(folder / f"{name}{ending}.png")
             for logger in trainer.loggers:
                 logger.log_picture(f"samples{ending}", picture, gan.images_seen)  # type: ignore[attr-defined]
+
+    def _picture(self, gan: GAN, raw: bool) -> Image.Image:
+        if self.panel is not None:
+            return self.panel.picture(gan, raw)
+        columns = self.columns or columns_for(len(self.seeds))
+        if rows := min(self.classes, gan.classes):
+            shown = torch.linspace(0, gan.classes - 1, rows).round().long().tolist()
+            sheet = class_sheet(gan, shown, self.seeds[:columns], raw=raw)
+            images = torch.cat(list(sheet.values()))
+            columns = len(images) // rows
+        else:
+            images = gan.sample(self.seeds, raw=raw)
+        self._tile = images.shape[-2], images.shape[-1]
+        return grid(images, columns)
 
     def _strip(self, run_dir: Path) -> None:
         paths = sorted(p for p in (run_dir / "samples").glob("*.png") if RAW not in p.stem)
         at = sorted({round(i * (len(paths) - 1) / 7) for i in range(8)})  # at most eight, evenly
         grids = {f"{float(paths[i].stem):g} kimg": paths[i] for i in at}
-        progress_strip(grids, self._tile).save(run_dir / "progress.png")
+        if self.panel is not None:
+            strip = self.panel.progress(grids)
+        else:
+            rows = [(name, Image.open(path)) for name, path in grids.items()]
+            strip = progress_strip(rows, self._tile)
+        strip.save(run_dir / "progress.png")
         every = -(-len(paths) // 100)  # at most a hundred frames, the last one for two seconds
         frames = [Image.open(path) for path in [*paths[:-1:every], *[paths[-1]] * 20]]
         save_gif(frames, run_dir / "growth.gif", frames_per_second=10)
@@ -171,11 +188,19 @@ class Ticks(Callback):
 
     Losses and gradient norms are means over the tick; beside them the norms of all weights,
     images/s, sec/kimg, the share of the time that was spent waiting for data, and the peak memory.
-    The time is without that of metrics. At the end `curves.png`.
+    These are without the time of metrics, which is `maintenance`, in seconds. At the end
+    `curves.png`.
     """
 
     def __init__(self, every_kimg: float | None = 1.0) -> None:
         self.every_kimg = every_kimg
+        self.ticks, self.seconds = 0, 0.0  # so far, of all that the run was gone on with
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"ticks": self.ticks, "seconds": self.seconds}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.ticks, self.seconds = state["ticks"], state["seconds"]
 
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:  # type: ignore[override]
         self._begin(trainer, gan)
@@ -192,14 +217,16 @@ class Ticks(Callback):
             plot_curves(read_curves(run_dir / "metrics.csv"), run_dir / "curves.png")
 
     def _begin(self, trainer: L.Trainer, gan: GAN) -> None:
-        self._images = gan.images_seen
-        self._since = time.perf_counter() - gan.aside
+        self._images, self._aside = gan.images_seen, gan.aside
+        self._since = time.perf_counter()
         self._waited = _waited(trainer)
 
     def _tick(self, trainer: L.Trainer, gan: GAN) -> None:
         means = gan.drain_report()
         images = gan.images_seen - self._images
-        seconds = time.perf_counter() - gan.aside - self._since
+        maintenance = gan.aside - self._aside
+        seconds = time.perf_counter() - self._since - maintenance
+        self.ticks, self.seconds = self.ticks + 1, self.seconds + seconds + maintenance
         speed = {
             "images_per_second": images / seconds,
             "sec_per_kimg": 1000 * seconds / images,
@@ -213,10 +240,15 @@ class Ticks(Callback):
         if trainer.is_global_zero:
             left = (gan.total_images - gan.images_seen) * seconds / images
             log.info(
-                "kimg %.1f  images/s %.0f  sec/kimg %.2f  data wait %.1f %%  memory %.2f GiB  "
-                "left %s  %s",
+                "tick %d  kimg %.1f  minibatch %d  time %s  sec/tick %.1f  images/s %.0f  "
+                "sec/kimg %.2f  maintenance %.1f  data wait %.1f %%  memory %.2f GiB  left %s  %s",
+                self.ticks,
                 gan.images_seen / 1000,
+                (gan.images_seen - gan.images_before) // gan.discriminator_steps,
+                tqdm.format_interval(self.seconds),
+                seconds,
                 *list(speed.values())[:2],
+                maintenance,
                 100 * speed["data_wait_share"],
                 speed["peak_memory_gib"],
                 tqdm.format_interval(max(0, left)),

@@ -14,6 +14,7 @@ from ganzoo.checkpoint import check_trusted
 from ganzoo.data.faces import SETTINGS
 from ganzoo.data.pack import FACTS
 from ganzoo.data.source import Source
+from ganzoo.data.unpaired import Unpaired
 from ganzoo.errors import UserError
 
 PACKAGE = Path(__file__).resolve().parent
@@ -44,7 +45,21 @@ def source_of(
         keys: KEY=VALUE for keys of `data.source`, such as root=PHOTOS or split=test.
 
     Raises:
-        UserError: neither a name nor a path, or keys that do not fit.
+        UserError: neither a name nor a path, keys that do not fit, or data of two domains.
+    """
+    sources = sources_of(data, image_size, channels, keys)
+    if len(sources) > 1:
+        raise UserError(f"{data} has two domains: give the path of the images of one.")
+    return sources[""]
+
+
+def sources_of(
+    data: str, image_size: tuple[int, int], channels: int = 3, keys: Sequence[str] = ()
+) -> dict[str, Source]:
+    """As `source_of`, under an empty name; of two domains A and B, and A-test and B-test.
+
+    Args:
+        keys: of two domains also those of one, as in a.root=PHOTOS.
     """
     names = sorted(path.stem for path in (CONF / "data").glob("*.yaml"))
     name, given = data, [OmegaConf.from_dotlist(list(keys))]
@@ -60,13 +75,24 @@ def source_of(
     top = [f"image_size=[{image_size[0]},{image_size[1]}]", f"channels={channels}"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("train", [f"data={name}", *top])
+    asked: Any = OmegaConf.merge(*given)
     try:
-        cfg.data.source = OmegaConf.merge(cfg.data.source, *given)
-        return make(cfg.data.source)
+        for domain in ("a", "b"):
+            if domain in cfg.data and domain in asked:
+                cfg.data[domain] = OmegaConf.merge(cfg.data[domain], asked.pop(domain))
+        cfg.data.source = OmegaConf.merge(cfg.data.source, asked)
+        if "_target_" in cfg.data.source:
+            return {"": make(cfg.data.source)}
+        both: Unpaired = make(cfg.data)
     except OmegaConfBaseException as error:
         raise UserError(
             f"{' '.join(str(error).split())}; the keys are those in conf/data/{name}.yaml."
         ) from error
+    found = {domain: part.source for domain, part in both.whole().items()}
+    try:
+        return found | {f"{domain}-test": p.source for domain, p in both.held_out().items()}
+    except UserError:
+        return found
 
 
 def training_data(path: str | Path, config: Mapping[str, Any] | None) -> Any:

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ganzoo.config import source_of
+from ganzoo.config import sources_of
 from ganzoo.data.decode import Header
 from ganzoo.data.encoded import EncodedImages
 from ganzoo.data.findings import Finding, Record, findings, fingerprints, is_plain
@@ -85,14 +85,28 @@ def sheet_path(text: str) -> Path | None:
 
 def run(args: argparse.Namespace) -> int:
     """Say all that is asked for; the number of problems. UserError if no image can be read."""
-    source = source_of(args.data, args.size, args.channels, args.keys)
+    problems = 0
+    for name, source in sources_of(args.data, args.size, args.channels, args.keys).items():
+        if name:
+            print(f"{name}:")
+        picture = args.sheet
+        if picture is not None and name:
+            picture = picture.with_stem(f"{picture.stem}-{name}")
+        problems += report(source, picture, args.workers)
+    end = {0: "nothing that would go wrong", 1: "1 problem"}.get(problems, f"{problems} problems")
+    print(end)
+    return problems
+
+
+def report(source: Source, picture: Path | None, workers: int | None) -> int:
+    """Say all that there is to say of some images; the number of problems."""
     source.prepare()
     if not len(source):
         raise UserError(f"{source.name} holds no images: choose other data, or another split.")
-    if args.sheet is not None:
-        refuse_among_images(args.sheet, source)
+    if picture is not None:
+        refuse_among_images(picture, source)
     found = list(check(source))
-    record = examine(source, os.cpu_count() or 1 if args.workers is None else args.workers)
+    record = examine(source, os.cpu_count() or 1 if workers is None else workers)
     if len(record.indices):
         for line in facts(source, record):
             print(line)
@@ -103,14 +117,11 @@ def run(args: argparse.Namespace) -> int:
             print(f"  {shown(line)}")
     if not len(record.indices):
         raise UserError(f"None of the {len(source):,} images of {source.name} can be read.")
-    if args.sheet is not None:
-        args.sheet.parent.mkdir(parents=True, exist_ok=True)
-        sheet(source, record.indices).save(args.sheet)
-        print(f"as the networks would see them: {shown(str(args.sheet))}")
-    problems = sum(finding.problem for finding in found)
-    end = {0: "nothing that would go wrong", 1: "1 problem"}.get(problems, f"{problems} problems")
-    print(end)
-    return problems
+    if picture is not None:
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        sheet(source, record.indices).save(picture)
+        print(f"as the networks would see them: {shown(str(picture))}")
+    return sum(finding.problem for finding in found)
 
 
 def refuse_among_images(path: Path, source: Source) -> None:

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import hydra
 import torch
@@ -29,8 +30,8 @@ from ganzoo.data.reference import Reference
 from ganzoo.data.source import Source, first, pair
 from ganzoo.errors import UserError
 from ganzoo.gan import GAN
-from ganzoo.metrics.callback import fakes_of
 from ganzoo.metrics.protocol import Scores
+from ganzoo.metrics.scoring import fakes_of, scorer_of
 from ganzoo.metrics.suite import Fakes, Suite
 from ganzoo.strategy import rank
 from ganzoo.truncation import check as check_thresholds
@@ -67,15 +68,13 @@ def evaluate(cfg: DictConfig) -> Scores | list[Scores]:
     return scores
 
 
-def prepared(cfg: DictConfig, path: Path, device: torch.device) -> tuple[GAN, ImageData, Suite]:
-    """The model of a checkpoint, the data that it was trained on, or `cfg.data`, and the metrics,
-    which have looked at that.
-    """
+def prepared(cfg: DictConfig, path: Path, device: torch.device) -> tuple[GAN, Any, Suite]:
+    """The model of a checkpoint, its data or `cfg.data`, and the metrics."""
     gan = load(path, device)
     assert gan.config is not None
     given = gan.config
     if cfg.get("data") is None:
-        data: ImageData = training_data(path, given)
+        data = training_data(path, given)
     else:
         for key in ("image_size", "channels"):
             if cfg[key] is None:
@@ -83,27 +82,26 @@ def prepared(cfg: DictConfig, path: Path, device: torch.device) -> tuple[GAN, Im
         data = make(cfg.data)
     data.prepare_data()
     data.check()
-    suite: Suite = make(cfg.metrics)
-    suite.prepare(Reference(data, suite.num_real, suite.mirror), device)
-    return gan, data, suite
+    return gan, data, make(cfg.metrics)
 
 
 def of_checkpoint(cfg: DictConfig, path: Path, device: torch.device) -> Scores:
     """Scores of a checkpoint."""
     gan, data, suite = prepared(cfg, path, device)
+    if cfg.intra_class and gan.directions:
+        raise UserError("Translations have no classes: set intra_class=null.")
+    scorer = scorer_of(gan, data, suite, device)
     batches = batches_for(gan, cfg.standing, cfg.truncation is not None)
     with statistics(gan, cfg.truncation, batches, cfg.raw) as standing:
-
-        def fakes(num: int, label: int | None = None) -> Fakes:
-            return fakes_of(gan, num, cfg.raw, cfg.truncation, label, standing)
-
-        scores = suite.score(fakes(suite.num_fake))
+        scores = scorer.score(gan, cfg.raw, cfg.truncation, standing=standing)
         assert scores is not None
         if cfg.intra_class:
             classes = data.source.classes or []
-            suite.add_intra_class(
-                scores, [fakes(cfg.intra_class, label) for label in range(len(classes))], classes
-            )
+            fakes = [
+                fakes_of(gan, cfg.intra_class, cfg.raw, cfg.truncation, label, standing)
+                for label in range(len(classes))
+            ]
+            suite.add_intra_class(scores, fakes, classes)
     return scores
 
 
@@ -111,7 +109,10 @@ def of_sweep(cfg: DictConfig, path: Path, device: torch.device) -> list[Scores]:
     """Scores of a checkpoint at several thresholds: a table, a picture, and all protocols."""
     thresholds = list(cfg.sweep)
     check_thresholds(thresholds)
-    gan, _, suite = prepared(cfg, path, device)
+    gan, data, suite = prepared(cfg, path, device)
+    if gan.directions:
+        raise UserError("Translations have no latents to limit: leave sweep out.")
+    suite.prepare(Reference(data, suite.num_real, suite.mirror), device)
     found = sweep(gan, suite, thresholds, cfg.raw, batches_for(gan, cfg.standing, True))
     if rank() == 0:
         for scores in found:

@@ -28,6 +28,7 @@ from ganzoo.strategy import Replicated, average_over_processes, local_batchnorm,
 
 Batch = dict[str, Tensor]
 
+PIXELS = 2**19  # of images that are translated together
 STANDING = 2**40  # the seeds of standing statistics: none that one would sample
 
 
@@ -54,7 +55,15 @@ class GAN(L.LightningModule):
             is multiplied with.
         compile: networks to run through `torch.compile`.
         channels_last: keep weights and images in the channels-last memory format.
+
+    Attributes:
+        directions: what a model that translates between domains of images does, such as "AtoB";
+            none where images are made from seeds.
+        channels: of the images of each domain, where there are several.
     """
+
+    directions: tuple[str, ...] = ()
+    channels: dict[str, int]
 
     def __init__(
         self,
@@ -180,6 +189,10 @@ class GAN(L.LightningModule):
     def labels(self, seeds: Sequence[int]) -> Tensor | None:
         """The class that `sample` takes for each seed, int64 [len(seeds)]; None: no classes."""
         return None
+
+    def translate(self, images: Tensor, direction: str = "AtoB", raw: bool = False) -> Tensor:
+        """Images [N, C, H, W] in [-1, 1] as the other domain would show them, of the same size."""
+        raise UserError(f"{type(self).__name__} makes images from seeds: it translates none.")
 
     def network(self, raw: bool = False) -> Any:
         """The average generator, or with `raw`, or without an average, the one that is trained."""
@@ -436,7 +449,9 @@ class GAN(L.LightningModule):
         if self.channels_last:
             self.to(memory_format=torch.channels_last)
         for name in self.compiled:
-            self.get_submodule(name).compile()
+            network = self.get_submodule(name)
+            for part in network.values() if isinstance(network, nn.ModuleDict) else [network]:
+                part.compile()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Gradients are averaged by now: measure them, and clip where asked."""
@@ -532,6 +547,12 @@ class GAN(L.LightningModule):
                 target.lerp_(source, 1 - beta)
             else:
                 target.copy_(source)
+
+
+def translated(gan: GAN, images: Tensor, direction: str, raw: bool = False) -> Tensor:
+    """`gan.translate` of any number of images, a few at a time."""
+    few = max(1, PIXELS // (images.shape[2] * images.shape[3]))
+    return torch.cat([gan.translate(part, direction, raw) for part in images.split(few)])
 
 
 @contextmanager

@@ -6,6 +6,7 @@ inert stand-ins, and only tensors are taken.
 
 import pickle
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,9 +23,10 @@ from ganzoo.models.biggan.imports import (
     is_pretrained,
     pretrained_model,
 )
-from ganzoo.models.pggan.imports import gan_zoo_model, is_gan_zoo
+from ganzoo.models.cyclegan.imports import authors_model, is_authors_cyclegan
+from ganzoo.models.pggan.imports import gan_zoo_model, is_gan_zoo, is_official, official_model
 
-# What pickled tensors are made of. Anything else in a file is not called.
+# What pickled tensors and arrays are made of. Anything else in a file is not called.
 HARMLESS = {
     ("collections", "OrderedDict"),
     ("torch._utils", "_rebuild_tensor"),
@@ -33,26 +35,40 @@ HARMLESS = {
     ("torch", "Size"),
     *(("torch", f"{kind}Storage") for kind in ("Float", "Double", "Half", "Long", "Int", "Byte")),
     ("torch.storage", "UntypedStorage"),
-}
+    ("_codecs", "encode"),
+    ("numpy", "dtype"),
+    ("numpy", "ndarray"),
+    *((f"numpy.{core}.multiarray", name) for core in ("core", "_core")
+      for name in ("_reconstruct", "scalar")),
+    *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")),
+}  # fmt: skip
 
 Made = tuple[GAN, dict[str, Any]]  # a model, and the config that it is rebuilt from
 
 # Who knows a kind of file: whether it is one, and what becomes of it.
 KINDS: list[tuple[Callable[[Any], bool], Callable[[Any], Made]]] = [
     (is_gan_zoo, gan_zoo_model),
+    (is_official, official_model),
+    (is_authors_cyclegan, authors_model),
     (is_ajbrock, ajbrock_model),
     (is_pretrained, pretrained_model),
 ]
 
 
 class Inert:
-    """Stands for an object of a class that is not trusted: it takes anything and does nothing."""
+    """Stands for an object of a class that is not trusted: it takes anything and does nothing.
+
+    Attributes:
+        state: what the object was to be made from.
+    """
+
+    state: Any = None
 
     def __init__(self, *_: Any, **__: Any) -> None:
         pass
 
-    def __setstate__(self, _: Any) -> None:
-        pass
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
 
     def __setitem__(self, *_: Any) -> None:
         pass
@@ -65,47 +81,61 @@ class Inert:
 
 
 class Wary(pickle.Unpickler):
-    """Calls nothing but what rebuilds tensors."""
+    """Calls nothing but what rebuilds tensors and arrays."""
 
     def find_class(self, module: str, name: str) -> Any:
         return super().find_class(module, name) if (module, name) in HARMLESS else Inert
 
 
 def read(path: Path) -> Any:
-    """What a file of torch.save holds, its tensors on the CPU, the rest as far as it is harmless.
+    """What a file of torch.save or of pickle holds, its tensors on the CPU.
+
+    Objects of classes that are not known are `Inert`.
 
     Raises:
-        UserError: no such file, or none of torch's.
+        UserError: no such file, or one of another kind.
     """
     if not path.is_file():
         raise UserError(f"There is no file {path}: give the checkpoint to import.")
     wary = SimpleNamespace(
         Unpickler=Wary, load=lambda f, **_: Wary(f).load(), __name__="wary", Pickler=None
     )
+    with suppress(Exception):  # where it holds more than tensors
+        return torch.load(path, map_location="cpu", weights_only=True)
     try:
         return torch.load(path, map_location="cpu", pickle_module=wary, weights_only=False)
     except Exception as error:  # whatever a damaged file makes of the unpickler
+        with path.open("rb") as file, suppress(Exception):
+            return Wary(file, encoding="latin1").load()
         raise UserError(
             f"{path} cannot be read as a checkpoint ({type(error).__name__}): it is damaged or of "
-            f"another kind; give a file that torch.save wrote."
+            f"another kind; give a file that torch.save or pickle wrote."
         ) from error
 
 
 def import_checkpoint(source: Path, out: Path) -> GAN:
     """Make a checkpoint of ganzoo of a file of another project; return its model.
 
-    Args:
-        source: a PGAN checkpoint of pytorch_GAN_zoo; a folder of BigGAN-PyTorch's weights, or its
-            generator's file; or `pytorch_model.bin` of pytorch-pretrained-biggan, or its folder.
-        out: a .ckpt that is not there yet.
+    Of a folder the files that are named `latest_net_*.pth` are taken together, or `G.pth`,
+    `G_ema.pth` and `D.pth` (or the like: see `ajbrock_files`), or else `pytorch_model.bin`.
 
     Raises:
         UserError: a file of no known kind, or a network that ours cannot be.
     """
+    given: Any
     if files := ajbrock_files(source):
         given = {name: read(path) for name, path in files.items()}
+    elif (source / "pytorch_model.bin").is_file():
+        given = read(source / "pytorch_model.bin")
+    elif source.is_dir():
+        given = {path.stem: read(path) for path in sorted(source.glob("latest_net_*.pth"))}
+        if not given:
+            raise UserError(
+                f"{source} holds no latest_net_G_A.pth, G.pth or pytorch_model.bin or the like: "
+                f"give their folder."
+            )
     else:
-        given = read(source / "pytorch_model.bin" if source.is_dir() else source)
+        given = read(source)
     for knows, make in KINDS:
         if knows(given):
             gan, config = make(given)
@@ -114,8 +144,9 @@ def import_checkpoint(source: Path, out: Path) -> GAN:
         has = ", ".join(map(str, list(given)[:5])) if isinstance(given, Mapping) else type(given)
         raise UserError(
             f"{source} is of no kind that can be imported (it holds {has}): give a PGAN checkpoint "
-            f"of facebookresearch/pytorch_GAN_zoo, weights of ajbrock/BigGAN-PyTorch, or of the "
-            f"package pytorch-pretrained-biggan."
+            f"of facebookresearch/pytorch_GAN_zoo, a network pickle of the official PGGAN code, "
+            f"a latest_net_G.pth (a folder of latest_net_*.pth) of CycleGAN's authors, weights of "
+            f"ajbrock/BigGAN-PyTorch, or of the package pytorch-pretrained-biggan."
         )
     if out.exists():
         raise UserError(f"{out} exists: choose another name.")

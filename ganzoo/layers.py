@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ganzoo.errors import UserError
 
@@ -31,11 +31,6 @@ def widened(weight: Tensor) -> Tensor:
     """3x3 kernels averaged over the four positions of a 2x2 pixel: 4x4 kernels."""
     rows = F.pad(weight, (0, 0, 0, 1)) + F.pad(weight, (0, 0, 1, 0))
     return (F.pad(rows, (0, 1)) + F.pad(rows, (1, 0))) / 4
-
-
-def enlarged(x: Tensor) -> Tensor:
-    """[N, C, H, W] -> [N, C, 2H, 2W], each pixel four times."""
-    return F.interpolate(x, scale_factor=2)
 
 
 def halved_grid(
@@ -95,3 +90,33 @@ def _nearest(height: int, width: int, least: int, times: int) -> list[tuple[int,
         if _fits(h, w, least, times) and (h == w or height != width)
     }
     return sorted(found, key=lambda size: (abs(size[0] - height) + abs(size[1] - width), size))
+
+
+def normal_init(module: nn.Module) -> None:
+    """Weights N(0, 0.02), BatchNorm's gains N(1, 0.02), biases 0 (DCGAN, CycleGAN)."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+    elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0, 0.02)
+    else:
+        return
+    if module.bias is not None:
+        nn.init.zeros_(module.bias)
+
+
+def shrunk(images: Tensor, lod: float, size: tuple[int, int]) -> Tensor:
+    """Images [N, C, H, W] as the networks see them at a level of detail, [N, C, *size].
+
+    Means over boxes, faded towards those over boxes of twice the side by the rest of the lod
+    (Karras et al. 2018, figure 2; the official `process_reals`).
+    """
+    if (box := images.shape[-1] // size[1]) > 1:
+        images = F.avg_pool2d(images, box)
+    if rest := lod - int(lod):
+        images = images.lerp(enlarged(F.avg_pool2d(images, 2), 2), rest)
+    return images
+
+
+def enlarged(images: Tensor, times: int = 2) -> Tensor:
+    """Every pixel of images [N, C, H, W] as a box of `times` x `times`."""
+    return images if times == 1 else F.interpolate(images, scale_factor=times)

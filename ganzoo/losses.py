@@ -36,7 +36,7 @@ def ignorance(loss: Loss) -> float | None:
 
     None where a loss has no scale of its own (Wasserstein).
     """
-    logits = torch.tensor([loss.boundary or 0.0])
+    logits = torch.tensor([loss.boundary or 0.0], device="cpu")  # whatever the default is
     return float(loss.discriminator(logits, logits)) or None
 
 

@@ -3,6 +3,8 @@
 import copy
 import logging
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -15,23 +17,26 @@ from ganzoo.data.images import ImageData, to_float
 from ganzoo.data.reference import Reference, mixed
 from ganzoo.data.subset import Subset
 from ganzoo.errors import UserError
-from ganzoo.gan import GAN
+from ganzoo.gan import GAN, translated
 from ganzoo.schedule import crossed
 from ganzoo.strategy import gather_rows, rank, world_size
 
 log = logging.getLogger(__name__)
 
+Judge = Callable[[Tensor, Tensor | None], Tensor]  # images, labels -> logits [N]
+
 SPLITS = ("test", "val")  # names of what is held out
 
 
 class DiscriminatorAccuracy(Callback):
-    """How many images the discriminator tells rightly: of training, held out, and fakes.
+    """How many images a discriminator tells rightly: of training, held out, and fakes.
 
     A discriminator that knows training images by heart takes them for real and held-out ones for
     fakes half of the time (Brock et al. 2019, section 4.2: over 98 % and 50 to 55 %). Logged as
     `accuracy/training`, `accuracy/held_out`, `accuracy/fakes`, shares of 1. Where a loss has no
     boundary between real and fake, it is the middle between the mean logits of training images and
-    fakes. Augmentation is left out.
+    fakes. Augmentation is left out. Of a model that translates, the discriminators of both domains
+    are watched, as `accuracy/A/training` and so on; fakes are then made of training images.
 
     Args:
         every_kimg: how often.
@@ -45,9 +50,12 @@ class DiscriminatorAccuracy(Callback):
 
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:  # type: ignore[override]
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        self.reals = {"training": Reference(data, self.num, mirror=False)}
+        training = data.domains if gan.directions else {"": data}
+        self.reals = {name: {"training": self._some(of)} for name, of in training.items()}
         try:
-            self.reals["held_out"] = Reference(held_out(data, gan), self.num, mirror=False)
+            others = data.held_out() if gan.directions else {"": held_out(data, gan)}
+            for name, of in others.items():
+                self.reals[name]["held_out"] = self._some(of)
         except UserError as error:
             log.info("accuracy: of training images and fakes only. %s", error)
 
@@ -55,16 +63,10 @@ class DiscriminatorAccuracy(Callback):
         if not crossed(gan.images_before, gan.images_seen, self.every_kimg):
             return
         start = time.perf_counter()
-        logits = {name: self._of_reals(gan, reals) for name, reals in self.reals.items()}
-        logits["fakes"] = self._of_fakes(gan)
-        boundary = gan.boundary
-        if boundary is None:
-            boundary = float(logits["training"].mean() + logits["fakes"].mean()) / 2
-        right = {
-            f"accuracy/{name}": float((values > boundary).float().mean())
-            for name, values in logits.items()
-        }
-        right["accuracy/fakes"] = 1 - right["accuracy/fakes"]
+        right: dict[str, float] = {}
+        for domain in self.reals:
+            prefix = f"accuracy/{domain}/" if domain else "accuracy/"
+            right |= {f"{prefix}{name}": value for name, value in self._right(gan, domain).items()}
         for logger in trainer.loggers:
             logger.log_metrics(right, step=gan.images_seen)
         gan.aside += time.perf_counter() - start
@@ -72,7 +74,24 @@ class DiscriminatorAccuracy(Callback):
             told = "  ".join(f"{k.partition('/')[2]} {100 * v:.0f} %" for k, v in right.items())
             log.info("discriminator is right at %.1f kimg: %s", gan.images_seen / 1000, told)
 
-    def _of_reals(self, gan: GAN, reals: Reference) -> Tensor:
+    def _some(self, data: ImageData) -> Reference:
+        return Reference(data, self.num, mirror=False)
+
+    def _right(self, gan: GAN, domain: str) -> dict[str, float]:
+        """The shares of images of each kind that the discriminator of a domain tells rightly."""
+        model: Any = gan  # one that translates judges by domain
+        judge: Judge = partial(model.judge, domain=domain) if domain else gan.judge
+        logits = {
+            name: self._of_reals(gan, judge, reals) for name, reals in self.reals[domain].items()
+        }
+        logits["fakes"] = self._of_fakes(gan, judge, domain)
+        boundary = gan.boundary
+        if boundary is None:
+            boundary = float(logits["training"].mean() + logits["fakes"].mean()) / 2
+        right = {name: float((of > boundary).float().mean()) for name, of in logits.items()}
+        return {**right, "fakes": 1 - right["fakes"]}
+
+    def _of_reals(self, gan: GAN, judge: Judge, reals: Reference) -> Tensor:
         mine = range(rank(), reals.num_chunks, world_size())
         chunks = list(reals.chunks(mine, gan.device))
         if not chunks:
@@ -84,19 +103,38 @@ class DiscriminatorAccuracy(Callback):
             else torch.cat([c.label for c in chunks if c.label is not None])
         )
         # Mixed, since neighbors are often of one class, which BatchNorm would take away.
-        return gather_rows(self._judged(gan, images, labels, mixed(torch.arange(len(images)))))
+        order = mixed(torch.arange(len(images)))
+        return gather_rows(self._judged(gan, judge, images, labels, order))
 
-    def _of_fakes(self, gan: GAN) -> Tensor:
+    def _of_fakes(self, gan: GAN, judge: Judge, domain: str) -> Tensor:
+        images, labels = (self._translations(gan, domain), None) if domain else self._samples(gan)
+        return gather_rows(self._judged(gan, judge, images, labels, torch.arange(len(images))))
+
+    def _samples(self, gan: GAN) -> tuple[Tensor, Tensor | None]:
         seeds = list(range(rank(), self.num, world_size()))
         images = gan.sample(seeds) if seeds else torch.empty(0, device=gan.device)
-        labels = gan.labels(seeds)
-        return gather_rows(self._judged(gan, images, labels, torch.arange(len(seeds))))
+        return images, gan.labels(seeds)
 
-    def _judged(self, gan: GAN, images: Tensor, labels: Tensor | None, order: Tensor) -> Tensor:
+    def _translations(self, gan: GAN, domain: str) -> Tensor:
+        """What training images of the other domain become in this one."""
+        (other,) = self.reals.keys() - {domain}
+        reals = self.reals[other]["training"]
+        mine = range(rank(), reals.num_chunks, world_size())
+        return torch.cat([
+            torch.empty(0, device=gan.device),
+            *(
+                translated(gan, to_float(chunk.images), f"{other}to{domain}")
+                for chunk in reals.chunks(mine, gan.device)
+            ),
+        ])  # fmt: skip
+
+    def _judged(
+        self, gan: GAN, judge: Judge, images: Tensor, labels: Tensor | None, order: Tensor
+    ) -> Tensor:
         logits = [torch.empty(0, device=gan.device)]
         for part in order.split(64):
             given = None if labels is None else labels[part].to(gan.device)
-            logits.append(gan.judge(images[part.to(images.device)], given).float())
+            logits.append(judge(images[part.to(images.device)], given).float())
         return torch.cat(logits)
 
 

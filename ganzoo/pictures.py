@@ -67,24 +67,23 @@ def save_gif(frames: Sequence[Image.Image], path: Path, frames_per_second: int =
 
 
 def progress_strip(
-    grids: Mapping[str, Path], tile: tuple[int, int], tiles: int = 10
+    rows: Sequence[tuple[str, Image.Image]], tile: tuple[int, int], tiles: int = 10
 ) -> Image.Image:
     """The first row of each of several grids, one under the other, with its name at the left.
 
     Args:
-        grids: name -> PNG written from `grid`.
+        rows: names and pictures, made by `grid`.
         tile: height and width of one image in them.
         tiles: how many of the row to show.
     """
     h, w = tile
-    pictures = {name: Image.open(path).convert("RGB") for name, path in grids.items()}
-    tiles = min([tiles, *((p.width + GAP) // (w + GAP) for p in pictures.values())])
+    tiles = min([tiles, *((picture.width + GAP) // (w + GAP) for _, picture in rows)])
     margin, scale = 80, max(1, -(-48 // h))  # small images are enlarged, so that one sees something
     strip_w, strip_h = (tiles * (w + GAP) - GAP) * scale, h * scale
-    sheet = Image.new("RGB", (margin + strip_w, (strip_h + GAP) * len(pictures)), "white")
+    sheet = Image.new("RGB", (margin + strip_w, (strip_h + GAP) * len(rows)), "white")
     draw = ImageDraw.Draw(sheet)
-    for row, (name, picture) in enumerate(pictures.items()):
-        strip = picture.crop((0, 0, tiles * (w + GAP) - GAP, h))
+    for row, (name, picture) in enumerate(rows):
+        strip = picture.convert("RGB").crop((0, 0, tiles * (w + GAP) - GAP, h))
         strip = strip.resize((strip_w, strip_h), Image.Resampling.NEAREST)
         top = row * (strip_h + GAP)
         sheet.paste(strip, (margin, top))
@@ -96,11 +95,14 @@ def plot_curves(columns: Mapping[str, tuple[list[float], list[float]]], path: Pa
     """Curves over thousands of images; one panel for each ending that names share.
 
     `d_loss` and `g_loss` go into one panel, `discriminator_grad_norm` and `generator_grad_norm`
-    into another; each of `metrics/...` has its own.
+    into another; each metric has its own, with that of all directions and of copied images.
     """
     panels: dict[str, list[str]] = {}
     for name in columns:
-        ending = name.split("/" if "/" in name else "_", 1)[-1]
+        if "/" in name:
+            ending = name.rpartition("/")[2].removeprefix("copy_")
+        else:
+            ending = name.partition("_")[2] or name
         panels.setdefault(ending.replace("_", " "), []).append(name)
     if not panels:
         return

@@ -4,10 +4,9 @@ import copy
 import logging
 import resource
 import shutil
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +20,8 @@ from ganzoo.gan import GAN
 from ganzoo.strategy import any_process
 
 log = logging.getLogger(__name__)
+
+STATUS = Path("/proc/self/status")  # of Linux
 
 
 class Preflight(Callback):
@@ -84,10 +85,9 @@ def try_stage(trainer: L.Trainer, gan: GAN, at: int, name: str, times: int = 1) 
     gan.images_seen = gan.images_before = at
     batch = trainer.datamodule.first_batch()  # type: ignore[attr-defined]
     batch = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
-    images = len(batch["image"])
+    images = len(next(iter(batch.values())))
     while True:
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
+        forget_peak(device)
         try:
             for _ in range(times):
                 gan.images_seen = gan.images_before = at
@@ -178,11 +178,22 @@ def check_room(folder: Path, size: int) -> None:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Largest memory so far in bytes: the device's, or on a CPU the process's."""
+    """Largest memory in bytes since `forget_peak`: the device's, or on a CPU the process's."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    if STATUS.exists():
+        line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS counts bytes
+
+
+def forget_peak(device: torch.device) -> None:
+    """Start looking for the largest memory anew, where the system can."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif STATUS.exists():
+        with suppress(OSError):  # not everywhere may a process do so
+            (STATUS.parent / "clear_refs").write_text("5")
 
 
 def _to_cpu(node: Any) -> Any:

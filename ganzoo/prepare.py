@@ -69,12 +69,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
     foreign = commands.add_parser("import", help="a checkpoint of another project as one of ours")
     foreign.set_defaults(run=run_import)
-    foreign.add_argument(
-        "src",
-        type=Path,
-        help="a PGAN checkpoint of pytorch_GAN_zoo, the weights "
-        "folder of BigGAN-PyTorch, pytorch_model.bin of pytorch-pretrained-biggan",
-    )
+    foreign.add_argument("src", type=Path, help="what another project saved; see docs/")
     foreign.add_argument("out", type=Path, help="a .ckpt")
 
     kept = commands.add_parser("cache", help="features of real images that metrics keep")
@@ -135,7 +130,8 @@ def run_weights(args: argparse.Namespace) -> None:
 
 def run_import(args: argparse.Namespace) -> None:
     gan = import_checkpoint(args.src, args.out)
-    print(f"{args.out} is a {type(gan).__name__}: sample with python -m ganzoo.sample {args.out}")
+    use = f"translate {args.out} SRC DST" if gan.directions else f"sample {args.out}"
+    print(f"{args.out} is a {type(gan).__name__}: use it with python -m ganzoo.{use}")
 
 
 def run_cache(args: argparse.Namespace) -> None:

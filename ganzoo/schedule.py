@@ -79,3 +79,39 @@ class Warmup:
 
     def __call__(self, images_seen: int) -> float:
         return min(1.0, images_seen / (self.kimg * 1000)) if self.kimg else 1.0
+
+
+@dataclass(frozen=True)
+class EpochDecay:
+    """A learning rate factor for a run of equal epochs: 1 at first, then linearly down.
+
+    In epoch e = 1, 2, ... it is 1 - max(0, e - constant) / (epochs - constant + 1): the first
+    epoch with a lower rate is constant + 1, and the last one has the lowest, not 0. That is what
+    CycleGAN's authors' PyTorch code does where its scheduler steps at the end of an epoch. Newer
+    versions of it step at the start, so that everything happens one epoch sooner and the last
+    epoch has a rate of 0 (`early`).
+
+    Args:
+        total_kimg: length of the run.
+        epochs: that it is divided into; the authors' 200 are passes over the larger data set.
+        constant: epochs at the full rate.
+        early: everything one epoch sooner.
+
+    Raises UserError unless 0 <= constant < epochs.
+    """
+
+    total_kimg: float
+    epochs: int = 200
+    constant: int = 100
+    early: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.constant < self.epochs:
+            raise UserError(
+                f"a decay after {self.constant} of {self.epochs} epochs has no length: let "
+                f"0 <= constant < epochs."
+            )
+
+    def __call__(self, images_seen: int) -> float:
+        epoch = 1 + images_seen * self.epochs // max(1, round(1000 * self.total_kimg)) + self.early
+        return max(0.0, 1 - max(0, epoch - self.constant) / (self.epochs - self.constant + 1))

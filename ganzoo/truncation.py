@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 
 from ganzoo.errors import UserError
 from ganzoo.gan import GAN
-from ganzoo.metrics.callback import fakes_of
 from ganzoo.metrics.protocol import Scores
+from ganzoo.metrics.scoring import fakes_of
 from ganzoo.metrics.suite import Suite
 from ganzoo.views import Threshold, statistics, threshold_name
 

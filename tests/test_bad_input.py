@@ -68,7 +68,7 @@ def test_the_command_fails_with_a_sentence(
     assert code == 1
     assert says in output
     assert "Traceback" not in output
-    assert len(output.strip().splitlines()) <= 12
+    assert len(output.strip().splitlines()) <= 16
     assert not (tmp_path / "run" / "last.ckpt").exists()
 
 

@@ -106,6 +106,7 @@ def test_ticks_have_finite_numbers_at_their_images(finished) -> None:
     assert set(curves) == {
         *("d_loss", "g_loss", "real_score", "fake_score"),
         *("generator_grad_norm", "discriminator_grad_norm"),
+        *("generator_weight_norm", "discriminator_weight_norm"),
     }
     assert curves["d_loss"] == ([0.04, 0.08, 0.12], [float(row["d_loss"]) for row in table])
     assert Image.open(folder / "curves.png").height > 3 * 200
@@ -117,6 +118,8 @@ def test_train_log_has_a_line_for_each_tick(finished) -> None:
     ticks = [line for line in lines if " kimg " in line and "sec/kimg" in line]
     assert len(ticks) == 3
     assert all("d_loss" in line and "left 00:00" in line for line in ticks[-1:])
+    for number, line in enumerate(ticks, 1):
+        assert f"tick {number}  kimg {0.04 * number:.1f}  minibatch 8  time 00:" in line
     assert any("10 classes" in line for line in lines)
 
 

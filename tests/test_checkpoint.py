@@ -44,7 +44,7 @@ def test_a_checkpoint_rebuilds_its_model(trained) -> None:
 
 def test_a_checkpoint_says_what_it_is(trained) -> None:
     seen = checkpoint(trained[0])
-    assert set(seen["ganzoo"]) == {"version", "images_seen", "config"}
+    assert set(seen["ganzoo"]) == {"version", "images_seen", "config", "rollbacks"}
     assert seen["ganzoo"]["version"] == ganzoo.__version__
 
 

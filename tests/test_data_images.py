@@ -11,11 +11,12 @@ from torch import Tensor
 
 from ganzoo.data import ImageData
 from ganzoo.data.images import resize, to_float, to_uint8
+from ganzoo.data.source import Source
 from ganzoo.data.synthetic import Synthetic
 from ganzoo.errors import UserError
 
 
-class Numbered:
+class Numbered(Source):
     """Image i is filled with i at its left edge and 100 + i elsewhere."""
 
     name, classes, notes = "numbered", ["even", "odd"], ["A note."]
@@ -57,6 +58,7 @@ class Positions(Numbered):
 def attach(data: ImageData, rank=0, world=1, seen=0, steps=1, dtype=torch.float32) -> ImageData:
     module = SimpleNamespace(
         images_seen=seen,
+        directions=(),
         discriminator_steps=steps,
         batch_size=None,
         shown_size=None,
@@ -273,6 +275,7 @@ class Seen(L.LightningModule):
     discriminator_steps = 1
     batch_size = None
     shown_size = None
+    directions = ()
 
     def __init__(self) -> None:
         super().__init__()

@@ -20,7 +20,7 @@ from ganzoo.data.cifar10 import CIFAR10
 from ganzoo.data.decode import Decoder
 from ganzoo.data.emoji import PACK, Emoji
 from ganzoo.data.folder import Folder
-from ganzoo.data.mnist import MNIST, FashionMNIST
+from ganzoo.data.mnist import MNIST, MNISTRGB, FashionMNIST
 from ganzoo.errors import UserError
 
 # -- emoji: counts and hashes of the pack's own documentation --------------------------------------
@@ -316,6 +316,39 @@ def test_mnist_reads_every_layout(tmp_path, packed, kind, layout) -> None:
     assert batch["image"].sum() == FASHION[[4, 0]].sum(dtype=np.int64)  # the border is 0
     color = kind(str(tmp_path), "test", pad=0, channels=3).__getitems__([1])["image"]
     assert np.array_equal(color[0].numpy(), np.stack([FASHION[1]] * 3))
+
+
+def test_mnist_rgb_is_three_digits_of_mnist(tmp_path) -> None:
+    write_fashion(tmp_path)
+    source = MNISTRGB(str(tmp_path), num=50)
+    stream = np.random.RandomState(123)  # an image after the other, as in the official code
+    chosen = np.stack([stream.randint(5, size=3) for _ in range(50)])
+    batch = source.__getitems__([49, 7, 0])
+    assert (source.shape, len(source), batch["image"].dtype) == ((3, 32, 32), 50, torch.uint8)
+    for image, label, digits in zip(
+        batch["image"].numpy(), batch["label"], chosen[[49, 7, 0]], strict=True
+    ):
+        assert np.array_equal(image[:, 2:30, 2:30], FASHION[digits])
+        assert image.sum() == FASHION[digits].sum(dtype=np.int64)
+        assert source.classes[label] == "".join(str(LABELS[digit]) for digit in digits)
+    assert torch.equal(source.labels()[[49, 7, 0]], batch["label"])
+    assert len(source.classes) == 1000
+    fewer, other = MNISTRGB(str(tmp_path), num=8), MNISTRGB(str(tmp_path), num=50, seed=1)
+    assert torch.equal(fewer.__getitems__([7])["image"], batch["image"][1:2])
+    assert not torch.equal(other.labels(), source.labels())
+    with pytest.raises(UserError, match="num must be at least 1"):
+        MNISTRGB(str(tmp_path), num=0)
+    with pytest.raises(UserError, match=r"MNIST \(t10k-labels-idx1-ubyte\) is not in"):
+        MNISTRGB(str(tmp_path), "test").labels()
+
+
+def test_the_official_images_of_mnist_rgb(tmp_path, monkeypatch) -> None:
+    """The first triple that NumPy draws from seed 123 among 60,000."""
+    monkeypatch.setattr(MNIST, "__len__", lambda _: 60_000)
+    assert MNISTRGB(str(tmp_path))._chosen[:2].tolist() == [
+        [52734, 15725, 28030],
+        [17730, 54370, 15377],
+    ]
 
 
 def test_fashion_mnist_missing_or_broken(tmp_path) -> None:

@@ -20,7 +20,8 @@ from ganzoo.data.images import to_float
 from ganzoo.data.packing import write_pack
 from ganzoo.data.synthetic import Synthetic
 from ganzoo.errors import UserError
-from ganzoo.models.pggan import PGGAN, Discriminator, Generator, Growth, shrunk
+from ganzoo.layers import shrunk
+from ganzoo.models.pggan import PGGAN, Discriminator, Generator, Growth
 from ganzoo.train import train
 
 SCRIPT = str(Path(__file__).parent / "worlds.py")
@@ -152,6 +153,14 @@ def test_a_run_grows(grown: Path) -> None:
     for stage in ("4x4 ", "8x8 fading in", "8x8 ", "16x16 fading in", "16x16 "):
         assert stage in log
     assert "to the end, metrics and pictures aside" in log
+
+
+def test_a_run_that_ends_before_it_has_grown_says_so(tmp_path: Path) -> None:
+    train(config(*GROWING, "total_kimg=0.1", f"run_dir={tmp_path}", "dry=true", tiny=False))
+    assert (
+        "ends at 8x8 fading in; whole images are reached after 0.256 kimg"
+        in (tmp_path / "train.log").read_text()
+    )
 
 
 def test_a_checkpoint_is_left_at_the_end_of_every_stage(grown: Path) -> None:

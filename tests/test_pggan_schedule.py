@@ -213,6 +213,7 @@ def test_tables_take_keys_of_a_command_line():
         (Growth(32, 0, 0, batch_sizes={32: 10}), 1, 1),
         (Growth(64, 0.1, 0.1, batch_size=90), 1, 1),  # looks that leap over levels
         (Growth(32, 1, 2, repeats=1), 1, 1),
+        (Growth(32, 1, 2, batch_sizes={16: 24, 32: 10}, initial_resolution=16), 1, 1),
     ],
 )
 def test_moments_are_those_of_the_official_loop(growth, processes, steps):
@@ -249,8 +250,23 @@ def test_the_official_loop_takes_about_as_many_steps():
         ({"ticks_kimg": {"6": 1}}, "ticks_kimg has an entry for 6"),
         ({"batch_sizes": {"all": 1}}, "batch_sizes has an entry for all"),
         ({"max_per_process": {96: 1}}, "max_per_process has an entry for 96"),
+        ({"initial_resolution": 128}, "initial_resolution=128 is none of a level"),
+        ({"initial_resolution": 12}, "initial_resolution=12 is none of a level"),
     ],
 )
 def test_bad_schedules_are_refused(arguments, message):
     with pytest.raises(UserError, match=message):
         Growth(**{"image_size": 64, **arguments})
+
+
+@pytest.mark.parametrize(("train", "fade"), [(1, 2), (1, 0), (0, 2)])
+def test_growth_that_begins_later_leaves_out_the_first_levels(train, fade):
+    whole = Growth(64, train, fade)
+    later = Growth(64, train, fade, initial_resolution=16)
+    skipped = 2 * 1000 * (train + fade)
+    for images in range(0, 20_000, 77):
+        assert later.lod(images) == whole.lod(images + skipped)
+        assert later.stage(images) == whole.stage(images + skipped)
+    expected = {s: at - skipped for s, at in whole.starts().items() if at >= skipped}
+    assert later.starts() == expected
+    assert later.resolution(0) == 16

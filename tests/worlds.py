@@ -7,6 +7,7 @@ Each scenario leaves FOLDER/<scenario>-<rank>.pt.
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,15 @@ from tiny import TINY, TINY_METRICS, PlainDiscriminator, PlainGenerator, adam, c
 
 from ganzoo.augment import DiffAugment
 from ganzoo.config import make
+from ganzoo.data.synthetic import Synthetic
+from ganzoo.data.unpaired import Unpaired
 from ganzoo.gan import GAN
+from ganzoo.loggers import read_rows
 from ganzoo.losses import Wasserstein
 from ganzoo.models.biggan import BigGAN
 from ganzoo.models.biggan import Discriminator as ProjectionDiscriminator
 from ganzoo.models.biggan import Generator as ClassGenerator
+from ganzoo.models.cyclegan import CycleGAN, PatchDiscriminator, ResNetGenerator
 from ganzoo.models.dcgan import DCGAN, Discriminator, Generator
 from ganzoo.models.pggan import PGGAN, Growth
 from ganzoo.models.pggan import Discriminator as GrowingDiscriminator
@@ -32,12 +37,14 @@ RANK = int(os.environ.get("RANK", 0))
 DDP = ("trainer=ddp", "trainer.accelerator=cpu", f"trainer.devices={WORLD}") if WORLD > 1 else ()
 
 
-def fit(folder: Path, gan: GAN, *overrides: str, resume: bool = False) -> dict[str, Any]:
+def fit(
+    folder: Path, gan: GAN, *overrides: str, resume: bool = False, data: Any = None
+) -> dict[str, Any]:
     """Train `gan` and return all that its checkpoint holds."""
     cfg = config("~callbacks.ticks", "~callbacks.grid", "~callbacks.bar", *DDP, *overrides)
     last = folder / "last.ckpt"
     trainer = make_trainer(cfg, folder, 0)
-    trainer.fit(gan, datamodule=make(cfg.data), ckpt_path=last if resume else None)
+    trainer.fit(gan, datamodule=data or make(cfg.data), ckpt_path=last if resume else None)
     saved = torch.load(last, weights_only=True)
     return {k: saved[k] for k in ("state_dict", "optimizer_states")}
 
@@ -80,17 +87,48 @@ ALL_METRICS = (
 )
 
 
-def pggan(total_kimg: float = 0.32, group_size: int = 4) -> PGGAN:
+def pggan(
+    total_kimg: float = 0.32, group_size: int = 4, minibatch_kernels: int = 0, lr: float = 0.001
+) -> PGGAN:
     """4x4 to 16x16 over 256 images: 64 of each, 64 to fade in the next; batches of 16, 16, 8."""
     torch.manual_seed(0)
     options = {"fmap_base": 64, "fmap_max": 8}
     return PGGAN(
         GrowingGenerator(16, **options),
-        GrowingDiscriminator(16, group_size=group_size, **options),
+        GrowingDiscriminator(
+            16, group_size=group_size, minibatch_kernels=minibatch_kernels, **options
+        ),
         Growth(16, 0.064, 0.064, batch_size=16, batch_sizes={16: 8}, repeats=1),
-        optimizers={"generator": adam(0.001), "discriminator": adam(0.001)},
+        optimizers={"generator": adam(lr), "discriminator": adam(lr)},
         total_kimg=total_kimg,
         ema_beta=0.9,
+    )
+
+
+def cyclegan(
+    total_kimg: float = 0.08, lr: float = 2e-4, eps: float = 1e-8, **options: Any
+) -> CycleGAN:
+    torch.manual_seed(0)
+    adam_ = partial(torch.optim.Adam, lr=lr, betas=(0.5, 0.999), eps=eps)
+    return CycleGAN(
+        partial(ResNetGenerator, ngf=4, blocks=1),
+        partial(PatchDiscriminator, ndf=4, layers=1),
+        optimizers={"generator": adam_, "discriminator": adam_},
+        image_size=16,
+        total_kimg=total_kimg,
+        **{"ema_kimg": 0, **options},
+    )
+
+
+def pairs(batch_size: int = 4) -> Unpaired:
+    """Windows out of 20 images of one kind and 28 of another, 16x16."""
+    return Unpaired(
+        partial(Synthetic, num=20, classes=0),
+        partial(Synthetic, num=28, classes=3),
+        image_size=16,
+        channels=3,
+        batch_size=batch_size,
+        seed=0,
     )
 
 
@@ -234,6 +272,65 @@ def grown_resumed(folder: Path) -> Any:
         last = total_kimg != 0.08
         fit(folder, pggan(total_kimg), "data.source.num=64", resume=last)
     return fit(folder, pggan(), "data.source.num=64", resume=True)
+
+
+def translating(folder: Path) -> Any:
+    """CycleGAN with a pool that is full after five of twenty iterations."""
+    # A bias before a normalization has a gradient of rounding errors alone: see `float32`.
+    gan = cyclegan(pool=20, ema_kimg=0.02, eps=1e-6)
+    return fit(folder, gan, "precision=64-true", data=pairs())
+
+
+def translated_straight(folder: Path) -> Any:
+    return fit(folder, cyclegan(pool=40, lr=0.01), data=pairs())
+
+
+def translated_resumed(folder: Path) -> Any:
+    """The same, stopped when the pool is half full and when it is full."""
+    fit(folder, cyclegan(0.02, pool=40, lr=0.01), data=pairs())
+    fit(folder, cyclegan(0.06, pool=40, lr=0.01), data=pairs(), resume=True)
+    return fit(folder, cyclegan(pool=40, lr=0.01), data=pairs(), resume=True)
+
+
+def translations(folder: Path) -> Any:
+    """Scores of translations, in both directions, and accuracies, at two moments of a run."""
+    cfg = config(
+        *(key for key in TINY if not key.startswith(("data", "model", "callbacks.evaluate=null"))),
+        *TINY_METRICS,
+        *DDP,
+        "model=cyclegan",
+        "data=emoji_unpaired",
+        "model.generator.ngf=4",
+        "model.generator.blocks=1",
+        "model.discriminator.ndf=4",
+        "model.discriminator.layers=1",
+        "precision=64-true",
+        "metrics.num_real=71",
+        "callbacks.evaluate.every_kimg=0.04",
+        "+callbacks.accuracy={_target_: ganzoo.monitors.DiscriminatorAccuracy, every_kimg: 0.04}",
+        f"run_dir={folder}",
+        tiny=False,
+    )
+    train(cfg)
+    told = json.loads((folder / "metrics.json").read_text())["evaluations"]
+    values = {
+        f"{part}/{name}/{entry['images_seen']}": torch.tensor(value, dtype=torch.float64)
+        for entry in told
+        for part in ("values", "floors")
+        for name, value in entry[part].items()
+    }
+    rows = read_rows(folder / "metrics.csv")
+    return values | {
+        f"accuracy/{name}/{row['images_seen']}": torch.tensor(float(value))
+        for row in rows
+        for name, value in row.items()
+        if name.startswith("accuracy/") and value
+    }
+
+
+def discriminated(folder: Path) -> Any:
+    """PGGAN as minibatch discrimination starts: nothing is learned."""
+    return fit(folder, pggan(0.032, 0, minibatch_kernels=6, lr=0.0), "data.source.num=64")
 
 
 LABELED = ("data.source.classes=3", "sync_batchnorm=true")

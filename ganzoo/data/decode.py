@@ -22,6 +22,7 @@ EXTENSIONS = [
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # of Pillow, by channels
 GOALS = {1: "gray", 2: "gray and opacity", 3: "RGB", 4: "RGBA"}
 FILTERS = ["bicubic", "bilinear", "area"]
+RESIZES = ["crop", "stretch", "width", "none"]
 NPY = b"\x93NUMPY"
 EXIF_KEYS = {"exif", "xmp", "XML:com.adobe.xmp"}  # in Pillow's info, where there may be EXIF data
 
@@ -51,7 +52,7 @@ class Header(NamedTuple):
 
 @dataclass(frozen=True)
 class Decoder:
-    """Bytes of an image file -> uint8 [channels, *size].
+    """Bytes of an image file -> uint8 [channels, *size], or larger where `resize` lets it.
 
     EXIF orientation is applied, transparency laid on white (kept with 2 or 4 channels), 16-bit gray
     scaled by 1 / 257. 16-bit color is reduced to its high bytes, color profiles are not applied,
@@ -63,7 +64,9 @@ class Decoder:
         channels: 1 for luminance (ITU-R 601), 2 with opacity, 3 for RGB, 4 with opacity; any other
             number for arrays of just that many.
         resize: "crop" takes the largest centered window of the right proportions, "stretch" the
-            whole image.
+            whole image. "width" brings the whole image to the width of `size` and keeps its
+            proportions, but makes it at least as high; "none" leaves images as they are, but
+            enlarges those that are smaller.
         filter: "bicubic" or "bilinear", both antialiased, or "area", the mean over the area that
             becomes a pixel. Reduction by a whole factor is always that mean.
         box: the part of the image that is used, before all else; the image must be of its size.
@@ -85,7 +88,7 @@ class Decoder:
             pixels = pixels[:, top : top + height, left : left + width]
         if self.resize == "crop":
             pixels = center(pixels, self.size)
-        return resample(pixels, self.size, self.filter)
+        return resample(pixels, self._goal(pixels.shape[1], pixels.shape[2]), self.filter)
 
     def header(self, file: BinaryIO) -> Header:
         """What converting the image in `file` will mean. Raises as `__call__` does."""
@@ -112,7 +115,12 @@ class Decoder:
         """Sentences on what is converted, from the headers of all of `total` images or of some."""
         goal = GOALS.get(self.channels, f"{self.channels} channels")
         native = (MODES.get(self.channels), f"array uint8 {self.channels} channels")
-        how = {"crop": "cropped at the center and resized", "stretch": "resized"}[self.resize]
+        how = {
+            "crop": "cropped at the center and resized",
+            "stretch": "resized",
+            "width": "resized to that width",
+            "none": "windows are cut out of larger ones",
+        }[self.resize]
         height, width = self.box.of if self.box is not None else self.size
         modes = Counter(header.mode for header in headers if header.mode not in native)
         below = [h.size[0] < height or h.size[1] < width for h in headers]
@@ -134,6 +142,16 @@ class Decoder:
             seen += f" looked at (there are {total})"
         return [f"{count} of {seen} {what}." for what, count in counts.items() if count]
 
+    def _goal(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width to which an image of that size is brought."""
+        least_height, least_width = self.size
+        if self.resize == "width":
+            return max(least_height, least_width * height // width), least_width
+        if self.resize == "none":
+            scale = max(1, least_height / height, least_width / width)
+            return max(least_height, round(height * scale)), max(least_width, round(width * scale))
+        return self.size
+
     def _array(self, data: bytes) -> Tensor:
         planes = _eight_bits(_planes(_load(data), self.channels))
         return torch.from_numpy(np.ascontiguousarray(planes))
@@ -143,7 +161,7 @@ class Decoder:
             self._check(image)
             orientation, _ = _orientation(image)
             stored = image.size
-            if self.box is None:
+            if self.box is None and self.resize != "none":
                 # JPEG can be decoded at a half, quarter or eighth of its size; twice the goal is
                 # left, for the resizing filter to decide how the result looks.
                 image.draft(None, (2 * max(self.size),) * 2)

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from PIL import UnidentifiedImageError
 from torch import Tensor
 
 from ganzoo import __version__
-from ganzoo.data.decode import FILTERS, Box, Decoder, Header
+from ganzoo.data.decode import FILTERS, RESIZES, Box, Decoder, Header
 from ganzoo.data.files import Files
 from ganzoo.data.source import Source, check_choice, first, pair, shown
 from ganzoo.errors import UserError
@@ -34,7 +34,8 @@ class EncodedImages(Source):
     """A source of image files. A subclass sets `name` and defines `_list`; see `Decoder`.
 
     Args:
-        image_size: size to deliver, one int or [height, width].
+        image_size: size to deliver, one int or [height, width]; the least one where `resize` lets
+            sizes vary.
         channels: to deliver.
         resize, filter, box: see `Decoder`.
     """
@@ -47,12 +48,13 @@ class EncodedImages(Source):
         filter: str = "bicubic",
         box: Box | None = None,
     ) -> None:
-        check_choice("data.source.resize", resize, ["crop", "stretch"])
+        check_choice("data.source.resize", resize, RESIZES)
         check_choice("data.source.filter", filter, FILTERS)
         if channels < 1:
             raise UserError(f"channels must be at least 1, not {channels}.")
         self.decoder = Decoder(pair(image_size), channels, resize, filter, box)
         self.shape = (channels, *self.decoder.size)
+        self.varies = resize in ("width", "none")
 
     def _list(self) -> Listing:
         """Find the images; UserError if there are none."""
@@ -111,7 +113,8 @@ class EncodedImages(Source):
         return len(self.listing.names)
 
     def __getitems__(self, indices: list[int]) -> dict[str, Tensor]:
-        batch = {"image": torch.stack([self._load(self.name_of(i)) for i in indices])}
+        images = [self._load(self.name_of(i)) for i in indices]
+        batch: dict[str, Any] = {"image": images if self.varies else torch.stack(images)}
         labels = self.listing.labels
         return batch if labels is None else {**batch, "label": labels[indices]}
 

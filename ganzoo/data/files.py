@@ -94,6 +94,14 @@ class Tree:
                 yield prefix + entry.name
 
 
+class One(Tree):
+    """One file, its folder being the root."""
+
+    def __init__(self, path: Path) -> None:
+        self.root, self.names = path.parent, [path.name]
+        self.notes, self.problems = [], []
+
+
 class _Archive:
     """What zip and tar have in common: names that are checked, and a root within."""
 

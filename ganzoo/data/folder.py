@@ -1,6 +1,6 @@
 """Any tree of image files: a folder, a zip or a tar."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 import torch
@@ -8,7 +8,7 @@ import torch
 from ganzoo.data.decode import EXTENSIONS
 from ganzoo.data.encoded import EncodedImages, Listing
 from ganzoo.data.files import open_files
-from ganzoo.data.source import first, part
+from ganzoo.data.source import check_choice, first, part
 from ganzoo.errors import UserError
 
 
@@ -24,6 +24,8 @@ class Folder(EncodedImages):
         labels: whether the folders in `root` are classes; None: if every image lies in one of them.
         split: "train", "test" or "all".
         held_out: share of the images that is "test"; see `part`.
+        splits: names of the folders that the splits lie in, such as {"train": "trainA", "test":
+            "testA"}; without, they are told apart by `held_out`.
     """
 
     def __init__(
@@ -36,9 +38,14 @@ class Folder(EncodedImages):
         filter: str = "bicubic",
         split: str = "train",
         held_out: float = 0.0,
+        splits: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(image_size, channels, resize, filter)
-        part([], split, held_out)  # refuses what does not go together
+        if splits is None:
+            part([], split, held_out)  # refuses what does not go together
+        else:
+            check_choice("data.source.split", split, [*splits, "all"])
+        self.splits = splits
         self.root, self.with_labels = Path(root), labels
         self.split, self.held_out = split, held_out
         self.name = self.root.stem or str(root)
@@ -58,14 +65,16 @@ class Folder(EncodedImages):
                 f"{self.root} holds no images ({', '.join(EXTENSIONS)}): set data.source.root to a "
                 f"folder that does.{blocked}"
             )
+        if self.splits is not None:
+            names = self._in_splits(names)
         others = sorted({s or "no extension" for s in suffixes.values() if s not in EXTENSIONS})
         notes = []
         if others:
-            count = len(files.names) - len(names)
+            count = sum(suffix not in EXTENSIONS for suffix in suffixes.values())
             ignored = f"are no images and ignored: {first(others)}"
             notes.append(f"{count} files of {self.root} {ignored}.")
         classes, labels = self._classes(names)
-        kept = part(names, self.split, self.held_out)
+        kept = part(names, self.split, self.held_out) if self.splits is None else range(len(names))
         if len(kept) < len(names):
             notes.append(f"{len(kept)} of {len(names)} images are the {self.split} split.")
         return Listing(
@@ -75,6 +84,29 @@ class Folder(EncodedImages):
             None if labels is None else torch.tensor(labels)[kept],
             notes,
         )
+
+    def _in_splits(self, names: list[str]) -> list[str]:
+        """The images in the folders of the split, wherever below the root these lie."""
+        assert self.splits is not None
+        kept: list[str] = []
+        for split, folder in self.splits.items():
+            if self.split not in (split, "all"):
+                continue
+            places = {name: f"/{name}".partition(f"/{folder}/") for name in names}
+            inside = [name for name, (_, found, _) in places.items() if found]
+            parents = sorted({places[name][0] for name in inside})
+            if not inside:
+                raise UserError(
+                    f"{self.root} holds no folder {folder} with images: that is where the {split} "
+                    "images of this domain have to lie."
+                )
+            if len(parents) > 1:
+                raise UserError(
+                    f"{self.root} holds several folders {folder} (in {first(parents)}): set the "
+                    "root to the folder above one of them."
+                )
+            kept += inside
+        return kept
 
     def _classes(self, names: list[str]) -> tuple[list[str] | None, list[int] | None]:
         loose = [name for name in names if "/" not in name]

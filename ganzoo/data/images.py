@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from ganzoo.data.source import Source, check_choice, pair
 from ganzoo.data.stream import BatchSize, Indices, Size, Stream, batch_size_at
 from ganzoo.data.subset import Subset
-from ganzoo.draws import Draws, integers
+from ganzoo.draws import Draws, integers, unit
 from ganzoo.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ class ImageData(L.LightningDataModule):
     `crop` is given, otherwise resized (see `resize`).
 
     The module that is trained must have `images_seen`, `discriminator_steps`, `batch_size`, a
-    function that takes the place of this one's, or None, and `shown_size`; see `GAN`.
+    function that takes the place of this one's, or None, `shown_size`, and `directions`; see `GAN`.
 
     Args:
         source: the images.
@@ -83,6 +83,11 @@ class ImageData(L.LightningDataModule):
         """
         if stage == "fit":
             module = self.trainer.lightning_module
+            if module.directions:
+                raise UserError(
+                    f"{type(module).__name__} translates between two domains: choose data with an "
+                    "A and a B, such as data=emoji_unpaired or data=unpaired_folder."
+                )
             size = module.batch_size or self.batch_size
             batch_size_at(size, module.images_seen, self.trainer.world_size)
         notes = self.check()
@@ -109,6 +114,11 @@ class ImageData(L.LightningDataModule):
                 f"{self.image_size[0]}x{self.image_size[1]} out of it: lower image_size, raise "
                 "data.source.image_size, or set data.crop=null."
             )
+        if self.source.varies and not self.crop:
+            raise UserError(
+                f"{self.source.name} delivers images of several sizes, out of which windows have "
+                "to be cut: set data.crop=random, or resize=crop or stretch for the source."
+            )
         if len(self.source) == 0:
             raise UserError(f"{self.source.name} holds no images: choose other data.")
         if self.balanced and self.source.labels() is None:
@@ -122,7 +132,7 @@ class ImageData(L.LightningDataModule):
         """Training batches from `images_seen` on, for ever."""
         self._loader = Loader(
             Batches(self.source),
-            batch_sampler=self._stream(),
+            batch_sampler=self.stream(),
             collate_fn=as_it_is,
             num_workers=self.workers,
             pin_memory=self.trainer.lightning_module.device.type == "cuda",
@@ -136,10 +146,23 @@ class ImageData(L.LightningDataModule):
 
     def first_batch(self) -> dict[str, Tensor]:
         """The first batch of `train_dataloader`, loaded in this process and not yet transferred."""
-        batch = Batches(self.source).__getitems__(next(iter(self._stream())))
+        batch = Batches(self.source).__getitems__(next(iter(self.stream())))
         if isinstance(batch, UserError):
             raise batch
         return batch
+
+    def first_images(self, n: int) -> Tensor:
+        """The first n images of the run, or as many as there are, as networks are shown them.
+
+        The same in every process: [n, C, *image_size] in [-1, 1], in the module's dtype.
+        """
+        module = self.trainer.lightning_module
+        batch = Batches(self.source).__getitems__(self.stream().order(0)[:n].tolist())
+        if isinstance(batch, UserError):
+            raise batch
+        images, mirror = (batch[key].to(module.device) for key in ("image", "mirror"))
+        draws = Draws(self.seed, "crop", 0, device=module.device)
+        return self.shown(images, mirror, draws).to(module.dtype)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Crop, mirror, convert and resize training batches; leave other batches alone."""
@@ -152,17 +175,19 @@ class ImageData(L.LightningDataModule):
             module.images_seen,
             rank=self.trainer.global_rank,
             world=self.trainer.world_size,
-            device=batch["image"].device,
+            device=batch["mirror"].device,
         )
         given = {key: value for key, value in batch.items() if key != "mirror"}
         images = self.shown(batch["image"], batch["mirror"], draws, module.discriminator_steps)
         return {**given, "image": images.to(module.dtype)}
 
-    def shown(self, images: Tensor, mirror: Tensor, draws: Draws, steps: int = 1) -> Tensor:
+    def shown(
+        self, images: Tensor | list[Tensor], mirror: Tensor, draws: Draws, steps: int = 1
+    ) -> Tensor:
         """What networks are shown of images as they are read.
 
         Args:
-            images: uint8 [N, C, H, W] of the source.
+            images: uint8 [N, C, H, W] of the source, or a list of N where sizes vary.
             mirror: bool [N], which of them to flip.
             draws: of the windows, if `crop` is "random".
             steps: of the discriminator, whose batches `images` are, one after the other.
@@ -176,6 +201,15 @@ class ImageData(L.LightningDataModule):
         # What is smaller was delivered so: see `GAN.shown_size`.
         small = self._whole and images.shape[-1] < self.image_size[1]
         return to_float(images) if small else resize(to_float(images), self.image_size)
+
+    def read(self, numbers: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
+        """Images by their numbers in the source, as networks are shown them but not flipped.
+
+        uint8 [len(numbers), C, *image_size]; a random window is the same one each time.
+        """
+        images = moved(self.source.__getitems__(list(numbers))["image"], device)
+        plain = torch.zeros(len(numbers), dtype=torch.bool, device=device)
+        return to_uint8(self.shown(images, plain, Draws(0, "read", device=device)))
 
     def describe(self) -> dict[str, Any]:
         """Plain facts: name, number of images, shape [C, H, W] as delivered, images per class."""
@@ -191,7 +225,8 @@ class ImageData(L.LightningDataModule):
             "classes": counts,
         }
 
-    def _stream(self) -> Stream:
+    def stream(self) -> Stream:
+        """The order in which images are shown, from `images_seen` on."""
         module, length = self.trainer.lightning_module, len(self.source)
         groups = None
         if self.balanced and (labels := self.source.labels()) is not None:
@@ -213,8 +248,10 @@ class ImageData(L.LightningDataModule):
         """Whether images are shown in the size in which the source delivers them."""
         return self.crop is None and self.source.shape[1:] == self.image_size
 
-    def _cropped(self, images: Tensor, draws: Draws, steps: int) -> Tensor:
+    def _cropped(self, images: Tensor | list[Tensor], draws: Draws, steps: int) -> Tensor:
         height, width = self.image_size
+        if isinstance(images, list):
+            return self._windows_of_any(images, draws, steps)
         down, right = images.shape[-2] - height, images.shape[-1] - width  # room to move
         if self.crop == "center":
             top, left = down // 2, right // 2
@@ -227,10 +264,25 @@ class ImageData(L.LightningDataModule):
             return windows(images, tops, lefts, self.image_size)
         return images
 
+    def _windows_of_any(self, images: list[Tensor], draws: Draws, steps: int) -> Tensor:
+        """A window of each of several images [C, H, W] that are no smaller."""
+        height, width = self.image_size
+        room = torch.tensor([[i.shape[1] - height, i.shape[2] - width] for i in images])
+        corners = room // 2
+        if self.crop == "random":
+            share = len(images) // steps
+            places = torch.cat([draws.rows(share, 2, of=unit) for _ in range(steps)]).cpu()
+            corners = (places * (room + 1)).long().minimum(room)
+        return torch.stack([
+            image[:, top : top + height, left : left + width]
+            for image, (top, left) in zip(images, corners.tolist(), strict=True)
+        ])  # fmt: skip
+
     def _summary(self) -> str:
         facts = self.describe()
         channels, height, width = facts["shape"]
-        what = f"{facts['images']} images of {height}x{width}, {channels} channel(s)"
+        least = "at least " if self.source.varies else ""
+        what = f"{facts['images']} images of {least}{height}x{width}, {channels} channel(s)"
         line = f"{facts['name']}: {what}"
         counts = facts["classes"]
         if not counts:
@@ -277,6 +329,11 @@ def mirrored(images: Tensor, which: Tensor) -> Tensor:
     both = torch.cat([images, images.flip(-1)])  # copying rows is sooner than choosing pixels
     rows = torch.arange(len(images), device=images.device)
     return both.index_select(0, rows + len(images) * which)
+
+
+def moved(images: Tensor | list[Tensor], device: torch.device | str) -> Tensor | list[Tensor]:
+    """Images of a batch, on `device`."""
+    return [i.to(device) for i in images] if isinstance(images, list) else images.to(device)
 
 
 def resize(images: Tensor, size: tuple[int, int]) -> Tensor:

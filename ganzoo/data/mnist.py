@@ -1,4 +1,7 @@
-"""MNIST (LeCun et al. 1998) and Fashion-MNIST (Xiao et al. 2017), read by torchvision."""
+"""MNIST (LeCun et al. 1998) and Fashion-MNIST (Xiao et al. 2017), read by torchvision.
+
+Also MNIST-RGB, whose images are three digits each.
+"""
 
 import gzip
 import shutil
@@ -7,6 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
+import torch
 import torch.nn.functional as F
 import torchvision
 from torch import Tensor
@@ -136,3 +141,63 @@ class FashionMNIST(MNIST):
     title = "Fashion-MNIST"
     reader = torchvision.datasets.FashionMNIST
     elsewhere = ", or install Debian's package dataset-fashion-mnist and set the root to its folder"
+
+
+class MNISTRGB(Source):
+    """Color images of three digits of MNIST, drawn at random; see `MNIST`.
+
+    Labels are the numbers that red, green and blue make in this order, 0 to 999. Image i is the
+    same for any `num`; with the default seed it is that of PGGAN's data set (Karras et al. 2018).
+
+    Args:
+        root, split, pad, download: as in `MNIST`.
+        num: number of images.
+        seed: of the draws.
+    """
+
+    def __init__(
+        self,
+        root: str = "data",
+        split: str = "train",
+        num: int = 1_000_000,
+        seed: int = 123,
+        pad: int = 2,
+        download: bool = False,
+    ) -> None:
+        if num < 1:
+            raise UserError(f"data.source.num must be at least 1, not {num}.")
+        self.digits = MNIST(root, split, pad, 1, download)
+        self.name = f"MNIST-RGB ({split})"
+        self.num, self.seed = num, seed
+        self.classes = [f"{number:03}" for number in range(1000)]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:  # type: ignore[override]
+        return 3, *self.digits.shape[1:]
+
+    @property
+    def notes(self) -> list[str]:  # type: ignore[override]
+        return ["Three digits are red, green and blue.", *self.digits.notes]
+
+    def prepare(self) -> None:
+        self.digits.prepare()
+
+    def labels(self) -> Tensor:
+        return self.digits.labels()[self._chosen] @ torch.tensor([100, 10, 1])
+
+    def __len__(self) -> int:
+        return self.num
+
+    def __getitems__(self, indices: list[int]) -> dict[str, Tensor]:
+        digits = self.digits.__getitems__(self._chosen[indices].flatten().tolist())
+        return {
+            "image": digits["image"].reshape(-1, *self.shape),
+            "label": digits["label"].reshape(-1, 3) @ torch.tensor([100, 10, 1]),
+        }
+
+    @cached_property
+    def _chosen(self) -> Tensor:
+        """Which digits each image has, int64 [num, 3]."""
+        # NumPy keeps the stream of this generator for ever, and PGGAN's data set is of it.
+        stream = np.random.RandomState(self.seed)
+        return torch.from_numpy(stream.randint(len(self.digits), size=(self.num, 3)))

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from ganzoo.data.images import Batches, ImageData, Loader, as_it_is, to_uint8
+from ganzoo.data.images import Batches, ImageData, Loader, as_it_is, moved, to_uint8
 from ganzoo.draws import Draws, seed_of
 from ganzoo.errors import UserError
 
@@ -83,7 +83,7 @@ class Reference:
             num_workers=self.data.workers,
         )
         for number, batch in zip(which, loader, strict=False):
-            read = batch["image"].to(device)
+            read = moved(batch["image"], device)
             draws = Draws(0, "reference", number, device=device)
             images = to_uint8(self.data.shown(read, batch["mirror"].to(device), draws))
             start = number * CHUNK

@@ -20,6 +20,8 @@ class Source:
     Attributes:
         name: for messages.
         shape: channels, height and width of the images as delivered.
+        varies: whether images may be larger than `shape` says; then a batch of them is a list of
+            uint8 [C, H, W], of which windows are to be shown.
         classes: names in the order of the labels, or None without labels.
         notes: sentences on what is converted and how, for the log; UserError when the data could
             not be read in the course of a run.
@@ -28,6 +30,7 @@ class Source:
 
     name: str
     shape: tuple[int, int, int]
+    varies: bool = False
     classes: list[str] | None = None
     notes: Sequence[str] = ()
     problems: Sequence[str] = ()

@@ -36,6 +36,10 @@ class Subset(Source):
         return self.source.shape
 
     @property
+    def varies(self) -> bool:  # type: ignore[override]
+        return self.source.varies
+
+    @property
     def classes(self) -> list[str] | None:  # type: ignore[override]
         return self.source.classes if self.chosen is None else list(self.chosen)
 

@@ -37,7 +37,15 @@ def sweep(
             picklable.
         workers: processes; 0 for this one alone.
         what: written before the bar.
+
+    Raises:
+        UserError: the source delivers images of several sizes.
     """
+    if source.varies:
+        raise UserError(
+            f"{source.name} delivers images of several sizes, here they have to be of one: set "
+            "resize=crop or resize=stretch."
+        )
     loader = DataLoader(
         _Looked(source, look), batch_sampler=chunks, collate_fn=_as_it_is, num_workers=workers
     )

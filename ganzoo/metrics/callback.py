@@ -3,19 +3,19 @@
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
-from torch import Tensor
 
-from ganzoo.data.reference import Reference
 from ganzoo.errors import UserError
 from ganzoo.gan import GAN
+from ganzoo.metrics import translation
 from ganzoo.metrics.protocol import Scores
-from ganzoo.metrics.suite import Fakes, Suite
+from ganzoo.metrics.scoring import scorer_of
+from ganzoo.metrics.suite import Suite
 from ganzoo.schedule import crossed
 from ganzoo.strategy import any_process
 
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class Evaluate(Callback):
-    """Scores samples of fixed seeds now and then, and keeps the best checkpoint.
+    """Scores samples of fixed seeds, or translations, now and then, and keeps the best checkpoint.
 
     Numbers go to every logger as `metrics/<name>` and, each with its protocol, to `metrics.json`.
     `best.ckpt` is of the best value of the monitored metric among those of one protocol.
@@ -31,7 +31,9 @@ class Evaluate(Callback):
     Args:
         suite: the metrics.
         every_kimg: how often, and at the end.
-        monitor: the metric that decides what is best: a label of the suite, or a full name.
+        monitor: the metric that decides what is best: a label of the suite, or a full name. Where
+            a model translates, also `l1` and what else `TranslationScorer` has, in one direction as
+            in `AtoB/fd`, or of all directions the mean.
         raw: score the generator as it is instead of its average.
         truncation: of the latents.
     """
@@ -45,7 +47,9 @@ class Evaluate(Callback):
         truncation: float | None = None,
     ) -> None:
         self.suite, self.every_kimg = suite, every_kimg
-        self.monitor, self.up = suite.monitored(monitor)
+        direction, slash, name = monitor.rpartition("/")
+        name, self.up = suite.monitored(name, translation.metrics())
+        self.monitor = direction + slash + name
         self.raw, self.truncation = raw, truncation
         self._began = 0.0
         self.evaluations: list[dict[str, Any]] = []
@@ -56,8 +60,13 @@ class Evaluate(Callback):
         if trainer.should_stop:  # a dry run
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        reference = Reference(data, self.suite.num_real, self.suite.mirror)
-        self.suite.prepare(reference, gan.device)
+        self.scorer = scorer_of(gan, data, self.suite, gan.device)
+        if not self._monitored(dict.fromkeys(self.scorer.names, 0.0)):
+            known = ", ".join(n for n in self.scorer.names if not n.endswith("_std"))
+            raise UserError(
+                f"callbacks.evaluate.monitor={self.monitor} is not measured here: choose one of "
+                f"{known}."
+            )
         gan.aside += time.perf_counter() - self._began
         last = self.evaluations[-1]["images_seen"] if self.evaluations else 0
         if crossed(last, gan.images_seen, self.every_kimg):  # it was stopped before it came to that
@@ -75,7 +84,7 @@ class Evaluate(Callback):
                 log.info(
                     "best.ckpt: %s %.5g at %.1f kimg",
                     self.monitor,
-                    best["values"][self.monitor],
+                    self._value(best),
                     best["images_seen"] / 1000,
                 )
 
@@ -91,15 +100,25 @@ class Evaluate(Callback):
             return None
         protocol = self.evaluations[-1]["protocol"]
         same = [e for e in self.evaluations if e["protocol"] == protocol]
-        return (max if self.up else min)(same, key=lambda e: e["values"][self.monitor])
+        return (max if self.up else min)(same, key=self._value)
+
+    def _monitored(self, values: Mapping[str, float]) -> list[float]:
+        """The monitored values: one, or that of each direction."""
+        ending = f"/{self.monitor}"
+        return [v for name, v in values.items() if name == self.monitor or name.endswith(ending)]
+
+    def _value(self, evaluation: Mapping[str, Any]) -> float:
+        values = self._monitored(evaluation["values"])
+        return sum(values) / len(values)
 
     def _evaluate(self, trainer: L.Trainer, gan: GAN) -> None:
         if self.evaluations and self.evaluations[-1]["images_seen"] == gan.images_seen:
             return
         gan.check_finite()
         start = time.perf_counter()
-        fakes = fakes_of(gan, self.suite.num_fake, self.raw, self.truncation)
-        scores = self.suite.score(fakes, lambda: any_process(gan.signal != 0, gan.device))
+        scores = self.scorer.score(
+            gan, self.raw, self.truncation, lambda: any_process(gan.signal != 0, gan.device)
+        )
         if scores is None:  # asked to stop: it is made up for when the run goes on
             return
         gan.aside += time.perf_counter() - start
@@ -128,17 +147,16 @@ class Evaluate(Callback):
             trainer.save_checkpoint(Path(trainer.default_root_dir) / "best.ckpt")
 
     def _say(self, scores: Scores, gan: GAN, share: float, best: bool) -> None:
-        *values, protocol = scores.lines()[: len(scores.lines()) - len(scores.notes)]
         log.info(
             "metrics at %.1f kimg: %s%s  (%.0f s, %.1f %% of the time so far)",
             gan.images_seen / 1000,
-            "  ".join(values),
+            "  ".join(scores.told()),
             "  best so far: best.ckpt" if best else "",
             scores.seconds,
             100 * share,
         )
         if len([e for e in self.evaluations if e["protocol"] == scores.protocol_id]) == 1:
-            for line in (protocol, *scores.notes):
+            for line in (*scores.protocols(), *scores.notes):
                 log.info("metrics: %s", line)
 
     def _write(self, path: Path) -> None:
@@ -146,40 +164,10 @@ class Evaluate(Callback):
         assert best is not None
         told = {
             "monitor": self.monitor,
-            "best": {"images_seen": best["images_seen"], "value": best["values"][self.monitor]},
+            "best": {"images_seen": best["images_seen"], "value": self._value(best)},
             "evaluations": self.evaluations,
             "protocols": self.protocols,
         }
         partial = path.with_name(path.name + ".partial")
         partial.write_text(json.dumps(told, indent=1))
         partial.replace(path)
-
-
-def fakes_of(
-    gan: GAN,
-    num: int,
-    raw: bool = False,
-    truncation: float | None = None,
-    label: int | None = None,
-    standing: Mapping[str, int] | None = None,
-) -> Fakes:
-    """Samples of the seeds 0 to `num` - 1; `standing` tells of the statistics that are in use."""
-
-    def images(seeds: Sequence[int]) -> Tensor:
-        return gan.sample(list(seeds), label=label, truncation=truncation, raw=raw)
-
-    if num < 2:
-        raise UserError("metrics.num_fake must be at least 2.")
-    which = "average" if gan.average is not None and not raw else "raw"
-    return Fakes(
-        num,
-        images,
-        {
-            "generator": which,
-            "seeds": f"0-{num - 1}",
-            "truncation": truncation,
-            "standing_statistics": standing,
-            "label": label,
-        },
-        {"model": type(gan).__name__, "images_seen": gan.images_seen},
-    )

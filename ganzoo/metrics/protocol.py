@@ -14,7 +14,9 @@ class Scores:
     Attributes:
         values: by the full name of the metric.
         floors: of real images against other real images, where the metric is a distance.
-        protocol: two numbers can be compared if theirs are equal.
+        protocol: two numbers can be compared if theirs are equal. Where a model is scored in
+            several directions, the names of values begin with them, as in `AtoB/fd`, and there is a
+            protocol for each by its name.
         subject: what is scored.
         classes: the distance within each class, if that was asked for.
         notes: sentences on what to think of them.
@@ -32,23 +34,67 @@ class Scores:
     @property
     def protocol_id(self) -> str:
         """Eight digits that differ if the protocols do, whatever the data is called."""
-        real = {k: v for k, v in self.protocol["real"].items() if k not in ("data", "split")}
-        told = json.dumps({**self.protocol, "real": real}, sort_keys=True)
+        told = json.dumps(_without_names(self.protocol), sort_keys=True)
         return hashlib.sha256(told.encode()).hexdigest()[:8]
 
     def lines(self) -> list[str]:
         """For people."""
+        return [*self.told(), *self.protocols(), *self.notes]
+
+    def protocols(self) -> list[str]:
+        """A line for each protocol."""
+        named = f"protocol {self.protocol_id}"
+        if "real" in self.protocol:
+            return [f"{named}: {sentence(self.protocol)}"]
+        return [f"{named}, {name}: {sentence(part)}" for name, part in self.protocol.items()]
+
+    def told(self) -> list[str]:
+        """A line for each value."""
         lines = []
         for name, value in self.values.items():
-            if name.endswith("_std"):
+            part, slash, short = name.rpartition("/")
+            if name.endswith("_std") or short.startswith("copy_"):
                 continue
             spread = self.values.get(f"{name}_std")
             line = f"{name} {value:.5g}" + (f" ± {spread:.2g}" if spread else "")
             if name in self.floors:
-                a, b = self.protocol["floor"]
+                protocol = self.protocol.get(name.partition("/")[0], self.protocol)
+                a, b = protocol["floor"]
                 line += f" (real against real {self.floors[name]:.5g}, {a} and {b} images)"
+            if (copied := self.values.get(f"{part}{slash}copy_{short}")) is not None:
+                line += f" (of the inputs themselves {copied:.5g})"
             lines.append(line)
-        return [*lines, f"protocol {self.protocol_id}: {sentence(self.protocol)}", *self.notes]
+        return lines
+
+
+def joined(parts: Mapping[str, Scores]) -> Scores:
+    """Scores in several directions, by their names, as one."""
+
+    def named(values: str) -> dict[str, float]:
+        return {
+            f"{part}/{name}": value
+            for part, scores in parts.items()
+            for name, value in getattr(scores, values).items()
+        }
+
+    some = next(iter(parts.values()))
+    return Scores(
+        named("values"),
+        named("floors"),
+        {part: scores.protocol for part, scores in parts.items()},
+        some.subject,
+        notes=[f"{part}: {note}" for part, scores in parts.items() for note in scores.notes],
+        seconds=sum(scores.seconds for scores in parts.values()),
+    )
+
+
+def _without_names(protocol: Mapping[str, Any]) -> dict[str, Any]:
+    """A protocol without what the data is called."""
+    if "real" not in protocol:
+        return {name: _without_names(part) for name, part in protocol.items()}
+    real = {k: v for k, v in protocol["real"].items() if k not in ("data", "split")}
+    fake = {k: v for k, v in protocol["fake"].items() if k != "inputs"}
+    return {**protocol, "real": real, "fake": fake}
 
 
 def sentence(protocol: Mapping[str, Any]) -> str:

@@ -83,6 +83,15 @@ def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
     return result * similarity.clamp(min=0) ** _WEIGHTS[-1]
 
 
+def ssim(a: Tensor, b: Tensor) -> Tensor:
+    """SSIM of each image in a with that in b, [N] in [-1, 1].
+
+    Wang et al. 2004: the mean over channels and all places where the window fits. Images are
+    [N, C, H, W], 0...255, float64.
+    """
+    return _similarity(a, b)[0]
+
+
 def _similarity(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """SSIM and its contrast-structure factor, each averaged over each image, [N]."""
     # Small images shrink the window, and its sigma with it.

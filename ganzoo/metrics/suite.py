@@ -4,6 +4,7 @@ import inspect
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -33,13 +34,14 @@ class Fakes(NamedTuple):
 
     Attributes:
         num: how many there are.
-        images: their numbers, from 0 to `num`, -> float [n, C, H, W] in [-1, 1], or uint8.
+        images: their numbers, from 0 to `num`, -> float [n, C, H, W] in [-1, 1], or uint8; or a
+            dict of such images, of which "images" are scored and metrics may take the others.
         facts: how they were drawn, for the protocol.
         subject: what made them.
     """
 
     num: int
-    images: Callable[[Sequence[int]], Tensor]
+    images: Callable[[Sequence[int]], Tensor | dict[str, Tensor]]
     facts: Mapping[str, Any]
     subject: Mapping[str, Any]
 
@@ -89,6 +91,7 @@ class Suite:
         self.extractor = extractor if needing else None
         self.num_real, self.num_fake, self.mirror = num_real, num_fake, mirror
         self.batch_size, self.cache = batch_size, cache
+        self.lowered: list[str] = []  # sentences on metrics of fewer images than asked for
         self.real: Real | None = None
         self._floors: dict[int, tuple[dict[str, float], tuple[int, int]]] = {}
 
@@ -199,9 +202,11 @@ class Suite:
                 if stopped():
                     return None
                 for index in chunks[round_ + rank() : round_ + rank() + 1]:
-                    images = as_uint8(fakes.images(index.tolist()).to(self.device))
-                    self._check_shape(images)
-                    self._look(images, index, fakes.num)
+                    made = fakes.images(index.tolist())
+                    made = {"images": made} if isinstance(made, Tensor) else made
+                    made = {name: as_uint8(some.to(self.device)) for name, some in made.items()}
+                    self._check_shape(made["images"])
+                    self._look(made, index, fakes.num)
                 bar.update(sum(len(chunk) for chunk in chunks[round_ : round_ + world]))
             values = {
                 name: value
@@ -252,41 +257,73 @@ class Suite:
             for index in tqdm(
                 chunks, desc=name, leave=False, disable=None if rank() == 0 else True
             ):
-                images = as_uint8(few.images(index.tolist()).to(self.device))
+                images = few.images(index.tolist())
+                assert isinstance(images, Tensor)
+                images = as_uint8(images.to(self.device))
                 distance.update(extractor(rgb(images))[0], real=False)
             scores.classes[name] = float(distance.compute())
         name = f"intra_{extractor.named('fd')}"
         scores.values[name] = sum(scores.classes.values()) / len(scores.classes)
         scores.protocol["intra_class"] = fakes[0].num
 
-    def monitored(self, name: str) -> tuple[str, bool]:
+    def fitted(self, num_real: int, num_fake: int, more: Mapping[str, Metric]) -> "Suite":
+        """A suite of the same metrics and `more`, for sets of so many images.
+
+        What a metric takes more of than there are is lowered to that, as in subsets of the kernel
+        distance. The extractor is shared.
+        """
+        metrics, lowered = dict(more), []
+        for label, metric in self.metrics.items():
+            given, least = arguments(metric), getattr(metric, "least", 2)
+            limit = str(getattr(metric, "limit", ""))
+            if limit and (most := min(num_real, num_fake)) < least:
+                given[limit] = max(1, given[limit] * most // least)
+                lowered.append(
+                    f"{label} is with {limit}={given[limit]}, for there are {num_real} real and "
+                    f"{num_fake} fake images."
+                )
+            metrics[label] = type(metric)(**given)
+        suite = Suite(
+            metrics, self.extractor, num_real, num_fake, self.mirror, self.batch_size, self.cache
+        )
+        suite.lowered = lowered
+        return suite
+
+    def names(self) -> list[str]:
+        """Full names of all values."""
+        return [
+            self._full(label, key)
+            for label, metric in self.metrics.items()
+            for key in getattr(metric, "names", [label])
+        ]
+
+    def monitored(
+        self, name: str, more: Mapping[str, Metric] = MappingProxyType({})
+    ) -> tuple[str, bool]:
         """The full name of a value, and whether more of it is better.
 
         Args:
             name: `fd` or the like, or a full name.
+            more: metrics that may come to those of the suite.
 
         Raises:
             UserError: no metric has it.
         """
-        for label, metric in self.metrics.items():
+        for label, metric in (self.metrics | dict(more)).items():
             for key in getattr(metric, "names", [label]):
-                if name in (key, self._full(label, key)):
-                    return self._full(label, key), bool(metric.higher_is_better)
-        known = ", ".join(
-            self._full(label, key)
-            for label, metric in self.metrics.items()
-            for key in getattr(metric, "names", [label])
-            if not key.endswith("_std")
-        )
+                full = self._full(label, key) if label in self.metrics else key
+                if name in (key, full):
+                    return full, bool(metric.higher_is_better)
+        known = ", ".join(name for name in self.names() if not name.endswith("_std"))
         raise UserError(
             f"No metric gives {name}: set callbacks.evaluate.monitor to one of {known}."
         )
 
-    def _look(self, images: Tensor, index: Tensor, num: int) -> None:
+    def _look(self, made: Mapping[str, Tensor], index: Tensor, num: int) -> None:
         places = mixed(index, num).to(self.device)
-        given = {"images": images, "index": index.to(self.device), "mixed": places}
+        given = {**made, "index": index.to(self.device), "mixed": places}
         if self.extractor is not None:
-            given["features"], logits = self.extractor(rgb(images))
+            given["features"], logits = self.extractor(rgb(made["images"]))
             given |= {} if logits is None else {"logits": logits}
         self._update(**given, real=False)
 
@@ -351,7 +388,7 @@ class Suite:
         }  # fmt: skip
 
     def _notes(self, num_fake: int) -> list[str]:
-        notes = []
+        notes = list(self.lowered)
         fewest = min(num_fake, self.facts["images"])
         for label, metric in self.metrics.items():
             if isinstance(metric, FrechetDistance) and self.extractor is not None:

@@ -11,7 +11,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from ganzoo.errors import UserError
-from ganzoo.layers import halved_grid
+from ganzoo.layers import halved_grid, normal_init
 
 Norm = Literal["batch", "layer", "none"]
 
@@ -166,15 +166,3 @@ def normalization(norm: Norm, width: int, eps: float, momentum: float = 0.1) -> 
     if norm == "none":
         return nn.Identity()
     raise UserError(f"norm={norm!r} is unknown: use batch, layer or none.")
-
-
-def normal_init(module: nn.Module) -> None:
-    """Weights N(0, 0.02), BatchNorm's gains N(1, 0.02), biases 0 (section 3 and the code)."""
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-        nn.init.normal_(module.weight, 0.0, 0.02)
-    elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-        nn.init.normal_(module.weight, 1.0, 0.02)
-    else:
-        return
-    if module.bias is not None:
-        nn.init.zeros_(module.bias)

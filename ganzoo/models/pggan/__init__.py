@@ -4,6 +4,7 @@
 the paper's recipes.
 """
 
+import logging
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -16,13 +17,24 @@ from ganzoo.augment import DiffAugment
 from ganzoo.draws import Sampler, from_seeds, integers, normal, unit
 from ganzoo.errors import UserError
 from ganzoo.gan import GAN, Batch, evaluating
+from ganzoo.layers import enlarged, shrunk
 from ganzoo.losses import Loss, Wasserstein, gradient_penalty, ignorance, zero_centered_penalty
 from ganzoo.models.pggan.diagram import describe
-from ganzoo.models.pggan.networks import Discriminator, Generator
+from ganzoo.models.pggan.networks import (
+    Discriminator,
+    Generator,
+    GrowingDiscriminator,
+    GrowingGenerator,
+    MinibatchDiscrimination,
+)
 from ganzoo.models.pggan.schedule import Growth
-from ganzoo.strategy import world_size
+from ganzoo.strategy import average_over_processes, world_size
+
+log = logging.getLogger(__name__)
 
 __all__ = ["PGGAN", "Discriminator", "Generator", "Growth"]
+
+FIRST_REALS = 500  # that minibatch discrimination starts from, as in the paper's code
 
 
 class PGGAN(GAN):
@@ -51,13 +63,13 @@ class PGGAN(GAN):
         UserError: a batch that a level's minibatch standard deviation cannot be taken of.
     """
 
-    generator: Generator
-    discriminator: Discriminator
+    generator: GrowingGenerator
+    discriminator: GrowingDiscriminator
 
     def __init__(
         self,
-        generator: Generator,
-        discriminator: Discriminator,
+        generator: GrowingGenerator,
+        discriminator: GrowingDiscriminator,
         growth: Growth,
         loss: Loss | None = None,
         gradient_penalty: float = 10.0,
@@ -83,6 +95,17 @@ class PGGAN(GAN):
         self.lr_factors |= {
             name: self._lr_factor for name in self.optimizer_makers if name not in self.lr_factors
         }
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        whole = self.growth.starts()[2 * self.growth.levels]
+        if self.total_images <= whole and self.global_rank == 0:
+            log.warning(
+                "The run ends at %s; whole images are reached after %g kimg: raise total_kimg, or "
+                "lower model.growth.train_kimg and fade_kimg.",
+                self._stage_name(self.moment(self.total_images)),
+                whole / 1000,
+            )
 
     # -- the schedule ------------------------------------------------------------------------------
 
@@ -130,6 +153,21 @@ class PGGAN(GAN):
 
     def _lr_factor(self, images: int) -> float:
         return self.growth.lr_factor(self.moment(images))
+
+    # -- before the first --------------------------------------------------------------------------
+
+    def on_fit_start(self) -> None:
+        """Start minibatch discrimination, if the discriminator has it, from the first reals."""
+        network = self.discriminator
+        layers = [m for m in network.modules() if isinstance(m, MinibatchDiscrimination)]
+        if all(layer.fitted for layer in layers):
+            return
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        images = data.first_images(FIRST_REALS)
+        group = max(1, min(network.group_size, len(images)))
+        images = images[: len(images) // group * group]
+        network.fit(shrunk(images, self.lod, network.resolution(self.lod)), self.lod)
+        average_over_processes(network.parameters())  # equal but for rounding on another device
 
     # -- one iteration -----------------------------------------------------------------------------
 
@@ -322,20 +360,5 @@ class PGGAN(GAN):
             for part in torch.arange(len(latents)).split(16):
                 labels = None if y is None else y[part].to(self.device)
                 made = network(latents[part.to(latents.device)], labels, lod=lod)
-                scale = 2 ** int(lod)
-                images.append(made.repeat_interleave(scale, -1).repeat_interleave(scale, -2))
+                images.append(enlarged(made, 2 ** int(lod)))
         return torch.cat(images)
-
-
-def shrunk(images: Tensor, lod: float, size: tuple[int, int]) -> Tensor:
-    """Images [N, C, H, W] as the networks see them at a level of detail, [N, C, *size].
-
-    Means over boxes, faded towards those over boxes of twice the side by the rest of the lod
-    (Karras et al. 2018, figure 2; the official `process_reals`).
-    """
-    if (box := images.shape[-1] // size[1]) > 1:
-        images = F.avg_pool2d(images, box)
-    if rest := lod - int(lod):
-        coarse = F.avg_pool2d(images, 2).repeat_interleave(2, -1).repeat_interleave(2, -2)
-        images = images.lerp(coarse, rest)
-    return images

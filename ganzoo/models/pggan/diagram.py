@@ -7,22 +7,26 @@ import torch
 from torch import Tensor, nn
 
 from ganzoo.models.pggan.networks import (
-    Discriminator,
-    Generator,
+    GrowingDiscriminator,
+    GrowingGenerator,
     Layer,
+    LayerNorm,
+    MinibatchDiscrimination,
     MinibatchStddev,
     PixelNorm,
 )
 
+ROWS = (Layer, MinibatchStddev, MinibatchDiscrimination, nn.Tanh)  # others go with the one before
 
-def describe(network: Generator | Discriminator, lod: float = 0.0) -> str:
+
+def describe(network: GrowingGenerator | GrowingDiscriminator, lod: float = 0.0) -> str:
     """The layers that are active at a lod and the shapes that leave them, in the order they run.
 
     Raises UserError for a lod outside of the network.
     """
     level, fade = network.active(lod)
     height, width = network.resolution(lod)
-    if isinstance(network, Generator):
+    if isinstance(network, GrowingGenerator):
         first, inputs = "z", [torch.empty(1, network.nz)]
         if network.classes:
             first, inputs = "z, label", [*inputs, torch.empty(1, dtype=torch.long)]
@@ -33,7 +37,7 @@ def describe(network: Generator | Discriminator, lod: float = 0.0) -> str:
 
     def note(prefix: str, module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
         what = prefix + _name(module)
-        if not isinstance(module, Layer | MinibatchStddev):  # then it goes with the one before
+        if not isinstance(module, ROWS):
             what = f"{rows.pop()[0]}, {_name(module)}"
         rows.append((what, output.shape))
 
@@ -58,8 +62,17 @@ def _name(module: nn.Module) -> str:
     if isinstance(module, Layer):
         outputs, inputs, *kernel = module.weight.shape
         side = f" {kernel[0]}x{kernel[1]}" if kernel else ""
-        return f"{module.name}{side} {inputs} -> {outputs}"
+        norm = ", layer norm" if isinstance(module.norm, LayerNorm) else ", batch norm"
+        return f"{module.name}{side} {inputs} -> {outputs}{norm if module.norm else ''}"
     if isinstance(module, MinibatchStddev):
         return f"stddev over groups of {module.group_size}"
-    kinds = {nn.LeakyReLU: "leaky ReLU", nn.ReLU: "ReLU", PixelNorm: "norm", nn.AvgPool2d: "pool"}
+    if isinstance(module, MinibatchDiscrimination):
+        return f"minibatch discrimination of {len(module.bias)} kernels"
+    kinds = {
+        nn.LeakyReLU: "leaky ReLU",
+        nn.ReLU: "ReLU",
+        PixelNorm: "norm",
+        nn.AvgPool2d: "pool",
+        nn.Tanh: "tanh",
+    }
     return kinds.get(type(module), "")

@@ -62,35 +62,37 @@ def gan_zoo_model(given: Mapping[str, Any]) -> tuple[GAN, dict[str, Any]]:
     """
     networks: Any = from_gan_zoo(given)
     generator, discriminator = networks["generator"], networks["discriminator"]
-    size = 4 * 2**generator.levels
     if discriminator.classes:
         raise UserError(
             "this checkpoint has classes, whose vectors its latents hold: use `from_gan_zoo` from "
             "Python and give them there."
         )
 
-    def options(network: Any, kind: str) -> dict[str, Any]:
+    def options(network: Any) -> dict[str, Any]:
         base, most = _fmaps(network.widths)
-        return {
-            "_target_": f"ganzoo.models.pggan.{kind}",
-            "image_size": size,
-            "channels": network.channels,
-            "fmap_base": base,
-            "fmap_max": most,
-            "gan_zoo": True,
-        }
+        return {"fmap_base": base, "fmap_max": most, "gan_zoo": True}
 
+    return _grown(
+        networks,
+        options(generator) | {"nz": generator.nz},
+        options(discriminator) | {"fused_scale": False, "group_size": discriminator.group_size},
+    )
+
+
+def _grown(
+    networks: Mapping[str, nn.Module], generator: dict[str, Any], discriminator: dict[str, Any]
+) -> tuple[GAN, dict[str, Any]]:
+    """A fully grown model of networks with these options, and the config it is rebuilt from."""
+    given: Any = networks["generator"]
+    size = 4 * 2**given.levels
+    shared = {"image_size": size, "channels": given.channels, "classes": given.classes}
+    target = "ganzoo.models.pggan"
     model = {
-        "_target_": "ganzoo.models.pggan.PGGAN",
-        "generator": options(generator, "Generator") | {"nz": generator.nz},
-        "discriminator": options(discriminator, "Discriminator")
-        | {
-            "classes": discriminator.classes,
-            "fused_scale": False,
-            "group_size": discriminator.group_size,
-        },
+        "_target_": f"{target}.PGGAN",
+        "generator": {"_target_": f"{target}.Generator", **shared, **generator},
+        "discriminator": {"_target_": f"{target}.Discriminator", **shared, **discriminator},
         "growth": {
-            "_target_": "ganzoo.models.pggan.Growth",
+            "_target_": f"{target}.Growth",
             "image_size": size,
             "train_kimg": 0,
             "fade_kimg": 0,
@@ -103,7 +105,7 @@ def gan_zoo_model(given: Mapping[str, Any]) -> tuple[GAN, dict[str, Any]]:
     gan: GAN = make(model)
     for name, network in networks.items():
         gan.get_submodule(name).load_state_dict(network.state_dict())
-    return gan, {"model": model, "image_size": size, "channels": generator.channels}
+    return gan, {"model": model, "image_size": size, "channels": given.channels}
 
 
 def _zoo_generator(state: State) -> Generator:
@@ -251,6 +253,69 @@ def tf_names(network: Generator | Discriminator) -> dict[str, Variable]:
             add(f"{side}x{side}/Conv0", f"{block}.0", conv)
             add(f"{side}x{side}/Conv1{'_down' if fused else ''}", f"{block}.2", conv)
     return table
+
+
+# Our names of the options that are kept beside the variables; all of them have our defaults, but
+# for the channels.
+OPTIONS = {
+    "resolution": "image_size",
+    "num_channels": "channels",
+    "label_size": "classes",
+    "fmap_base": "fmap_base",
+    "fmap_decay": "fmap_decay",
+    "fmap_max": "fmap_max",
+    "latent_size": "nz",
+    "normalize_latents": "normalize_latents",
+    "use_wscale": "wscale",
+    "use_pixelnorm": "pixelnorm",
+    "pixelnorm_epsilon": "pixelnorm_eps",
+    "use_leakyrelu": "leaky",
+    "fused_scale": "fused_scale",
+    "mbstd_group_size": "group_size",
+}
+
+
+def is_official(given: Any) -> bool:
+    """Whether this is what the official code pickles: generator, discriminator, average."""
+    return (
+        isinstance(given, tuple)
+        and len(given) == 3
+        and all(isinstance(getattr(network, "state", None), Mapping) for network in given)
+    )
+
+
+def official_model(given: Any) -> tuple[GAN, dict[str, Any]]:
+    """The model of a `network-*.pkl` of the official code, and the config it is rebuilt from.
+
+    Raises:
+        UserError: networks of the older Theano code, or that had not grown to the end; and see
+            `load_tf`.
+    """
+    networks: dict[str, nn.Module] = {}
+    options: dict[str, dict[str, Any]] = {}
+    for name, held in zip(("generator", "discriminator", "average"), given, strict=True):
+        if not {"static_kwargs", "variables"} <= held.state.keys():
+            raise UserError(
+                "these are networks of the official code in Theano: let its TensorFlow code load "
+                "and save them first."
+            )
+        arrays = dict(held.state["variables"])
+        if lod := float(arrays.get("lod", 0)):
+            raise UserError(
+                f"these networks had not grown to the end (lod {lod:g}): give a later snapshot."
+            )
+        kept = {"resolution": 32, "num_channels": 1, **held.state["static_kwargs"]}
+        options[name] = {ours: _plain(kept[k]) for k, ours in OPTIONS.items() if k in kept}
+        if name == "discriminator":
+            networks[name] = load_tf(Discriminator(**options[name]), arrays)
+        else:
+            networks[name] = load_tf(Generator(**options[name]), arrays)
+    return _grown(networks, options["generator"], options["discriminator"])
+
+
+def _plain(value: Any) -> Any:
+    """A number of numpy as one of Python."""
+    return value.item() if hasattr(value, "item") else value
 
 
 def load_tf(network: Network, arrays: Mapping[str, Any]) -> Network:

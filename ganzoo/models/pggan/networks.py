@@ -18,7 +18,7 @@ from ganzoo.errors import UserError
 from ganzoo.layers import convolution, enlarged, fused_down, fused_up, halved_grid
 
 SQRT2 = math.sqrt(2)
-Op = Callable[[Tensor, Tensor, Tensor], Tensor]  # input, weight, bias -> output
+Op = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # input, weight, bias -> output
 
 
 class Growing(nn.Module):
@@ -33,7 +33,7 @@ class Growing(nn.Module):
     def __init__(
         self,
         image_size: int | Sequence[int],
-        fmap_base: int,
+        fmap_base: float,
         fmap_decay: float,
         fmap_max: int,
     ) -> None:
@@ -63,8 +63,56 @@ class Growing(nn.Module):
         return self.grid[0] * 2**level, self.grid[1] * 2**level
 
 
-class Generator(Growing):
+class GrowingGenerator(Growing):
     """z, [N, nz] (and labels y) -> images, [N, channels, H, W] at the resolution of a lod.
+
+    Attributes:
+        latent_norm: what z (and the label's one-hot vector) passes first.
+        blocks, to_rgb: of each level: features from those of the level below, and the image.
+        output: what the image passes last.
+    """
+
+    nz: int
+    channels: int
+    classes: int
+    latent_norm: nn.Module
+    blocks: nn.ModuleList
+    to_rgb: nn.ModuleList
+    output: nn.Module
+
+    def forward(self, z: Tensor, y: Tensor | None = None, lod: float = 0.0) -> Tensor:
+        """Images [N, channels, H, W] of z [N, nz] at `resolution(lod)`.
+
+        Args:
+            z: latents, from N(0, 1).
+            y: class of each, [N], integers; None where there are no classes.
+            lod: where it is fractional, two images are blended: the new level's and, enlarged, that
+                of the level below.
+
+        Raises UserError for a lod outside of the network, labels missing or not expected.
+        """
+        level, fade = self.active(lod)
+        below = x = self._latents(z, y)
+        for block in self.blocks[: level + 1]:
+            below, x = x, block(x)
+        image = self.to_rgb[level](x)
+        if fade:
+            image = torch.lerp(image, enlarged(self.to_rgb[level - 1](below)), fade)
+        return self.output(image)
+
+    def _latents(self, z: Tensor, y: Tensor | None) -> Tensor:
+        if (y is not None) != bool(self.classes):
+            raise UserError(
+                f"this generator has {self.classes} classes: "
+                + ("give a label y for each z." if self.classes else "leave labels out.")
+            )
+        if y is not None:
+            z = torch.cat([z, F.one_hot(y, self.classes).to(z.dtype)], 1)
+        return self.latent_norm(z)
+
+
+class Generator(GrowingGenerator):
+    """The official generator, and the options of the paper's ablation.
 
     Each level is upsampling and two 3x3 convolutions, each with bias, leaky ReLU and pixelwise
     normalization. Images are linear, without a tanh: reals in [-1, 1] are what they are to be like.
@@ -83,6 +131,8 @@ class Generator(Growing):
         pixelnorm_eps: of both normalizations, inside the root; the official code has 1e-4 for fp16.
         leaky: leaky ReLU of slope 0.2 instead of ReLU.
         fused_scale: upsample and convolve in one transposed convolution, which is equal in value.
+        batchnorm: normalize over the batch before each activation, in place of the bias.
+        tanh: of the image, after two were blended.
         gan_zoo: as in facebookresearch/pytorch_GAN_zoo: a gain of sqrt(2) in all layers, biases
             scaled like weights, a bias for each unit of the first layer instead of each channel.
 
@@ -104,13 +154,17 @@ class Generator(Growing):
         pixelnorm_eps: float = 1e-8,
         leaky: bool = True,
         fused_scale: bool = True,
+        batchnorm: bool = False,
+        tanh: bool = False,
         gan_zoo: bool = False,
     ) -> None:
         super().__init__(image_size, fmap_base, fmap_decay, fmap_max)
         self.channels, self.classes, self.fused_scale = channels, classes, fused_scale
         self.nz = nz or feature_maps(0, fmap_base, fmap_decay, fmap_max)
         self.latent_norm = PixelNorm(pixelnorm_eps) if normalize_latents else nn.Identity()
-        layer = partial(Layer, wscale=wscale, scale_bias=gan_zoo)
+        self.output = nn.Tanh() if tanh else nn.Identity()
+        plain = partial(Layer, wscale=wscale, scale_bias=gan_zoo)
+        layer = partial(plain, norm=batch_norm if batchnorm else None)
         up = fused_up if fused_scale else unfused_up
         first, height, width = self.widths[0], *self.grid
         dense_to_grid = layer(
@@ -124,8 +178,8 @@ class Generator(Growing):
         def block(*layers: Layer) -> nn.Sequential:
             modules: list[nn.Module] = []
             for module in layers:
-                norm = PixelNorm(pixelnorm_eps) if pixelnorm else nn.Identity()
-                modules += [module, activation(leaky), norm]
+                pixels = PixelNorm(pixelnorm_eps) if pixelnorm else nn.Identity()
+                modules += [module, activation(leaky), pixels]
             return nn.Sequential(*modules)
 
         self.blocks = nn.ModuleList(
@@ -136,43 +190,72 @@ class Generator(Growing):
                 block(layer(up, (here, below, 3, 3)), layer(convolution, (here, here, 3, 3)))
             )
         self.to_rgb = nn.ModuleList(
-            layer(convolution, (channels, maps, 1, 1), gain=SQRT2 if gan_zoo else 1.0)
+            plain(convolution, (channels, maps, 1, 1), gain=SQRT2 if gan_zoo else 1.0)
             for maps in self.widths
         )
 
-    def forward(self, z: Tensor, y: Tensor | None = None, lod: float = 0.0) -> Tensor:
-        """Images [N, channels, H, W] of z [N, nz] at `resolution(lod)`.
+
+class GrowingDiscriminator(Growing):
+    """Images, [N, channels, H, W] at the resolution of a lod -> scores, [N] or [N, 1 + classes].
+
+    Attributes:
+        group_size: of the minibatch standard deviation, see `minibatch_stddev`; 0 for none.
+        from_rgb, blocks: of each level: features of its image, and those of the level below (at
+            level 0 the scores) from these.
+        jumps: the level that does not fade in, if there is one.
+    """
+
+    channels: int
+    classes: int
+    group_size: int
+    from_rgb: nn.ModuleList
+    blocks: nn.ModuleList
+    jumps: int | None = None
+
+    def forward(self, x: Tensor, lod: float = 0.0) -> Tensor:
+        """Scores [N] of images, or [N, 1 + classes]: scores, then the logits of the classes.
 
         Args:
-            z: latents, from N(0, 1).
-            y: class of each, [N], integers; None where there are no classes.
-            lod: where it is fractional, two images are blended: the new level's and, enlarged, that
-                of the level below.
+            x: images, [N, channels, *resolution(lod)].
+            lod: where it is fractional, features are blended: those of the new level and those of
+                the halved image as the level below sees it.
 
-        Raises UserError for a lod outside of the network, labels missing or not expected.
+        Raises UserError for a lod outside of the network, images of another shape, or a batch that
+        does not split into groups.
         """
+        scores = self.blocks[0](self._features(x, lod))
+        return scores if self.classes else scores.squeeze(1)
+
+    @torch.no_grad()
+    def fit(self, x: Tensor, lod: float = 0.0) -> None:
+        """Fit what starts from data, which is `MinibatchDiscrimination`, to real images."""
+        h = self._features(x, lod)
+        for module in self.blocks[0].children():
+            if isinstance(module, MinibatchDiscrimination):
+                module.fit(h)
+            h = module(h)
+
+    def _features(self, x: Tensor, lod: float) -> Tensor:
+        """What level 0 sees: [N, widths[0], *grid]."""
         level, fade = self.active(lod)
-        below = x = self._latents(z, y)
-        for block in self.blocks[: level + 1]:
-            below, x = x, block(x)
-        image = self.to_rgb[level](x)
-        if fade:
-            image = torch.lerp(image, enlarged(self.to_rgb[level - 1](below)), fade)
-        return image
-
-    def _latents(self, z: Tensor, y: Tensor | None) -> Tensor:
-        if (y is not None) != bool(self.classes):
+        expected = (self.channels, *self.resolution(lod))
+        if x.shape[1:] != expected:
             raise UserError(
-                f"this generator has {self.classes} classes: "
-                + ("give a label y for each z." if self.classes else "leave labels out.")
+                f"at lod {lod:g} images have shape {list(expected)}, but these have "
+                f"{list(x.shape[1:])}: resize them, or give the lod that they belong to."
             )
-        if y is not None:
-            z = torch.cat([z, F.one_hot(y, self.classes).to(z.dtype)], 1)
-        return self.latent_norm(z)
+        if level == self.jumps:
+            fade = 0.0
+        h = self.from_rgb[level](x)
+        for i in range(level, 0, -1):
+            h = self.blocks[i](h)
+            if fade and i == level:
+                h = torch.lerp(h, self.from_rgb[level - 1](F.avg_pool2d(x, 2)), fade)
+        return h
 
 
-class Discriminator(Growing):
-    """Images, [N, channels, H, W] at the resolution of a lod -> scores, [N] or [N, 1 + classes].
+class Discriminator(GrowingDiscriminator):
+    """The official discriminator, and the options of the paper's ablation.
 
     Each level is two 3x3 convolutions with bias and leaky ReLU, and average pooling. Level 0 sees
     the minibatch's standard deviation as one more channel, so that the images of a group are not
@@ -184,6 +267,8 @@ class Discriminator(Growing):
         fused_scale: convolve and pool in one convolution of stride 2, as the official code; bias
             and activation then come after pooling. False is the order of the paper: before it.
         group_size: see `minibatch_stddev`; 0 leaves that channel out.
+        layernorm: normalize over each image before each activation, but not in fromRGB.
+        minibatch_kernels: of a `MinibatchDiscrimination` before the last layer; 0 for none.
         gan_zoo: as in facebookresearch/pytorch_GAN_zoo: a gain of sqrt(2) in all layers, biases
             scaled like weights, groups of neighbors with the unbiased variance, and no fade from
             level 0 to level 1. Its order is that of fused_scale=False.
@@ -203,15 +288,19 @@ class Discriminator(Growing):
         leaky: bool = True,
         fused_scale: bool = True,
         group_size: int = 4,
+        layernorm: bool = False,
+        minibatch_kernels: int = 0,
         gan_zoo: bool = False,
     ) -> None:
         super().__init__(image_size, fmap_base, fmap_decay, fmap_max)
-        self.channels, self.classes, self.gan_zoo = channels, classes, gan_zoo
+        self.channels, self.classes = channels, classes
         self.fused_scale, self.group_size = fused_scale, group_size
-        layer = partial(Layer, wscale=wscale, scale_bias=gan_zoo)
+        self.jumps = 1 if gan_zoo else None
+        plain = partial(Layer, wscale=wscale, scale_bias=gan_zoo)
+        layer = partial(plain, norm=LayerNorm if layernorm else None)
         first, hidden = self.widths[0], feature_maps(0, fmap_base, fmap_decay, fmap_max)
         height, width = self.grid
-        grouped = group_size > 1
+        grouped, kernels = group_size > 1, minibatch_kernels
         self.blocks = nn.ModuleList(
             [
                 nn.Sequential(
@@ -221,7 +310,8 @@ class Discriminator(Growing):
                     nn.Flatten(),
                     layer(dense, (hidden, first * height * width)),
                     activation(leaky),
-                    layer(dense, (1 + classes, hidden), gain=SQRT2 if gan_zoo else 1.0),
+                    *([MinibatchDiscrimination(hidden, kernels)] if kernels else []),
+                    plain(dense, (1 + classes, hidden + kernels), gain=SQRT2 if gan_zoo else 1.0),
                 )
             ]
         )
@@ -236,37 +326,9 @@ class Discriminator(Growing):
                 )
             )
         self.from_rgb = nn.ModuleList(
-            nn.Sequential(layer(convolution, (maps, channels, 1, 1)), activation(leaky))
+            nn.Sequential(plain(convolution, (maps, channels, 1, 1)), activation(leaky))
             for maps in self.widths
         )
-
-    def forward(self, x: Tensor, lod: float = 0.0) -> Tensor:
-        """Scores [N] of images, or [N, 1 + classes]: scores, then the logits of the classes.
-
-        Args:
-            x: images, [N, channels, *resolution(lod)].
-            lod: where it is fractional, features are blended: those of the new level and those of
-                the halved image as the level below sees it.
-
-        Raises UserError for a lod outside of the network, images of another shape, or a batch that
-        does not split into groups.
-        """
-        level, fade = self.active(lod)
-        expected = (self.channels, *self.resolution(lod))
-        if x.shape[1:] != expected:
-            raise UserError(
-                f"at lod {lod:g} images have shape {list(expected)}, but these have "
-                f"{list(x.shape[1:])}: resize them, or give the lod that they belong to."
-            )
-        if self.gan_zoo and level == 1:
-            fade = 0.0
-        h = self.from_rgb[level](x)
-        for i in range(level, 0, -1):
-            h = self.blocks[i](h)
-            if fade and i == level:
-                h = torch.lerp(h, self.from_rgb[level - 1](F.avg_pool2d(x, 2)), fade)
-        scores = self.blocks[0](h)
-        return scores if self.classes else scores.squeeze(1)
 
 
 class Layer(nn.Module):
@@ -279,6 +341,7 @@ class Layer(nn.Module):
         wscale: store N(0, 1) and scale when used; otherwise store what is used.
         scale_bias: scale the bias like the weights.
         bias: shape of the bias; None for [outputs].
+        norm: makes what normalizes so many maps; that has biases, and this layer then none.
     """
 
     def __init__(
@@ -289,6 +352,7 @@ class Layer(nn.Module):
         wscale: bool = True,
         scale_bias: bool = False,
         bias: tuple[int, ...] | None = None,
+        norm: Callable[[int], nn.Module] | None = None,
     ) -> None:
         super().__init__()
         std = gain / math.sqrt(math.prod(shape[1:]))
@@ -296,12 +360,14 @@ class Layer(nn.Module):
         self.scale = std if wscale else 1.0
         self.bias_scale = self.scale if scale_bias else 1.0
         self.weight = nn.Parameter(torch.randn(shape) * (std / self.scale))
-        self.bias = nn.Parameter(torch.zeros(bias or shape[:1]))
+        bias = bias or shape[:1]
+        self.bias = None if norm else nn.Parameter(torch.zeros(bias))
+        self.norm = norm(bias[0]) if norm else None
 
     def forward(self, x: Tensor) -> Tensor:
         weight: Tensor = self.weight
-        bias: Tensor = self.bias
-        if self.bias_scale != 1.0:
+        bias: Tensor | None = self.bias
+        if bias is not None and self.bias_scale != 1.0:
             bias = bias * self.bias_scale
         if self.scale != 1.0:
             # The layer is linear: the smaller factor is scaled, which at 4x4 is the input.
@@ -309,7 +375,8 @@ class Layer(nn.Module):
                 x = x * self.scale
             else:
                 weight = weight * self.scale
-        return self.op(x, weight, bias)
+        x = self.op(x, weight, bias)
+        return x if self.norm is None else self.norm(x)
 
     @property
     def name(self) -> str:
@@ -317,18 +384,19 @@ class Layer(nn.Module):
         return op.__name__.replace("_", " ")
 
 
-def dense(x: Tensor, weight: Tensor, bias: Tensor, grid: Sequence[int] = ()) -> Tensor:
+def dense(x: Tensor, weight: Tensor, bias: Tensor | None, grid: Sequence[int] = ()) -> Tensor:
     """[N, inputs] -> [N, outputs]; with a grid [N, channels, *grid], which the bias may have."""
     x = F.linear(x, weight)
-    return (x.unflatten(1, (-1, *grid)) if grid else x) + bias
+    x = x.unflatten(1, (-1, *grid)) if grid else x
+    return x if bias is None else x + bias
 
 
-def unfused_up(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def unfused_up(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return convolution(enlarged(x), weight, bias)
 
 
-def activation(leaky: bool = True) -> nn.Module:
-    return nn.LeakyReLU(0.2, inplace=True) if leaky else nn.ReLU(inplace=True)
+def activation(leaky: bool = True, slope: float = 0.2) -> nn.Module:
+    return nn.LeakyReLU(slope, inplace=True) if leaky else nn.ReLU(inplace=True)
 
 
 class PixelNorm(nn.Module):
@@ -340,6 +408,72 @@ class PixelNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x * (x.square().mean(1, keepdim=True) + self.eps).rsqrt()
+
+
+def batch_norm(maps: int) -> nn.BatchNorm2d:
+    """With the constants of Lasagne, which the paper's code was written with."""
+    return nn.BatchNorm2d(maps, eps=1e-4, momentum=0.1)
+
+
+class LayerNorm(nn.Module):
+    """[N, maps, ...], over all but the first dimension; then one gain, and a bias for each map.
+
+    Ba et al. 2016, as in the paper's code.
+    """
+
+    def __init__(self, maps: int, eps: float = 1e-4) -> None:
+        super().__init__()
+        self.eps = eps
+        self.gain = nn.Parameter(torch.ones(()))
+        self.bias = nn.Parameter(torch.zeros(maps))
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = self.bias.reshape(-1, *[1] * (x.dim() - 2))
+        return F.layer_norm(x, x.shape[1:], eps=self.eps) * self.gain + bias
+
+
+class MinibatchDiscrimination(nn.Module):
+    """[N, features] -> [N, features + kernels]: how close each image is to the others of the batch.
+
+    o_k(i) = b_k + sum over j != i of exp(-|M_k(i) - M_k(j)|_1), where M_k is a linear map to `dim`
+    numbers (Salimans et al. 2016, section 3.2). Its columns have a direction and a length of their
+    own, as in the code of these authors and of PGGAN's.
+
+    Attributes:
+        fitted: whether `fit` has been called, in this run or the one that the weights are from.
+    """
+
+    fitted: Tensor
+
+    def __init__(self, features: int, kernels: int, dim: int = 5) -> None:
+        super().__init__()
+        self.direction = nn.Parameter(0.05 * torch.randn(features, kernels, dim))
+        self.log_length = nn.Parameter(torch.zeros(kernels, dim))
+        self.bias = nn.Parameter(torch.full((kernels,), -1.0))
+        self.register_buffer("fitted", torch.tensor(False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x, (-self._distances(x)).exp().sum(1) + self.bias], 1)
+
+    @torch.no_grad()
+    def fit(self, x: Tensor) -> None:
+        """Lengths and biases from features of reals: an image's nearest is at a mean distance of 2
+        and what is added to the features has a mean of 0.
+        """
+        nearest = self._distances(x).amin(1).mean(0)  # [kernels]
+        self.log_length.sub_((nearest / 2).log()[:, None])
+        self.bias.copy_(-(-self._distances(x)).exp().sum(1).mean(0))
+        self.fitted.fill_(True)
+
+    def _distances(self, x: Tensor) -> Tensor:
+        """[N, N, kernels], in float32 at least; infinite from an image to itself."""
+        weight = self.direction * (self.log_length.exp() / self.direction.norm(dim=0))
+        maps = torch.einsum("nf,fkd->dnk", x, weight)
+        maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
+        distances = torch.full_like(maps[0, :, 0], torch.inf).diag()[:, :, None]
+        for numbers in maps:  # one of `dim` at a time, for memory
+            distances = distances + (numbers[:, None] - numbers).abs()
+        return distances
 
 
 class MinibatchStddev(nn.Module):
@@ -383,12 +517,12 @@ def minibatch_stddev(x: Tensor, group_size: int = 4, neighbors: bool = False) ->
     return torch.cat([x, spread.reshape(n, 1, 1, 1).expand(n, 1, h, w)], 1)
 
 
-def feature_maps(stage: int, base: int = 8192, decay: float = 1.0, most: int = 512) -> int:
+def feature_maps(stage: int, base: float = 8192, decay: float = 1.0, most: int = 512) -> int:
     """min(base / 2^(stage decay), most), rounded down; UserError if that is 0."""
     maps = min(int(base / 2 ** (stage * decay)), most)
     if maps < 1:
         raise UserError(
-            f"fmap_base={base} and fmap_max={most} leave no feature maps for level {stage - 1}: "
+            f"fmap_base={base:g} and fmap_max={most} leave no feature maps for level {stage - 1}: "
             f"increase them, or make image_size smaller."
         )
     return maps

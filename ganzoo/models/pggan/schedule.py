@@ -33,6 +33,8 @@ class Growth:
             in the paper's code.
         ticks_kimg: time between two reports, by resolution; 160 where none is given.
         repeats: iterations between two looks at the schedule; see `moment`.
+        initial_resolution: of the level that is trained first; the official code's
+            `lod_initial_resolution`.
 
     Raises:
         UserError: an image size that cannot grow, a negative time, a batch without images, a
@@ -49,6 +51,7 @@ class Growth:
     rampup_kimg: float = 0
     ticks_kimg: Mapping[int, float] = field(default_factory=TICKS.copy)
     repeats: int = 4
+    initial_resolution: int = 4
 
     def __post_init__(self) -> None:
         base_grid(self.image_size)  # raises
@@ -70,22 +73,32 @@ class Growth:
                         f"{name} has an entry for {key}, which is no resolution of a level: use "
                         f"4, 8, 16 and further powers of two."
                     )
+        if self.initial_resolution not in [4 * 2**level for level in range(self.levels + 1)]:
+            raise UserError(
+                f"initial_resolution={self.initial_resolution} is none of a level: use a power of "
+                f"two from 4 to {4 * 2**self.levels}."
+            )
 
     @property
     def levels(self) -> int:
         """How many doublings lead from the base grid to the whole image."""
         return base_grid(self.image_size)[1]
 
+    @property
+    def first(self) -> int:
+        """The level that is trained first."""
+        return int(math.log2(self.initial_resolution)) - 2
+
     # -- where the run is -------------------------------------------------------------------------
 
     def lod(self, images: int) -> float:
-        """How many doublings are missing after so many images: `levels` at first, 0 at the end."""
+        """How many doublings are missing after so many images: 0 at the end."""
         train, fade = self._lengths()
         if train + fade == 0:
             return 0.0
         phase, rest = divmod(images, train + fade)
         faded = max(0, rest - train) / fade if fade else 0.0
-        return max(0.0, self.levels - phase - faded)
+        return max(0.0, self.levels - self.first - phase - faded)
 
     def alpha(self, images: int) -> float:
         """The weight of the newest level, in (0, 1]; 1 when none is fading in."""
@@ -111,11 +124,12 @@ class Growth:
         if train + fade == 0:
             return {2 * self.levels: 0}
         starts = {}
-        for level in range(self.levels + 1):
-            if fade and level:
-                starts[2 * level - 1] = (level - 1) * (train + fade) + train + 1
+        for level in range(self.first, self.levels + 1):
+            phase = level - self.first
+            if fade and phase:
+                starts[2 * level - 1] = (phase - 1) * (train + fade) + train + 1
             if train or level == self.levels:
-                starts[2 * level] = level * (train + fade)
+                starts[2 * level] = phase * (train + fade)
         return starts
 
     def resets(self, before: int, now: int) -> bool:
@@ -165,9 +179,9 @@ class Growth:
         """
         train, fade = self._lengths()
         look = 0
-        for level in range(self.levels + 1):
+        for level in range(self.levels - self.first + 1):  # from the first on
             end = images
-            if level < self.levels and train + fade:
+            if level < self.levels - self.first and train + fade:
                 # The most images with this level as the highest; a fade begins just after.
                 last = level * (train + fade) + train if fade else (level + 1) * train - 1
                 end = min(images, last)

@@ -1,0 +1,56 @@
+"""One domain of the data sets that CycleGAN's authors distribute (Zhu et al. 2017)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ganzoo.data.encoded import Listing
+from ganzoo.data.folder import Folder
+from ganzoo.data.source import check_choice
+from ganzoo.errors import UserError
+
+
+class Domain(Folder):
+    """The images of trainA or trainB, testA or testB.
+
+    Args:
+        root: the folder of a data set, its zip, or a folder that holds `name` or `name`.zip.
+        name: of the data set, such as horse2zebra.
+        domain: "A" or "B".
+        image_size, channels, resize, filter: see `Decoder`.
+        split: "train", "test" or "all".
+    """
+
+    def __init__(
+        self,
+        root: str,
+        name: str,
+        domain: str,
+        image_size: int | Sequence[int],
+        channels: int = 3,
+        resize: str = "stretch",
+        filter: str = "bicubic",
+        split: str = "train",
+    ) -> None:
+        check_choice("domain", domain, ["A", "B"])
+        splits = {part: f"{part}{domain}" for part in ("train", "test")}
+        super().__init__(root, image_size, channels, False, resize, filter, split, splits=splits)
+        self.set, self.domain = name, domain
+        self.name = f"{name} {domain} ({split})"
+
+    def _list(self) -> Listing:
+        self.root = self._place()
+        return super()._list()
+
+    def _place(self) -> Path:
+        """Where the data set lies."""
+        for place in (self.root / self.set, self.root / f"{self.set}.zip"):
+            if place.exists():
+                return place
+        assert self.splits is not None
+        if self.root.is_file() or any((self.root / f).is_dir() for f in self.splits.values()):
+            return self.root
+        raise UserError(
+            f"There is no {self.set} in {self.root.resolve()}: fetch {self.set}.zip, for which "
+            "junyanz/pytorch-CycleGAN-and-pix2pix has datasets/download_cyclegan_dataset.sh, put "
+            "it there, unpacked or not, or set data.source.root to where it is."
+        )

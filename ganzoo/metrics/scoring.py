@@ -1,0 +1,196 @@
+"""What is scored of a model: samples of seeds, or translations in each of its directions."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ganzoo.data.images import ImageData, to_float
+from ganzoo.data.reference import Reference
+from ganzoo.errors import UserError
+from ganzoo.gan import GAN, translated
+from ganzoo.metrics import translation
+from ganzoo.metrics.protocol import Scores, joined
+from ganzoo.metrics.suite import Fakes, Suite
+
+
+class Scorer(Protocol):
+    """Scores a model again and again with the same images."""
+
+    names: list[str]  # of the values there will be
+
+    def score(
+        self,
+        gan: GAN,
+        raw: bool = False,
+        truncation: float | None = None,
+        stopped: Callable[[], bool] = lambda: False,
+        standing: Mapping[str, int] | None = None,
+    ) -> Scores | None:
+        """See `Suite.score`; `standing` tells of the statistics that are in use."""
+
+
+def scorer_of(gan: GAN, data: Any, suite: Suite, device: torch.device) -> Scorer:
+    """What suits the model. All processes call it.
+
+    Raises:
+        UserError: too few images, images that cannot be read, a cache that cannot be written.
+    """
+    if gan.directions:
+        return TranslationScorer(gan, data, suite, device)
+    return SeedScorer(data, suite, device)
+
+
+class SeedScorer:
+    """Samples of fixed seeds against the data that was trained on."""
+
+    def __init__(self, data: ImageData, suite: Suite, device: torch.device) -> None:
+        self.suite, self.names = suite, suite.names()
+        suite.prepare(Reference(data, suite.num_real, suite.mirror), device)
+
+    def score(
+        self,
+        gan: GAN,
+        raw: bool = False,
+        truncation: float | None = None,
+        stopped: Callable[[], bool] = lambda: False,
+        standing: Mapping[str, int] | None = None,
+    ) -> Scores | None:
+        fakes = fakes_of(gan, self.suite.num_fake, raw, truncation, standing=standing)
+        return self.suite.score(fakes, stopped)
+
+
+class TranslationScorer:
+    """Translated test images of one domain against the test images of the other.
+
+    Values are called `AtoB/fd_effnet` and so on. Beside the suite's there are `cycle`, `identity`
+    and, where `data.test_pairs` says that partners are known, `l1`, `psnr`, `ssim`: see
+    `ganzoo.metrics.translation`. Of data without test images, training images are taken.
+
+    Test images are at most `num_real` of each domain; at most `num_fake` are translated.
+    """
+
+    def __init__(self, gan: GAN, data: Any, suite: Suite, device: torch.device) -> None:
+        self.device = device
+        self.tests, self.pairs = data.tests()
+        counts = {name: len(test.source) for name, test in self.tests.items()}
+        if min(counts.values()) < 2:
+            raise UserError(
+                f"There are {counts['A']} test images of A and {counts['B']} of B, too few for "
+                "scores: hold out more, or set callbacks.evaluate=null."
+            )
+        reals = {
+            name: Reference(test, suite.num_real, suite.mirror) for name, test in self.tests.items()
+        }
+        self.numbers = {name: real.images.tolist() for name, real in reals.items()}
+        self.inputs = {name: _spread(some, suite.num_fake) for name, some in self.numbers.items()}
+        self.suites, self.names = {}, []
+        more = {
+            "cycle": len(gan.directions) == 2,
+            "identity": len(set(data.channels.values())) == 1,
+            "pairs": self.pairs,
+        }
+        for direction in gan.directions:
+            source, target = direction.split("to")
+            own = suite.fitted(
+                len(reals[target]), len(self.inputs[source]), translation.metrics(**more)
+            )
+            own.prepare(reals[target], device)
+            self.suites[direction] = own
+            self.names += [f"{direction}/{name}" for name in own.names()]
+        self.fingerprints = {name: self._fingerprint(name) for name in self.inputs}
+
+    def score(
+        self,
+        gan: GAN,
+        raw: bool = False,
+        truncation: float | None = None,
+        stopped: Callable[[], bool] = lambda: False,
+        standing: Mapping[str, int] | None = None,
+    ) -> Scores | None:
+        parts = {}
+        for direction, suite in self.suites.items():
+            scores = suite.score(self._fakes(gan, direction, raw), stopped)
+            if scores is None:
+                return None
+            parts[direction] = scores
+        return joined(parts)
+
+    def _fakes(self, gan: GAN, direction: str, raw: bool) -> Fakes:
+        source, target = direction.split("to")
+        back = f"{target}to{source}"
+        inputs, targets = self.inputs[source], self.numbers[target]
+
+        def made(numbers: Sequence[int]) -> dict[str, Tensor]:
+            given = self.tests[source].read([inputs[i] for i in numbers], self.device)
+            fakes = translated(gan, to_float(given), direction, raw)
+            images = {"inputs": given, "images": fakes}
+            if back in gan.directions:
+                images["reconstructed"] = translated(gan, fakes, back, raw)
+            if self.pairs:
+                same = [inputs[i] for i in numbers]
+                images["partners"] = self.tests[target].read(same, self.device)
+            # Each input comes with its share of the images of the target domain.
+            edges = [[i * len(targets) // len(inputs) for i in (n, n + 1)] for n in numbers]
+            share = [target for start, end in edges for target in targets[start:end]]
+            if share and given.shape[1] == fakes.shape[1]:
+                images["targets"] = self.tests[target].read(share, self.device)
+                images["identity"] = translated(gan, to_float(images["targets"]), direction, raw)
+            return images
+
+        return Fakes(
+            len(inputs),
+            made,
+            {
+                "generator": "average" if gan.average is not None and not raw else "raw",
+                "direction": direction,
+                "inputs": self.tests[source].source.name,
+                "inputs_fingerprint": self.fingerprints[source][:8],
+                "pairs": self.pairs,
+            },
+            {"model": type(gan).__name__, "images_seen": gan.images_seen},
+        )
+
+    def _fingerprint(self, domain: str) -> str:
+        told = hashlib.sha256()
+        for number in self.inputs[domain]:
+            told.update(self.tests[domain].read([number]).numpy().tobytes())
+        return told.hexdigest()
+
+
+def fakes_of(
+    gan: GAN,
+    num: int,
+    raw: bool = False,
+    truncation: float | None = None,
+    label: int | None = None,
+    standing: Mapping[str, int] | None = None,
+) -> Fakes:
+    """Samples of the seeds 0 to `num` - 1; `standing` tells of the statistics that are in use."""
+
+    def images(seeds: Sequence[int]) -> Tensor:
+        return gan.sample(list(seeds), label=label, truncation=truncation, raw=raw)
+
+    if num < 2:
+        raise UserError("metrics.num_fake must be at least 2.")
+    which = "average" if gan.average is not None and not raw else "raw"
+    return Fakes(
+        num,
+        images,
+        {
+            "generator": which,
+            "seeds": f"0-{num - 1}",
+            "truncation": truncation,
+            "standing_statistics": standing,
+            "label": label,
+        },
+        {"model": type(gan).__name__, "images_seen": gan.images_seen},
+    )
+
+
+def _spread(numbers: list[int], most: int) -> list[int]:
+    """At most so many of the numbers, evenly spaced."""
+    count = min(len(numbers), most)
+    return [numbers[i * len(numbers) // count] for i in range(count)]

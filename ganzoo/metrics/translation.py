@@ -1,0 +1,133 @@
+"""Metrics of translated images: how far from what they should be, and what comes back of them.
+
+All compare images of 8 bits, as they would be saved, image by image, and are means over images.
+"""
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from ganzoo.metrics.ssim import ssim
+
+LEAST_MSE = 1 / 12  # of 8-bit images: the variance of rounding
+
+
+class _MeanOverImages(Metric):
+    """Means of numbers, of each name one for each image."""
+
+    is_differentiable = False
+    full_state_update = False
+    names: tuple[str, ...]
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in self.names:
+            zero = torch.zeros((), dtype=torch.float64)
+            self.add_state(f"{name}_sum", zero, dist_reduce_fx="sum")
+            self.add_state(f"{name}_count", zero, dist_reduce_fx="sum")
+
+    def _add(self, name: str, values: Tensor) -> None:
+        """Numbers [N], float64."""
+        setattr(self, f"{name}_sum", getattr(self, f"{name}_sum") + values.sum())
+        setattr(self, f"{name}_count", getattr(self, f"{name}_count") + len(values))
+
+    def compute(self) -> dict[str, Tensor]:
+        """The means; none of what there was nothing of."""
+        return {
+            name: getattr(self, f"{name}_sum") / getattr(self, f"{name}_count")
+            for name in self.names
+            if getattr(self, f"{name}_count") > 0
+        }
+
+
+class Cycle(_MeanOverImages):
+    """Mean absolute difference of images and what comes back of them, in units of [0, 1]."""
+
+    higher_is_better = False
+    names = ("cycle",)
+
+    def update(self, inputs: Tensor, reconstructed: Tensor) -> None:
+        """Add images and their reconstructions, uint8 [N, C, H, W]."""
+        self._add("cycle", l1(inputs, reconstructed))
+
+
+class Identity(_MeanOverImages):
+    """Mean absolute change of images that are of the target domain already, in units of [0, 1]."""
+
+    higher_is_better = False
+    names = ("identity",)
+
+    def update(self, targets: Tensor, identity: Tensor) -> None:
+        """Add images of the target domain and their translations, uint8 [N, C, H, W]."""
+        self._add("identity", l1(targets, identity))
+
+
+class _Pairs(_MeanOverImages):
+    """A number of translations and their true partners; `copy_*` that of the untranslated images.
+
+    What is worse than `copy_*` is worse than to leave the images as they are.
+    """
+
+    def update(self, images: Tensor, inputs: Tensor, partners: Tensor) -> None:
+        """Add translations, what they are of, and what they should be, uint8 [N, C, H, W]."""
+        name, copy = self.names
+        self._add(name, self._of(images, partners))
+        if inputs.shape == partners.shape:
+            self._add(copy, self._of(inputs, partners))
+
+    def _of(self, a: Tensor, b: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class PairL1(_Pairs):
+    """Mean absolute difference, in units of [0, 1]."""
+
+    higher_is_better = False
+    names = ("l1", "copy_l1")
+
+    def _of(self, a: Tensor, b: Tensor) -> Tensor:
+        return l1(a, b)
+
+
+class PairPSNR(_Pairs):
+    """Peak signal-to-noise ratio in dB, the mean of those of each image; equal ones have 58.9."""
+
+    higher_is_better = True
+    names = ("psnr", "copy_psnr")
+
+    def _of(self, a: Tensor, b: Tensor) -> Tensor:
+        return psnr(a, b)
+
+
+class PairSSIM(_Pairs):
+    """Structural similarity (Wang et al. 2004): windows of 11 pixels, sigma 1.5, of each channel.
+
+    In images smaller than 11 pixels the window is as large as they are.
+    """
+
+    higher_is_better = True
+    names = ("ssim", "copy_ssim")
+
+    def _of(self, a: Tensor, b: Tensor) -> Tensor:
+        return ssim(a.double(), b.double())
+
+
+def metrics(cycle: bool = True, identity: bool = True, pairs: bool = True) -> dict[str, Metric]:
+    """Those that can be had, by label."""
+    some: list[_MeanOverImages] = [Cycle()] * cycle + [Identity()] * identity
+    some += [PairL1(), PairPSNR(), PairSSIM()] * pairs
+    return {metric.names[0]: metric for metric in some}
+
+
+def l1(a: Tensor, b: Tensor) -> Tensor:
+    """Mean absolute difference of each image of uint8 [N, C, H, W], in units of [0, 1]: [N]."""
+    return (a.double() - b.double()).abs().mean((1, 2, 3)) / 255
+
+
+def psnr(a: Tensor, b: Tensor) -> Tensor:
+    """10 log10(255^2 / MSE) of each image of uint8 [N, C, H, W]: [N].
+
+    A mean squared error below 1/12, that of rounding, is taken for 1/12.
+    """
+    mse = (a.double() - b.double()).square().mean((1, 2, 3))
+    return 10 * torch.log10(255**2 / mse.clamp(min=LEAST_MSE))

@@ -1,0 +1,380 @@
+"""CycleGAN: translation between two kinds of images without pairs (Zhu et al. 2017).
+
+`networks.py` has the networks of the authors' PyTorch code, `small.py` smaller ones; the authors'
+recipes are in `conf/experiment/cyclegan_*.yaml`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim import Optimizer
+
+from ganzoo.draws import unit
+from ganzoo.errors import UserError
+from ganzoo.gan import GAN, Batch, evaluating, trying
+from ganzoo.layers import enlarged, shrunk
+from ganzoo.losses import LeastSquares, Loss, gradient_penalty, zero_centered_penalty
+from ganzoo.models.cyclegan.networks import (
+    PatchDiscriminator,
+    PixelDiscriminator,
+    ResNetGenerator,
+    UNetGenerator,
+    at_any_size,
+)
+from ganzoo.models.cyclegan.pool import ImagePool
+from ganzoo.models.cyclegan.small import SmallDiscriminator, SmallGenerator
+from ganzoo.models.pggan.schedule import Growth
+from ganzoo.strategy import world_size
+
+__all__ = [
+    "CycleGAN",
+    "ImagePool",
+    "PatchDiscriminator",
+    "PixelDiscriminator",
+    "ResNetGenerator",
+    "SmallDiscriminator",
+    "SmallGenerator",
+    "UNetGenerator",
+]
+
+ENDS = {"AtoB": ("A", "B"), "BtoA": ("B", "A")}  # from which domain to which
+BACK = {"AtoB": "BtoA", "BtoA": "AtoB"}
+
+Images = dict[str, Tensor]  # by domain
+
+
+class CycleGAN(GAN):
+    """Two generators, "AtoB" and "BtoA", and a discriminator for each domain, "A" and "B".
+
+    A batch is {"A": [n, channels_a, H, W], "B": [n, channels_b, H, W]} in [-1, 1]; the clock counts
+    the images of one domain. `discriminator["A"]` tells images of A from what BtoA makes (the
+    authors' code calls it D_B).
+
+    Args:
+        generator: makes a generator of its numbers of input and output channels.
+        discriminator: makes a discriminator of its number of input channels; None for none, which
+            leaves a model that translates and cannot be trained.
+        optimizers: for "generator" and "discriminator", or for a part of one ("generator.AtoB").
+        loss: of generators and discriminators; see `ganzoo.losses`.
+        channels_a, channels_b: of the images of A and of B.
+        image_size: of training images, one number or [height, width].
+        order: the networks that are updated one after the other. Two generators, or two
+            discriminators, are updated together under one name and one optimizer, or each by itself
+            ("generator.AtoB", "discriminator.A"). A discriminator is shown the fakes of the latest
+            step of their generator.
+        lambda_a, lambda_b: weights of the cycles A -> B -> A and B -> A -> B.
+        lambda_identity: weight of the identity loss, times that of the cycle of the images that it
+            is about; 0 for none.
+        pool: fakes that are kept to be shown again to each discriminator; 0 for none.
+        discriminator_scale: what a discriminator's loss is multiplied with; the authors halve it.
+        gradient_penalty: weight of WGAN-GP's penalty.
+        r1, r2: gamma of the zero-centered penalties on reals and on fakes (each enters as gamma/2).
+        growth: training begins with small images and goes on with larger ones, by the schedule of
+            progressive growing, whose batch sizes hold; None for whole images from the start.
+        directions: those that there are; a model of one of them cannot be trained.
+        clip, lr_factors, shared: the arguments of `GAN`; in the former, "generator" and
+            "discriminator" stand for their parts as well.
+
+    Raises:
+        UserError: an order that updates a network never or twice; an identity loss between images
+            of unlike channels; a penalty together with BatchNorm; steps repeated in an iteration.
+    """
+
+    generator: nn.ModuleDict
+    discriminator: nn.ModuleDict
+
+    def __init__(
+        self,
+        generator: Callable[[int, int], nn.Module],
+        discriminator: Callable[[int], nn.Module] | None,
+        optimizers: Mapping[str, Callable[..., Optimizer]],
+        loss: Loss | None = None,
+        channels_a: int = 3,
+        channels_b: int = 3,
+        image_size: int | Sequence[int] = 256,
+        order: Sequence[str] = ("generator", "discriminator"),
+        lambda_a: float = 10.0,
+        lambda_b: float = 10.0,
+        lambda_identity: float = 0.5,
+        pool: int = 50,
+        discriminator_scale: float = 0.5,
+        gradient_penalty: float = 0.0,
+        r1: float = 0.0,
+        r2: float = 0.0,
+        growth: Growth | None = None,
+        directions: Sequence[str] = tuple(ENDS),
+        clip: Mapping[str, float] | None = None,
+        lr_factors: Mapping[str, Callable[[int], float]] | None = None,
+        **shared: Any,
+    ) -> None:
+        channels = {"A": channels_a, "B": channels_b}
+        super().__init__(
+            nn.ModuleDict(
+                {d: generator(*(channels[domain] for domain in ENDS[d])) for d in directions}
+            ),
+            nn.ModuleDict(
+                {d: discriminator(n) for d, n in channels.items()} if discriminator else {}
+            ),
+            optimizers=_for_each(order, optimizers),
+            clip=_for_each(order, clip or {}),
+            lr_factors=_for_each(order, lr_factors or {}),
+            **shared,
+        )
+        self.directions, self.order, self.channels = tuple(directions), tuple(order), channels
+        self.loss: Loss = loss or LeastSquares()
+        self.boundary = self.loss.boundary
+        self.lambdas, self.lambda_identity = {"A": lambda_a, "B": lambda_b}, lambda_identity
+        self.discriminator_scale = discriminator_scale
+        self.gradient_penalty, self.r1, self.r2 = gradient_penalty, r1, r2
+        height, width = (image_size,) * 2 if isinstance(image_size, int) else image_size
+        self.image_size = height, width
+        self.pools = nn.ModuleDict(
+            {d: ImagePool(pool, n, height, width) for d, n in channels.items()} if pool else {}
+        )
+        self.growth = growth
+        if growth is not None:
+            self.batch_size = self._batch_size
+        self._check()
+
+    # -- growth -----------------------------------------------------------------------------------
+
+    @property
+    def lod(self) -> float:
+        """How many doublings of the images are missing now: 0 for whole ones."""
+        return 0.0 if self.growth is None else self.growth.lod(self.images_seen)
+
+    def stage(self, images: int) -> int:
+        return 0 if self.growth is None else self.growth.stage(images)
+
+    def stages(self) -> dict[int, str]:
+        if self.growth is None:
+            return super().stages()
+        later = [
+            n for n in self.growth.starts().values() if self.images_seen < n < self.total_images
+        ]
+        return {
+            start: self._stage_name(self.growth.lod(start)) for start in (self.images_seen, *later)
+        }
+
+    def _stage_name(self, lod: float) -> str:
+        height, width = (side >> int(lod) for side in self.image_size)
+        return f"{height}x{width}" + (" fading in" if lod % 1 else "")
+
+    def _batch_size(self, images: int) -> int:
+        assert self.growth is not None
+        return self.growth.batch(images, world_size())
+
+    # -- one iteration ----------------------------------------------------------------------------
+
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        if self.growth is not None:
+            self.note(lod=torch.tensor(self.lod, device=self.device))
+        reals: Images = {domain: _shown(batch[domain], self.lod) for domain in ("A", "B")}
+        fakes: Images = {}
+        losses = {}
+        for name in self.order:
+            kind, _, part = name.partition(".")
+            if kind == "generator":
+                directions = [part] if part else list(self.directions)
+                made: list[Images] = []
+                loss: Callable[..., Tensor] = partial(self._generator_loss, directions, made)
+                losses[f"{name}_loss"] = self.update(name, loss, self._split(reals))
+                fakes |= {domain: torch.cat([m[domain] for m in made]) for domain in made[0]}
+            else:
+                domains = [part] if part else ["A", "B"]
+                shown = {domain: self._judged(domain, reals, fakes) for domain in domains}
+                mix = self.draws.rows(len(batch["A"]), len(domains), of=unit)
+                loss = partial(self._discriminator_loss, domains)
+                losses[f"{name}_loss"] = self.update(
+                    name, loss, self._split(reals), self._split(shown), self.split(mix)
+                )
+        return losses
+
+    @torch.no_grad()
+    def translate(self, images: Tensor, direction: str = "AtoB", raw: bool = False) -> Tensor:
+        """Images of the other domain, [N, C', H, W] in [-1, 1], in eval mode.
+
+        While the images of training still grow, these are shrunk likewise and enlarged afterwards.
+
+        Args:
+            images: of the domain that the direction starts from, [N, C, H, W] in [-1, 1], of any
+                height and width.
+            direction: one of `directions`.
+            raw: by the generator instead of its average, where there is one.
+
+        Raises:
+            UserError: there is no such direction, or the images have other channels.
+        """
+        if direction not in self.directions:
+            raise UserError(
+                f"This model does not translate {direction}: use {' or '.join(self.directions)}."
+            )
+        expected = self.channels[ENDS[direction][0]]
+        if images.shape[1] != expected:
+            raise UserError(
+                f"{direction} takes images of {expected} channel(s), not of {images.shape[1]}: "
+                f"convert them first."
+            )
+        networks = self.generator if raw or self.average is None else self.average
+        network = networks[direction]  # type: ignore[index]
+        lod = self.lod
+        times = 2 ** int(lod)
+
+        def translated(whole: Tensor) -> Tensor:
+            return enlarged(network(_shown(whole, lod)), times)
+
+        images = images.to(self.device, self.number_type)
+        with evaluating(network):
+            if not lod:
+                return network(images)
+            return at_any_size(translated, images, multiple=2 * times, least=2 * times)
+
+    def sample(self, *_: Any, **__: Any) -> Tensor:
+        raise UserError(
+            "A CycleGAN translates images and draws none: use python -m ganzoo.translate CKPT SRC "
+            "DST."
+        )
+
+    @torch.no_grad()
+    def judge(self, images: Tensor, labels: Tensor | None = None, domain: str = "B") -> Tensor:
+        """The mean logit [N] of each image by the discriminator of a domain; see `GAN.judge`."""
+        if domain not in self.discriminator:
+            raise UserError(f"This model has no discriminator of {domain}: it only translates.")
+        network = self.discriminator[domain]
+        with trying(network):
+            images = _shown(images.to(self.device, self.number_type), self.lod)
+            return network(images).flatten(1).mean(1)
+
+    # -- the two losses ---------------------------------------------------------------------------
+
+    def _generator_loss(self, directions: list[str], made: list[Images], reals: Images) -> Tensor:
+        """All that depends on the generators of `directions`; what they made goes into `made`."""
+        total = torch.zeros((), device=self.device)
+        fakes = {}
+        for direction in self.directions:
+            source, target = ENDS[direction]
+            forth, back = self.generator[direction], self.generator[BACK[direction]]
+            fake = forth(reals[source])
+            cycle = self.lambdas[source] * F.l1_loss(back(fake), reals[source])
+            terms = {f"cycle_{source}_loss": cycle}
+            if direction in directions:
+                fakes[target] = fake.detach()
+                terms[f"{direction}_loss"] = self._adversarial(target, fake, reals[target])
+                if self.lambda_identity:
+                    weight = self.lambda_identity * self.lambdas[target]
+                    same = F.l1_loss(forth(reals[target]), reals[target])
+                    terms[f"identity_{target}_loss"] = weight * same
+            self.note(**terms)
+            total = total + torch.stack(list(terms.values())).sum()
+        made.append(fakes)
+        return total
+
+    def _adversarial(self, domain: str, fake: Tensor, real: Tensor) -> Tensor:
+        real_logits = None
+        if self.loss.relative:
+            with torch.no_grad():
+                real_logits = self._logits(domain, real)
+        return self.loss.generator(self._logits(domain, fake), real_logits)
+
+    def _discriminator_loss(
+        self, domains: list[str], reals: Images, fakes: Images, mix: Tensor
+    ) -> Tensor:
+        total = torch.zeros((), device=self.device)
+        for i, domain in enumerate(domains):
+            judge, real, fake = partial(self._logits, domain), reals[domain], fakes[domain]
+            real_logits, fake_logits = judge(real), judge(fake)
+            loss = self.loss.discriminator(real_logits, fake_logits)
+            if self.gradient_penalty:
+                penalty = gradient_penalty(judge, real, fake, mix[:, i])
+                loss = loss + self.gradient_penalty * penalty
+            if self.r1:
+                loss = loss + self.r1 / 2 * zero_centered_penalty(judge, real)
+            if self.r2:
+                loss = loss + self.r2 / 2 * zero_centered_penalty(judge, fake)
+            loss = self.discriminator_scale * loss
+            self.note(
+                **{
+                    f"{domain}_loss": loss,
+                    f"real_{domain}_score": real_logits.mean(),
+                    f"fake_{domain}_score": fake_logits.mean(),
+                }
+            )
+            total = total + loss
+        return total
+
+    def _logits(self, domain: str, images: Tensor) -> Tensor:
+        """In float32 at least."""
+        logits: Tensor = self.discriminator[domain](images)
+        return logits if logits.dtype == torch.float64 else logits.float()
+
+    # -- details ----------------------------------------------------------------------------------
+
+    def _judged(self, domain: str, reals: Images, fakes: Images) -> Tensor:
+        """The fakes that a discriminator is shown: the latest, or older ones out of its pool."""
+        direction = next(d for d, (_, target) in ENDS.items() if target == domain)
+        if domain not in fakes:
+            with torch.no_grad():
+                fakes[domain] = self.generator[direction](reals[ENDS[direction][0]])
+        if domain not in self.pools:
+            return fakes[domain]
+        pool: ImagePool = self.pools[domain]  # type: ignore[assignment]
+        # Small images are kept enlarged, as those that fade in next are at first.
+        times = 2 ** int(self.lod)
+        kept = pool.exchange(enlarged(fakes[domain], times), self.images_seen, self.draws)
+        return _shown(kept, int(self.lod))
+
+    def _split(self, images: Images) -> list[Images]:
+        """The micro-batches of a batch of each domain."""
+        parts = zip(*map(self.split, images.values()), strict=True)
+        return [dict(zip(images, part, strict=True)) for part in parts]
+
+    def _check(self) -> None:
+        """Raise `UserError` for options that do not go together."""
+        networks = {
+            f"{kind}.{part}"
+            for kind, networks in (
+                ("generator", self.generator),
+                ("discriminator", self.discriminator),
+            )
+            for part in networks
+        }
+        updated = [n for name in self.order for n in networks if f"{n}.".startswith(f"{name}.")]
+        if self.optimizer_makers and sorted(updated) != sorted(networks):
+            raise UserError(
+                f"model.order={list(self.order)} does not update every network once: use generator "
+                f"and discriminator, or their parts {', '.join(sorted(networks))}."
+            )
+        if self.lambda_identity and len(set(self.channels.values())) > 1:
+            raise UserError(
+                "An identity loss needs as many channels in A as in B: set model.lambda_identity=0."
+            )
+        if self.discriminator_steps != 1 or self.generator_steps != 1:
+            raise UserError("A CycleGAN updates every network once an iteration: leave the steps.")
+        penalized = self.gradient_penalty or self.r1 or self.r2
+        if penalized and any(isinstance(m, _BatchNorm) for m in self.discriminator.modules()):
+            raise UserError(
+                "A gradient penalty is one of each sample by itself, but BatchNorm mixes the "
+                "samples: set model.discriminator.norm=instance (or none)."
+            )
+        if penalized and any(name.startswith("discriminator") for name in self.compiled):
+            raise UserError(
+                "torch.compile cannot differentiate twice, as a gradient penalty needs: leave the "
+                "discriminators out of model.compile."
+            )
+
+
+def _shown(images: Tensor, lod: float) -> Tensor:
+    """Images as they are shown with so many doublings missing; see `shrunk`."""
+    height, width = images.shape[-2:]
+    return shrunk(images, lod, (height >> int(lod), width >> int(lod))) if lod else images
+
+
+def _for_each(order: Sequence[str], given: Mapping[str, Any]) -> dict[str, Any]:
+    """What is given for each network in `order`, by its name or that of what it is a part of."""
+    found = {name: given.get(name, given.get(name.partition(".")[0])) for name in order}
+    return {name: value for name, value in found.items() if value is not None}

@@ -1,0 +1,270 @@
+"""The CycleGAN networks (Zhu et al. 2017, appendix 7.2), as in the authors' PyTorch code.
+
+Generators map images of any height and width to images of the same: what does not halve evenly is
+padded by reflection and cropped again. Discriminators give a map of logits, one for each patch.
+"""
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ganzoo.errors import UserError
+from ganzoo.layers import normal_init
+
+Norm = Literal["instance", "batch", "none"]
+Padding = Literal["reflect", "zeros"]
+
+
+class ResNetGenerator(nn.Module):
+    """Images [N, inputs, H, W] -> images [N, outputs, H, W] in [-1, 1].
+
+    Two convolutions halve the image, residual blocks follow, two transposed convolutions double it
+    again. Only the outer convolutions and those of the blocks pad by reflection.
+
+    Args:
+        inputs, outputs: channels.
+        ngf: filters at full size; twice as many with each halving.
+        blocks: residual blocks; the authors take 9, and 6 for images of 128 pixels or fewer.
+        halvings: 2 as published.
+        norm: "instance" (without parameters), "batch" or "none".
+        dropout: probability of dropping a feature inside the blocks.
+    """
+
+    def __init__(
+        self,
+        inputs: int = 3,
+        outputs: int = 3,
+        ngf: int = 64,
+        blocks: int = 9,
+        halvings: int = 2,
+        norm: Norm = "instance",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        # Reflection needs two pixels where the image is smallest.
+        self.multiple, self.least = 2**halvings, 2 ** (halvings + 1)
+        bias = norm != "batch"
+        widths = [ngf * 2**i for i in range(halvings + 1)]
+        layers: list[nn.Module] = [
+            nn.Conv2d(inputs, ngf, 7, padding=3, padding_mode="reflect", bias=bias),
+            normalization(norm, ngf),
+            nn.ReLU(inplace=True),
+        ]
+        for narrow, wide in pairwise(widths):
+            layers += [
+                nn.Conv2d(narrow, wide, 3, 2, 1, bias=bias),
+                normalization(norm, wide),
+                nn.ReLU(inplace=True),
+            ]
+        layers += [Residual(widths[-1], norm, dropout, bias) for _ in range(blocks)]
+        for wide, narrow in pairwise(reversed(widths)):
+            layers += [
+                nn.ConvTranspose2d(wide, narrow, 3, 2, 1, output_padding=1, bias=bias),
+                normalization(norm, narrow),
+                nn.ReLU(inplace=True),
+            ]
+        layers += [nn.Conv2d(ngf, outputs, 7, padding=3, padding_mode="reflect"), nn.Tanh()]
+        self.layers = nn.Sequential(*layers)
+        self.apply(normal_init)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return at_any_size(self.layers, images, self.multiple, self.least)
+
+
+class Residual(nn.Module):
+    """x + two convolutions of x, without an activation after the sum."""
+
+    def __init__(
+        self, width: int, norm: Norm, dropout: float, bias: bool, padding: Padding = "reflect"
+    ) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1, padding_mode=padding, bias=bias),
+            normalization(norm, width),
+            nn.ReLU(inplace=True),
+            nn.Dropout(dropout) if dropout else nn.Identity(),
+            nn.Conv2d(width, width, 3, padding=1, padding_mode=padding, bias=bias),
+            normalization(norm, width),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x)
+
+
+class UNetGenerator(nn.Module):
+    """Images [N, inputs, H, W] -> images [N, outputs, H, W] in [-1, 1], with skip connections.
+
+    Args:
+        inputs, outputs: channels.
+        ngf: filters after the first halving; twice as many with each one after it, up to 8 ngf.
+        halvings: 7 for the authors' `unet_128`, 8 for `unet_256`: down to one pixel.
+        norm: "instance" (without parameters), "batch" or "none".
+        dropout: probability of dropping a feature of the inner layers of 8 ngf filters.
+    """
+
+    def __init__(
+        self,
+        inputs: int = 3,
+        outputs: int = 3,
+        ngf: int = 64,
+        halvings: int = 8,
+        norm: Norm = "instance",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if halvings < 2:
+            raise UserError(f"A U-Net of {halvings} halvings has no skips: give it 2 or more.")
+        self.multiple = self.least = 2**halvings
+        bias = norm != "batch"
+        widths = [ngf * min(2**i, 8) for i in range(halvings)]
+        self.down = nn.ModuleList([nn.Conv2d(inputs, ngf, 4, 2, 1, bias=bias)])
+        for i in range(1, halvings):
+            layers = [
+                nn.LeakyReLU(0.2),
+                nn.Conv2d(widths[i - 1], widths[i], 4, 2, 1, bias=bias),
+                normalization(norm if i < halvings - 1 else "none", widths[i]),
+            ]
+            self.down.append(nn.Sequential(*layers))
+        self.up = nn.ModuleList()
+        for i in reversed(range(1, halvings)):
+            wide = widths[i] if i == halvings - 1 else 2 * widths[i]  # with a skip
+            layers = [
+                nn.ReLU(inplace=True),
+                nn.ConvTranspose2d(wide, widths[i - 1], 4, 2, 1, bias=bias),
+                normalization(norm, widths[i - 1]),
+            ]
+            if dropout and 4 <= i < halvings - 1:
+                layers.append(nn.Dropout(dropout))
+            self.up.append(nn.Sequential(*layers))
+        self.up.append(
+            nn.Sequential(
+                nn.ReLU(inplace=True), nn.ConvTranspose2d(2 * ngf, outputs, 4, 2, 1), nn.Tanh()
+            )
+        )
+        self.apply(normal_init)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return at_any_size(self._forward, images, self.multiple, self.least)
+
+    def _forward(self, x: Tensor) -> Tensor:
+        skips = []
+        for down in self.down:
+            x = down(x)
+            skips.append(x)
+        x = skips.pop()
+        for up in self.up:
+            x = up(x)
+            if skips:
+                x = torch.cat([skips.pop(), x], 1)
+        return x
+
+
+class PatchDiscriminator(nn.Module):
+    """Images [N, inputs, H, W] -> a map of logits, [N, 1, H', W'], one for each patch.
+
+    Three layers judge patches of 70x70: 30x30 of them in 256x256. Images must have at least
+    `least` pixels on each side.
+
+    Args:
+        inputs: channels.
+        ndf: filters of the first layer; twice as many with each one after it, up to 8 ndf.
+        layers: convolutions that halve the image.
+        norm: "instance" (without parameters), "batch" or "none"; never after the first layer.
+    """
+
+    def __init__(
+        self, inputs: int = 3, ndf: int = 64, layers: int = 3, norm: Norm = "instance"
+    ) -> None:
+        super().__init__()
+        self.least = 3 * 2**layers
+        bias = norm != "batch"
+        stack: list[nn.Module] = [
+            nn.Conv2d(inputs, ndf, 4, 2, 1),
+            nn.LeakyReLU(0.2, inplace=True),
+        ]
+        width = ndf
+        for i in range(1, layers + 1):
+            wide = ndf * min(2**i, 8)
+            stack += [
+                nn.Conv2d(width, wide, 4, 2 if i < layers else 1, 1, bias=bias),
+                normalization(norm, wide),
+                nn.LeakyReLU(0.2, inplace=True),
+            ]
+            width = wide
+        stack.append(nn.Conv2d(width, 1, 4, 1, 1))
+        self.layers = nn.Sequential(*stack)
+        self.apply(normal_init)
+
+    def forward(self, images: Tensor) -> Tensor:
+        height, width = images.shape[-2:]
+        if min(height, width) < self.least:
+            raise UserError(
+                f"Images of {height}x{width} are too small for this discriminator, which needs "
+                f"{self.least} pixels a side: lower model.discriminator.layers."
+            )
+        return self.layers(images)
+
+
+class PixelDiscriminator(nn.Module):
+    """Images [N, inputs, H, W] -> a logit for every pixel, [N, 1, H, W], by its colors alone.
+
+    Args:
+        inputs: channels.
+        ndf: filters of the first layer, half of the second's.
+        norm: "instance" (without parameters), "batch" or "none".
+    """
+
+    def __init__(self, inputs: int = 3, ndf: int = 64, norm: Norm = "instance") -> None:
+        super().__init__()
+        bias = norm != "batch"
+        self.layers = nn.Sequential(
+            nn.Conv2d(inputs, ndf, 1),
+            nn.LeakyReLU(0.2, inplace=True),
+            nn.Conv2d(ndf, 2 * ndf, 1, bias=bias),
+            normalization(norm, 2 * ndf),
+            nn.LeakyReLU(0.2, inplace=True),
+            nn.Conv2d(2 * ndf, 1, 1, bias=bias),
+        )
+        self.apply(normal_init)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images)
+
+
+def normalization(norm: Norm, width: int) -> nn.Module:
+    """Instance normalization without parameters, BatchNorm, or nothing; UserError for others."""
+    if norm == "instance":
+        return nn.InstanceNorm2d(width)
+    if norm == "batch":
+        return nn.BatchNorm2d(width)
+    if norm == "none":
+        return nn.Identity()
+    raise UserError(f"norm={norm!r} is unknown: use instance, batch or none.")
+
+
+def at_any_size(
+    network: Callable[[Tensor], Tensor], images: Tensor, multiple: int, least: int
+) -> Tensor:
+    """`network(images)` for a network whose height and width have to be multiples of a number.
+
+    Images of other sizes, or smaller than `least`, are padded by reflection, evenly on both sides,
+    and what comes out is cropped to their size.
+    """
+    height, width = images.shape[-2:]
+    goals = [max(least, -(-side // multiple) * multiple) for side in (height, width)]
+    if goals == [height, width]:
+        return network(images)
+    rows, columns = (_reflected(s, g) for s, g in zip((height, width), goals, strict=True))
+    padded = images[..., rows.to(images.device), :][..., columns.to(images.device)]
+    top, left = (goals[0] - height) // 2, (goals[1] - width) // 2
+    return network(padded)[..., top : top + height, left : left + width]
+
+
+def _reflected(side: int, goal: int) -> Tensor:
+    """Which of `side` pixels stands at each of `goal` places, with the whole in their middle."""
+    start = (goal - side) // 2
+    places = torch.arange(-start, goal - start).remainder(max(1, 2 * (side - 1)))
+    return side - 1 - (side - 1 - places).abs()
