@@ -329,14 +329,14 @@ def wrong(
     """Whether a loss and mean logits do not go together, if reals are to be real and fakes fake.
 
     Losses are convex, so that with reals and fakes alike, or exchanged, a discriminator loses about
-    as much as if it knew nothing, or more. Without such a scale it loses the difference.
+    as much as if it knew nothing, or more. Without such a scale it loses the difference, or half.
 
     Args:
         ignorance: the loss of a discriminator that knows nothing, where there is such a thing.
         boundary: between logits of reals and of fakes, where there is one.
     """
     if ignorance is None:
-        return real < fake and loss < (fake - real) / 2
+        return real < fake and loss < (fake - real) / 4
     alike = boundary is not None and abs(real - fake) < abs((real + fake) / 2 - boundary) / 2
     return loss < 0.75 * ignorance and (alike or real <= fake)
 

@@ -13,6 +13,7 @@ from conftest import assert_same_tensors, checkpoint, run, train_command
 from test_monitors import ByHeart, photos  # noqa: F401
 from tiny import TINY, PlainDiscriminator, PlainGenerator, adam, config
 from torch import Tensor
+from worlds import cyclegan, pairs
 
 from ganzoo.config import make
 from ganzoo.errors import NotFinite, UserError
@@ -29,7 +30,7 @@ from ganzoo.losses import (
 from ganzoo.models.dcgan import DCGAN
 from ganzoo.sentinel import Sentinel, wrong
 from ganzoo.signs import Diversity, Growth, nearest
-from ganzoo.train import train
+from ganzoo.train import make_trainer, train
 
 LRS = tuple(f"model.optimizers.{name}.lr" for name in ("generator", "discriminator"))
 HEALTHY = (0.0005, 0.0005)
@@ -204,6 +205,20 @@ def test_a_model_without_seeds_is_watched_by_its_losses(tmp_path, monkeypatch) -
     trained(tmp_path, lrs=(0.05, 0.05))
     assert told(tmp_path)[0]["alarm"] == "spectrum explodes"
     assert "sentinel/diversity" not in read_rows(tmp_path / "metrics.csv")[0]
+
+
+@pytest.mark.parametrize("loss", [AllRealSquares(), LeastSquares()])
+def test_both_discriminators_of_a_cyclegan_are_watched(loss, tmp_path) -> None:
+    cfg = config(f"run_dir={tmp_path}", *keys_of(every_kimg=0.04))
+    gan = cyclegan(total_kimg=0.2, loss=loss, lr=0.001)
+    trainer = make_trainer(cfg, tmp_path, 0)
+    trainer.fit(gan, datamodule=pairs())
+    saw = [alarm["saw"] for alarm in told(tmp_path) if alarm["alarm"] == "wrong labels"]
+    assert len(saw) == (type(loss) is AllRealSquares)
+    assert all("discriminator" in sentence for sentence in saw)
+    row = read_rows(tmp_path / "metrics.csv")[-1]
+    assert {"sentinel/d_loss", "sentinel/growth"} <= row.keys()
+    assert gan.ignorance == 0.25, "halved, as the loss is"
 
 
 @pytest.mark.slow

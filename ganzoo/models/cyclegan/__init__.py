@@ -18,7 +18,13 @@ from ganzoo.draws import unit
 from ganzoo.errors import UserError
 from ganzoo.gan import GAN, Batch, evaluating, trying
 from ganzoo.layers import enlarged, shrunk
-from ganzoo.losses import LeastSquares, Loss, gradient_penalty, zero_centered_penalty
+from ganzoo.losses import (
+    LeastSquares,
+    Loss,
+    gradient_penalty,
+    ignorance,
+    zero_centered_penalty,
+)
 from ganzoo.models.cyclegan.networks import (
     PatchDiscriminator,
     PixelDiscriminator,
@@ -130,6 +136,12 @@ class CycleGAN(GAN):
         self.boundary = self.loss.boundary
         self.lambdas, self.lambda_identity = {"A": lambda_a, "B": lambda_b}, lambda_identity
         self.discriminator_scale = discriminator_scale
+        if (nothing := ignorance(self.loss)) is not None:
+            self.ignorance = discriminator_scale * nothing
+        self.contests = {
+            domain: (f"{domain}_loss", f"real_{domain}_score", f"fake_{domain}_score")
+            for domain in ("A", "B")
+        }
         self.gradient_penalty, self.r1, self.r2 = gradient_penalty, r1, r2
         height, width = (image_size,) * 2 if isinstance(image_size, int) else image_size
         self.image_size = height, width
