@@ -37,7 +37,7 @@ class State:
         sentence: why it stopped or failed.
         about: names of what was chosen (`model`, `data`, `experiment`), the name of the run and the
             keys that were given for it.
-        host, pid, started: of the process; `started` is when the process did, in seconds since 1970.
+        host, pid, started: of the process; `started` is when it did, in seconds since 1970.
         job: of the cluster's scheduler; one that was requeued takes over from itself.
         since: when the state began, ISO 8601.
     """
