@@ -35,9 +35,8 @@ class State:
     Attributes:
         state: one of `STATES`.
         sentence: why it stopped or failed.
-        about: names of what was chosen (`model`, `data`, `experiment`), the name of the run and the
-            keys that were given for it.
-        host, pid, started: of the process; `started` is when the process did, in seconds since 1970.
+        about: the run's name, the model, data and experiment that were chosen, the keys given.
+        host, pid, started: of the process; `started` is when it did, in seconds since 1970.
         job: of the cluster's scheduler; one that was requeued takes over from itself.
         since: when the state began, ISO 8601.
     """
@@ -108,7 +107,9 @@ def _end(error: BaseException) -> tuple[str, str]:
             return "stopped", f"stopped by {signal.Signals(number).name}"
         return "failed", f"exit code {error.code}"
     message = " ".join(str(error).split())
-    return "failed", message if isinstance(error, UserError) else f"{type(error).__name__}: {message}"
+    return "failed", message if isinstance(
+        error, UserError
+    ) else f"{type(error).__name__}: {message}"
 
 
 @contextmanager
@@ -145,7 +146,9 @@ def _alive(state: State) -> bool:
 def _write(run_dir: Path, state: str, sentence: str, about: Mapping[str, Any]) -> None:
     now = datetime.now().isoformat(sep=" ", timespec="seconds")
     started = psutil.Process().create_time()
-    told = State(state, sentence, about, socket.gethostname(), os.getpid(), started, _job() or "", now)
+    told = State(
+        state, sentence, about, socket.gethostname(), os.getpid(), started, _job() or "", now
+    )
     partial = run_dir / f"{FILE}.partial"
     try:
         partial.write_text(json.dumps(asdict(told), indent=1) + "\n")
