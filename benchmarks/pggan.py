@@ -22,7 +22,7 @@ from hydra import compose, initialize_config_dir
 from lightning.pytorch.callbacks import Callback
 
 from ganzoo.config import CONF, make
-from ganzoo.preflight import peak_memory
+from ganzoo.preflight import forget_peak, peak_memory
 from ganzoo.train import make_trainer
 
 Step = Callable[[], Any]
@@ -66,6 +66,7 @@ class Turns(Callback):
         self.ours: list[float] = []
         self.theirs: list[float] = []
         self.iterations = 0
+        self.before = 0.0  # GiB, without the networks
 
     def on_train_start(self, *_: Any) -> None:
         self.since = time.perf_counter()
@@ -100,18 +101,23 @@ def run(args: argparse.Namespace, size: int, other: Step | None) -> Turns:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("train", [*keys, "callbacks.ticks=null", "callbacks.stages=null"])
     torch.manual_seed(0)
-    gan = make(cfg.model)
     trainer = make_trainer(cfg, Path(args.folder), 0)
     trainer.callbacks = []  # type: ignore[attr-defined]
     turns = Turns(other, args.block, args.rounds)
     trainer.callbacks.append(turns)  # type: ignore[attr-defined]
     trainer.loggers = []
-    trainer.fit(gan, datamodule=make(cfg.data))
+    data = make(cfg.data)
+    data.source.__getitems__([0])
+    turns.before = peak_gib()
+    trainer.fit(make(cfg.model), datamodule=data)
     return turns
 
 
 def peak_gib() -> float:
-    return peak_memory(torch.device("cpu")) / 2**30
+    """Largest memory of this process since this was last asked for."""
+    peak = peak_memory(torch.device("cpu")) / 2**30
+    forget_peak(torch.device("cpu"))
+    return peak
 
 
 def main() -> None:
@@ -132,6 +138,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     shape = args.batch, args.fmap_base, args.fmap_max
     if args.memory_of:  # in a process of its own
+        peak_gib()
         before = peak_gib()
         if args.memory_of == "zoo":
             step = zoo_step(args.zoo, args.sizes[0], *shape)
@@ -139,7 +146,7 @@ def main() -> None:
                 step()
         else:
             args.block, args.rounds = 1, 2
-            run(args, args.sizes[0], None)
+            before = run(args, args.sizes[0], None).before
         print(json.dumps({"gib": peak_gib() - before}))
         return
     told = []

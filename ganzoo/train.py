@@ -5,6 +5,7 @@ Composed by Hydra from `conf/train.yaml`; `--help` lists groups and keys. Starti
 """
 
 import logging
+import math
 import os
 import signal
 import sys
@@ -12,7 +13,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,28 +21,25 @@ import hydra
 import lightning as L
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.experimental.callback import Callback as HydraCallback
-from hydra.types import RunMode
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from ganzoo import sweeps
 from ganzoo.checkpoint import AtomicCheckpointIO, initialize_from, read, restore
 from ganzoo.config import CONF, make
 from ganzoo.errors import NotFinite, UserError
 from ganzoo.gan import GAN
 from ganzoo.loggers import MetricsCSV
+from ganzoo.names import about, changeable, in_sweep
 from ganzoo.preflight import Preflight
 from ganzoo.sentinel import go_back
+from ganzoo.state import recorded
 from ganzoo.strategy import BatchNormSync
 
 log = logging.getLogger(__name__)
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "64-true")
-# What may change between the runs of one run folder without making it another run.
-CHANGEABLE = ("run_dir", "total_kimg", "model.total_kimg", "trainer", "callbacks", "metrics",
-              "logger", "data.workers", "data.source.download", "data.source.unpack", "dry",
-              "init_from")  # fmt: skip
 
 
 def train(cfg: DictConfig) -> GAN:
@@ -50,7 +48,7 @@ def train(cfg: DictConfig) -> GAN:
     `cfg.run_dir` is the run folder. Raises `UserError` for what the user has to mend.
     """
     run_dir = Path(cfg.run_dir).resolve()
-    with log_to(run_dir):
+    with log_to(run_dir), recorded_by_first(run_dir, cfg):
         gan, children = attempt(cfg, run_dir, [])
         while gan.going_back is not None:
             go_back(gan, run_dir)
@@ -72,6 +70,7 @@ def attempt(cfg: DictConfig, run_dir: Path, children: list[Any]) -> tuple[GAN, l
     images_seen = resumed["ganzoo"]["images_seen"] if resumed else 0
     going_on = resumed is not None
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    config.pop("sweep_dir", None)
     if resumed:
         check_same_run(resumed["ganzoo"]["config"], config)
     del resumed
@@ -90,6 +89,7 @@ def attempt(cfg: DictConfig, run_dir: Path, children: list[Any]) -> tuple[GAN, l
             log.warning("init_from: %s", sentence)
 
     trainer = make_trainer(cfg, run_dir, images_seen)
+    sweeps.check(trainer)
     if not cfg.dry:
         write_config(run_dir, config)
     log.info("run folder: %s", run_dir)
@@ -129,11 +129,11 @@ def close(trainer: L.Trainer, gan: GAN, run_dir: Path, dry: bool) -> None:
     """Say how the run ended; write `done` if it is complete, exit with 128 + n after a signal n."""
     if gan.stopped_by:
         log.info(
-            "stopped by %s at %.1f kimg; last.ckpt is written, the same command with run_dir=%s "
+            "stopped by %s at %.1f kimg; last.ckpt is written, the same command with %s "
             "goes on from there",
             signal.Signals(gan.stopped_by).name,
             gan.images_seen / 1000,
-            run_dir,
+            f"sweep_dir={run_dir.parent}" if in_sweep() else f"run_dir={run_dir}",
         )
         sys.exit(128 + gan.stopped_by)
     if dry:
@@ -200,8 +200,7 @@ def check_same_run(old: dict[str, Any] | None, new: dict[str, Any]) -> None:
     changed = [
         f"{key} ({before.get(key)} there, {now.get(key)} now)"
         for key in sorted({*before, *now})
-        if before.get(key) != now.get(key)
-        and not any(key == name or key.startswith(name + ".") for name in CHANGEABLE)
+        if before.get(key) != now.get(key) and not changeable(key)
     ]
     if changed:
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
@@ -245,6 +244,16 @@ def write_done(run_dir: Path, gan: GAN) -> None:
 
 
 @contextmanager
+def recorded_by_first(run_dir: Path, cfg: DictConfig) -> Iterator[None]:
+    """`state.json` in the run folder, written by the first process; see `ganzoo.state`."""
+    if rank_zero_only.rank != 0 or cfg.dry:  # type: ignore[attr-defined]
+        yield
+        return
+    with recorded(run_dir, about(run_dir, OmegaConf.to_container(cfg, resolve=True))):  # type: ignore[arg-type]
+        yield
+
+
+@contextmanager
 def log_to(run_dir: Path) -> Iterator[None]:
     """`train.log` in the run folder, written by the first process; the others only warn."""
     root = logging.getLogger()
@@ -252,7 +261,7 @@ def log_to(run_dir: Path) -> Iterator[None]:
         root.setLevel(logging.WARNING)
         yield
         return
-    make_folder(run_dir)
+    sweeps.make_folder(run_dir)
     handler = logging.FileHandler(run_dir / "train.log")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     root.addHandler(handler)
@@ -267,62 +276,32 @@ def log_to(run_dir: Path) -> Iterator[None]:
         handler.close()
 
 
-def make_folder(folder: Path) -> None:
-    """Make a folder that can be written to, or raise `UserError`."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "train.log").open("a"):
-            pass
-    except OSError as error:
-        raise UserError(
-            f"The run folder {folder} cannot be written to ({error.strerror}): choose another "
-            f"run_dir."
-        ) from error
-
-
-class RunFolder(HydraCallback):
-    """Hydra makes the run folder before it calls `main`: this says in a sentence if it cannot."""
-
-    def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        try:
-            make_folder(Path(config.hydra.run.dir))
-        except UserError as error:
-            print(error, file=sys.stderr)
-            sys.exit(1)
-
-
-def start_time() -> str:
-    """When the run started, the same in all of its processes."""
-    now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
-        return now  # Lightning's launcher passes the first process's folder on
-    # torchrun starts the processes side by side; the first to come decides, also after a restart.
-    store = torch.distributed.TCPStore(
-        os.environ["MASTER_ADDR"],
-        int(os.environ["MASTER_PORT"]),
-        is_master=False,
-        timeout=timedelta(minutes=5),
-    )
-    return store.compare_set("ganzoo/start_time", "", now).decode()
-
-
-OmegaConf.register_new_resolver("start_time", start_time, use_cache=True, replace=True)
-
-
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
-def main(cfg: DictConfig) -> None:
-    hydra_config = HydraConfig.get()
-    cfg.run_dir = hydra_config.runtime.output_dir
+def main(cfg: DictConfig) -> float:
+    """Train, and return the best value of the monitored metric, NaN where there is none.
+
+    In a sweep a run that fails does not take the others along: it is named at the end.
+    """
+    run_dir = cfg.run_dir = HydraConfig.get().runtime.output_dir
     start = time.perf_counter()
     try:
         train(cfg)
     except UserError as error:
-        if hydra_config.mode == RunMode.MULTIRUN:
-            raise
         log.error("%s", error, exc_info=bool(os.environ.get("HYDRA_FULL_ERROR")))
-        sys.exit(1)
+        if not in_sweep():
+            sys.exit(1)
+        return math.nan
+    except Exception:
+        if not in_sweep():
+            raise
+        log.exception("%s failed", run_dir)
+        return math.nan
     log.info("%s in all", timedelta(seconds=round(time.perf_counter() - start)))
+    return sweeps.objective(Path(run_dir))
 
 
 if __name__ == "__main__":
-    main()
+    # By its name, so that processes that a launcher of Hydra starts find it, too.
+    from ganzoo.train import main as main_by_name
+
+    main_by_name()

@@ -1,0 +1,147 @@
+"""What runs and their folders are called: when they started, and what makes them differ."""
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+
+from ganzoo.config import CONF
+
+# What may change between the runs of one run folder without making it another run.
+CHANGEABLE = ("run_dir", "sweep_dir", "total_kimg", "model.total_kimg", "trainer", "callbacks",
+              "metrics", "logger", "data.workers", "data.source.download", "data.source.unpack",
+              "dry", "init_from")  # fmt: skip
+LONGEST = 100  # characters of a name; file systems take 255 bytes
+
+
+def in_sweep() -> bool:
+    """Whether this process runs a job of a Hydra multirun."""
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def changeable(key: str) -> bool:
+    """Whether a key of the config may change in the course of a run."""
+    return any(key == name or key.startswith(name + ".") for name in CHANGEABLE)
+
+
+def run_name(overrides: Iterable[str], keys: Iterable[str] = ()) -> str:
+    """A readable name from overrides, such as `biggan_lr-0.0002_seed-1`.
+
+    Groups are told by their value, other keys by as much of their end as tells them apart. There is
+    no `=` and no `/` in it; a value of which something is left out ends with digits of its hash.
+    The same overrides give the same name, in any order.
+
+    Args:
+        overrides: as on the command line of Hydra.
+        keys: the only ones to be told, if any are given.
+    """
+    parsed = sorted(
+        (o for o in OverridesParser.create().parse_overrides(list(overrides)) if _is_told(o, keys)),
+        key=lambda o: (not _is_group(o), o.key_or_group),
+    )
+    shorts = _endings([o.key_or_group for o in parsed])
+    parts = [_part(o, short) for o, short in zip(parsed, shorts, strict=True)]
+    return _short("_".join(parts), LONGEST)
+
+
+def about(run_dir: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """For lists of runs: name, model, data, experiment, and the keys that were given."""
+    told: dict[str, Any] = {
+        "name": run_dir.name,
+        "model": str(config["model"].get("_target_", "")).rpartition(".")[2],
+        "data": str(config["data"].get("source", config["data"]).get("_target_", "")),
+        "experiment": None,
+        "keys": [],
+    }
+    told["data"] = told["data"].rpartition(".")[2]
+    if HydraConfig.initialized():
+        hydra = HydraConfig.get()
+        told |= {key: hydra.runtime.choices.get(key) for key in ("model", "data", "experiment")}
+        told["keys"] = list(hydra.overrides.task)
+    return told
+
+
+def start_time() -> str:
+    """When the run started, the same in all of its processes."""
+    now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return now  # Lightning's launcher passes the first process's folder on
+    # torchrun starts the processes side by side; the first to come decides, also after a restart.
+    store = torch.distributed.TCPStore(
+        os.environ["MASTER_ADDR"],
+        int(os.environ["MASTER_PORT"]),
+        is_master=False,
+        timeout=timedelta(minutes=5),
+    )
+    return store.compare_set("ganzoo/start_time", "", now).decode()
+
+
+def _folder() -> str:
+    """`start_time`, and what was given beside the model and the data, which are folders already."""
+    overrides = HydraConfig.get().overrides.task
+    others = [o for o in overrides if o.partition("=")[0] not in ("model", "data")]
+    return "_".join(part for part in (start_time(), run_name(others)) if part)
+
+
+def _job(*keys: str) -> str:
+    return run_name(HydraConfig.get().overrides.task, keys) or "run"
+
+
+def _sweep() -> str | None:
+    return Path(HydraConfig.get().sweep.dir).name if in_sweep() else None
+
+
+OmegaConf.register_new_resolver("start_time", start_time, use_cache=True, replace=True)
+OmegaConf.register_new_resolver("run_folder", _folder, use_cache=True, replace=True)
+OmegaConf.register_new_resolver("job_name", _job, replace=True)
+OmegaConf.register_new_resolver("sweep_name", _sweep, replace=True)
+
+
+def _is_group(override: Override) -> bool:
+    return (CONF / override.key_or_group).is_dir()
+
+
+def _is_told(override: Override, keys: Iterable[str]) -> bool:
+    key = override.key_or_group
+    return key in keys if keys else not changeable(key)
+
+
+def _endings(keys: list[str]) -> list[str]:
+    """The shortest endings of dotted keys that differ from those of all the others."""
+
+    def ending(key: str) -> str:
+        parts = key.split(".")
+        for count in range(1, len(parts)):
+            short = ".".join(parts[-count:])
+            if sum(f".{other}".endswith(f".{short}") for other in set(keys)) == 1:
+                return short
+        return key
+
+    return [ending(key) for key in keys]
+
+
+def _part(override: Override, short: str) -> str:
+    if override.is_delete():
+        return f"without-{short}"
+    text = override.get_value_element_as_str().strip("'\"[]{}")
+    value = re.sub(r"[^\w.+-]+", "-", text.rstrip("/").rpartition("/")[2])
+    value = _short(value, 40, text if "/" in text else value)
+    return value if _is_group(override) else f"{short}-{value}"
+
+
+def _short(text: str, longest: int, whole: str | None = None) -> str:
+    """`text`, with a hash of the `whole` where it is not all of it."""
+    whole = text if whole is None else whole
+    if text == whole and len(text) <= longest:
+        return text
+    return f"{text[: longest - 5]}-{hashlib.sha256(whole.encode()).hexdigest()[:4]}"
