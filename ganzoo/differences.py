@@ -1,16 +1,18 @@
 """What differs between runs: as few keys of their configs as say it."""
 
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
+from ganzoo.names import endings
 from ganzoo.rundirs import Run
 
 # Keys that make no other run of it, and what begins with them.
-IGNORED = ("run_dir", "logger", "dry", "data.workers", "data.source.download", "data.source.unpack")
+IGNORED = ("run_dir", "sweep_dir", "logger", "dry", "data.workers", "data.source.download",
+           "data.source.unpack")  # fmt: skip
 CHOICES = ("model", "data", "experiment")
 NONE = "-"  # where a run has no such key
 
@@ -46,43 +48,41 @@ def differences(runs: Sequence[Run], configs: Sequence[Mapping[str, Any]]) -> li
     given = [_given(run) for run in runs]
     places = [place for place, config in enumerate(configs) if config]
     known = [configs[place] for place in places]
-    keys = sorted({key for config in known for key in config})
-    columns = {key: tuple(_text(config[key]) if key in config else NONE for config in known)
-               for key in keys if not _ignored(key, known)}  # fmt: skip
+    leaves = {key for config in known for key in config}
+    columns = {
+        key: tuple(_text(config[key]) if key in config else NONE for config in known)
+        for key in sorted(leaves)
+        if not _ignored(key, known)
+    }
     columns = {key: column for key, column in columns.items() if len(set(column)) > 1}
-    explicit = {key for some in given for key in some} & columns.keys()
+    asked = {key for some in given for key in some}
+    explicit = asked & columns.keys()
     kept = {k: c for k, c in columns.items() if not _derived(k, columns, explicit)}
 
-    leaves = {key for config in known for key in config}
-    names = [*CHOICES, *sorted({key for some in given for key in some} - leaves - {*CHOICES})]
-    choices = {n: tuple(given[place].get(n, NONE) for place in places) for n in names}
+    names = [*CHOICES, *sorted(asked - leaves - {*CHOICES})]
+    choices = {name: tuple(given[place].get(name, NONE) for place in places) for name in names}
     choices = {name: column for name, column in choices.items() if len(set(column)) > 1}
-    free = {k: c for k, c in kept.items() if k not in explicit}
-    explained = {k for k, column in free.items() if _decided(column, [*choices.values()])}
-    for name in list(choices):
+    free = {key: column for key, column in kept.items() if key not in explicit}
+    explained = {key for key, column in free.items() if _decided(column, choices.values())}
+    for name in list(choices):  # only those that explain something
         others = [column for other, column in choices.items() if other != name]
         if all(_decided(kept[key], others) for key in explained):
             del choices[name]
+    # Objects of different classes have no keys in common to speak of.
+    explained |= {
+        key for key, column in free.items() if _decided(column, _classes(key, kept).values())
+    }
     columns = {**choices, **{k: c for k, c in kept.items() if k not in explained}}
-    told: list[dict[str, str]] = [{} for _ in runs]
-    for key, column in columns.items():
-        for place, text in zip(places, column, strict=True):
-            told[place][key] = text
-    return told
+    first = sorted(columns, key=lambda k: (k not in choices, k not in explicit, k.count("."), k))
+    return [
+        {key: columns[key][places.index(place)] for key in first} if place in places else {}
+        for place in range(len(runs))
+    ]
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:
-    """The last parts of each key, as few as tell them apart, without `_target_`."""
-    parts = {key: key.removesuffix("._target_").split(".") for key in keys}
-
-    def short(key: str) -> str:
-        for count in range(1, len(parts[key])):
-            end = parts[key][-count:]
-            if sum(other[-count:] == end for other in parts.values()) == 1:
-                return ".".join(end)
-        return ".".join(parts[key])
-
-    return {key: short(key) for key in keys}
+    """The ends of keys, as much of each as tells them apart, without `_target_`."""
+    return dict(zip(keys, endings([key.removesuffix("._target_") for key in keys]), strict=True))
 
 
 def _given(run: Run) -> dict[str, str]:
@@ -91,8 +91,8 @@ def _given(run: Run) -> dict[str, str]:
     keys = run.about.get("keys")
     for override in keys if isinstance(keys, list) else []:
         key, _, value = str(override).partition("=")
-        told[re.sub(r"^[+~]*", "", key).partition("@")[0]] = value
-    return told
+        told[key.lstrip("+~").partition("@")[0]] = value
+    return {key: value for key, value in told.items() if not _ignored(key, [])}
 
 
 def _ignored(key: str, configs: Sequence[Mapping[str, Any]]) -> bool:
@@ -119,11 +119,19 @@ def _derived(key: str, columns: Mapping[str, tuple[str, ...]], explicit: set[str
     return False
 
 
-def _decided(column: Sequence[Hashable], by: Sequence[Sequence[Hashable]]) -> bool:
+def _classes(key: str, columns: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """The classes of the objects that a key is of, where they differ."""
+    parts = key.split(".")
+    owners = [".".join([*parts[:count], "_target_"]) for count in range(1, len(parts))]
+    return {owner: columns[owner] for owner in owners if owner in columns and owner != key}
+
+
+def _decided(column: Sequence[str], by: Iterable[Sequence[str]]) -> bool:
     """Whether runs that are alike in `by` are so in `column`."""
+    by = list(by)
     if not by:
         return False
-    seen: dict[Hashable, Hashable] = {}
+    seen: dict[tuple[str, ...], str] = {}
     return all(
         seen.setdefault(key, value) == value
         for key, value in zip(zip(*by, strict=True), column, strict=True)

@@ -155,8 +155,8 @@ def look(path: Path) -> Run:
         return Run(path, problems=(f"cannot be read ({error.strerror})",))
     if not path.is_dir():
         return Run(path, problems=("was deleted while it was looked at",))
-    names = {key: str(run.about[key]) for key in ("model", "data") if run.about.get(key)}
-    run = replace(run, **names)
+    named = {key: str(run.about.get(key) or "") for key in ("model", "data")}
+    run = replace(run, model=named["model"] or run.model, data=named["data"] or run.data)
     if run.state == "done" and run.total_kimg is not None:
         run = replace(run, kimg=run.total_kimg)
     if run.state == "stopped" and not run.sentence:
@@ -197,7 +197,7 @@ def _of_config(path: Path) -> dict[str, Any]:
     text = (path / "config.yaml").read_text(encoding="utf-8")
     told: dict[str, Any] = {}
     if model := re.search(r"^model:\n(?: .*\n)*?  _target_: (\S+)$", text, re.MULTILINE):
-        told["model"] = (model[1].split(".")[-2:-1] or [model[1]])[0]
+        told["model"] = model[1].rpartition(".")[2]
     if data := re.search(r"^data:\n(?: .*\n)*?    _target_: (\S+)$", text, re.MULTILINE):
         told["data"] = data[1].rpartition(".")[2]
     total = re.search(r"^total_kimg: (\S+)$", text, re.MULTILINE)

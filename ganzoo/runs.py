@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> None:
         if args.leaderboard:
             from ganzoo.leaderboard import leaderboard
 
-            print(leaderboard(args.folder))
+            print(leaderboard(args.folder), end="")
         elif args.watch is not None:
             watch(args)
         elif args.json:
@@ -176,7 +176,8 @@ def lines_of(
     groups: dict[Path, list[Run]] = {}
     for run in sorted(runs, key=KEYS[sort]):
         groups.setdefault(run.path.parent, []).append(run)
-    heads, rows = {}, []
+    heads: dict[int, str] = {}
+    rows: list[tuple[Run, list[str]]] = []
     for parent, group in groups.items():
         if len(group) > 1:
             heads[len(rows)] = f"{_clean(_name(parent, folder))}: {_counts(group, True)}"
@@ -204,13 +205,13 @@ DROPPED = (6, 2, 1, 5)  # if all else fails
 
 
 def _cells(run: Run) -> list[str]:
-    best = "" if run.value is None else f"{run.value:.4g} {run.metric} @ {_number(run.at_kimg)}"
+    best = "" if run.value is None else f"{run.value:.4g} {run.metric} @ {number(run.at_kimg)}"
     running = run.state == "running"
     speed = run.images_per_second if running else None
     return [
         run.model,
         run.data,
-        f"{_number(run.kimg)}/{_number(run.total_kimg)}",
+        f"{number(run.kimg)}/{number(run.total_kimg)}",
         run.state or "?",
         _duration(run.seconds_left),
         "" if speed is None else f"{speed:.3g}" if speed < 1000 else f"{speed:.0f}",
@@ -233,7 +234,8 @@ def _name(path: Path, folder: Path) -> str:
     return str(path.relative_to(folder) if inside else path)
 
 
-def _number(kimg: float | None) -> str:
+def number(kimg: float | None) -> str:
+    """Thousands of images for people."""
     return "?" if kimg is None else f"{kimg:.1f}".removesuffix(".0")
 
 

@@ -28,8 +28,10 @@ def newest(run_dir: Path) -> Path | None:
     return max(sheets, key=lambda path: float(path.stem), default=None)
 
 
-def samples_of(run_dir: Path, config: Mapping[str, Any]) -> Image.Image | None:
-    """Some of the newest samples of a run in a row; None where there are none that can be read.
+def samples_of(run_dir: Path, config: Mapping[str, Any]) -> tuple[Image.Image, str] | None:
+    """Some of the newest samples of a run in a row, and at how many thousand images they are from.
+
+    None where there are none that can be read.
 
     They are spread over the sheet, so that they are of several classes where rows are classes. Of
     a model that translates, images of both domains are above what became of them.
@@ -43,15 +45,14 @@ def samples_of(run_dir: Path, config: Mapping[str, Any]) -> Image.Image | None:
     try:
         with Image.open(path) as picture:
             sheet = on_white(picture)
-    except OSError:
+    except (OSError, SyntaxError):  # so Pillow calls a file that is broken
         return None
     size = config.get("image_size", 0)
     h, w = size if isinstance(size, list) else (size, size)
-    if h < 1 or w < 1:
-        return _whole(sheet)
-    if "data.channels_b" in config:
-        return _pairs(sheet, h, w) or _whole(sheet)
-    return _spread(sheet, h, w) or _whole(sheet)
+    cut = None
+    if h > 0 and w > 0:
+        cut = _pairs(sheet, h, w) if "data.channels_b" in config else _spread(sheet, h, w)
+    return cut or _whole(sheet), f"{float(path.stem):g}"
 
 
 def _spread(sheet: Image.Image, h: int, w: int) -> Image.Image | None:
