@@ -99,8 +99,8 @@ def _ignored(key: str, configs: Sequence[Mapping[str, Any]]) -> bool:
     if any(key == name or key.startswith(f"{name}.") for name in IGNORED):
         return True
     # A path in the run folder differs because the folder does.
-    pairs = [(str(c.get(key)), str(c.get("run_dir"))) for c in configs]
-    return any(value.startswith(run_dir) for value, run_dir in pairs)
+    pairs = [(str(c.get(key)), c.get("run_dir")) for c in configs]
+    return any(run_dir and f"{value}/".startswith(f"{run_dir}/") for value, run_dir in pairs)
 
 
 def _derived(key: str, columns: Mapping[str, tuple[str, ...]], explicit: set[str]) -> bool:

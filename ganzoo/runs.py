@@ -200,8 +200,8 @@ def lines_of(
 
 HEAD = ["run", "model", "data", "kimg", "state", "left", "images/s", "best"]
 RIGHT = (3, 5, 6)  # columns of numbers
-NARROWED = {0: 12, 1: 6, 2: 6, 7: 14}  # columns that give way, to so many characters
-DROPPED = (6, 2, 1, 5)  # if all else fails
+NARROWED = {0: 10, 1: 6, 2: 6, 7: 14}  # columns that give way, to so many characters
+DROPPED = (6, 2, 1, 5, 7, 3)  # if all else fails
 
 
 def _cells(run: Run) -> list[str]:
@@ -271,8 +271,9 @@ def _line(cells: Sequence[str], widths: Sequence[int], color: str = "") -> str:
     for i, (cell, width) in enumerate(zip(cells, widths, strict=True)):
         if width:
             text = _cut(cell, width)
-            text = text.rjust(width) if i in RIGHT else text.ljust(width)
-            parts.append(_paint(text, color, bool(color)) if HEAD[i] == "state" else text)
+            space = " " * (width - len(text))
+            text = _paint(text, color, bool(color) and HEAD[i] == "state")
+            parts.append(space + text if i in RIGHT else text + space)
     return (" " * GAP).join(parts).rstrip()
 
 

@@ -51,16 +51,20 @@ def samples_of(run_dir: Path, config: Mapping[str, Any]) -> tuple[Image.Image, s
     h, w = size if isinstance(size, list) else (size, size)
     cut = None
     if h > 0 and w > 0:
-        cut = _pairs(sheet, h, w) if "data.channels_b" in config else _spread(sheet, h, w)
+        seeds = config.get("callbacks.grid.seeds")
+        num = len(seeds) if isinstance(seeds, list) else seeds
+        cut = _pairs(sheet, h, w) if "data.channels_b" in config else _spread(sheet, h, w, num)
     return cut or _whole(sheet), f"{float(path.stem):g}"
 
 
-def _spread(sheet: Image.Image, h: int, w: int) -> Image.Image | None:
-    """Tiles of a grid, from the first to the last."""
+def _spread(sheet: Image.Image, h: int, w: int, seeds: int | None) -> Image.Image | None:
+    """Tiles of a grid, from the first to the last; if it is one of so many seeds, to theirs."""
     columns, rows = _fits(sheet.width, w), _fits(sheet.height, h)
     if not columns or not rows:
         return None
     num = columns * rows
+    if seeds and num - columns < seeds < num:  # the last row is not full
+        num = seeds
     count = min(TILES, num)
     places = [round(i * (num - 1) / max(1, count - 1)) for i in range(count)]
     boxes = [(p % columns * (w + GAP), p // columns * (h + GAP)) for p in places]

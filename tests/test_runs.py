@@ -20,10 +20,9 @@ import pytest
 from omegaconf import OmegaConf
 from tiny import TINY_METRICS, config
 
-from ganzoo import rundirs, runs
+from ganzoo import rundirs
 from ganzoo.rundirs import last_rows, look, natural, runs_under
 from ganzoo.runs import lines_of, main
-from ganzoo.state import recorded
 from ganzoo.train import train
 
 CONFIG = """\
@@ -93,11 +92,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"run_dir={folder / 'tiny' / 'run'}",
         "seed=3",
     ]
-    about = {"name": "dcgan_seed-3", "model": "dcgan", "data": "synthetic", "keys": ["seed=3"]}
     try:
-        (folder / "tiny" / "run").mkdir(parents=True)
-        with recorded(folder / "tiny" / "run", about):
-            train(config(*overrides))
+        train(config(*overrides))
     finally:
         del os.environ["GANZOO_CACHE"]
     return folder
@@ -109,7 +105,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_real_run(trained) -> None:
     (run,) = runs_under(trained)
     assert run.path == trained / "tiny" / "run"
-    assert (run.name, run.model, run.data) == ("dcgan_seed-3", "dcgan", "synthetic")
+    assert (run.name, run.model, run.data) == ("run", "DCGAN", "Synthetic")
     assert (run.state, run.sentence, run.problems) == ("done", "", ())
     assert (run.kimg, run.total_kimg) == (0.08, 0.08)
     told = json.loads((run.path / "metrics.json").read_text())
@@ -126,7 +122,7 @@ def test_a_real_run_without_its_state(trained, tmp_path) -> None:
     old = shutil.copytree(trained / "tiny" / "run", tmp_path / "old")
     (old / "state.json").unlink()
     run = look(old)
-    assert (run.state, run.model, run.data) == ("done", "dcgan", "Synthetic")
+    assert (run.state, run.model, run.data) == ("done", "DCGAN", "Synthetic")
     (old / "done").unlink()
     assert look(old).state == "running"  # its log was written to a moment ago
     os.utime(old / "train.log", (0, 0))
@@ -296,7 +292,6 @@ def test_a_run_deleted_while_it_is_looked_at(tmp_path, capsys, monkeypatch) -> N
 
 
 def test_nothing_to_list(tmp_path, capsys) -> None:
-    assert listed(tmp_path, capsys) == f"There are no runs in {tmp_path}.\n"[:100] or True
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "train.txt").touch()
     assert "There are no runs in" in listed(tmp_path, capsys)
@@ -386,11 +381,11 @@ def test_lines_fit_and_long_names_keep_their_ends(tmp_path, width) -> None:
     make(tmp_path / "s" / "short", "running", rows="40000,0.1,20\n", data="d" * 40)
     lines = lines_of(runs_under(tmp_path), tmp_path, width=width)
     assert max(map(len, lines)) <= width
-    row = next(line for line in lines if line.startswith("  biggan"[: width // 8]))
+    row = next(line for line in lines if line.startswith("  b"))
     if width >= 60:
         assert re.match(r"  b\S*…\S*7 ", row)
         assert "1.25" in row
-    assert any("short"[:3] in line for line in lines)
+    assert any("short" in line for line in lines)
 
 
 def test_colors_only_on_a_terminal(many, capsys) -> None:
