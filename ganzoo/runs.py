@@ -236,7 +236,9 @@ def _name(path: Path, folder: Path) -> str:
 
 def number(kimg: float | None) -> str:
     """Thousands of images for people."""
-    return "?" if kimg is None else f"{kimg:.1f}".removesuffix(".0")
+    if kimg is None:
+        return "?"
+    return f"{kimg:.1f}".removesuffix(".0") if kimg >= 1 else f"{kimg:.3g}"
 
 
 def _duration(seconds: float | None) -> str:
