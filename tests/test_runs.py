@@ -486,11 +486,13 @@ def test_watching_without_a_terminal(tmp_path) -> None:
 
 
 def test_a_reader_that_goes_away(tmp_path) -> None:
-    for i in range(2000):
-        (tmp_path / str(i)).mkdir()
-        (tmp_path / str(i) / "train.log").touch()
+    for i in range(1000):  # more than a pipe holds
+        folder = tmp_path / f"{i}{'x' * 200}"
+        folder.mkdir()
+        (folder / "train.log").touch()
     command = [sys.executable, "-m", "ganzoo.runs", str(tmp_path)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    env = {**os.environ, "COLUMNS": "300"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env)
     assert process.stdout is not None
     process.stdout.readline()
     process.stdout.close()
