@@ -136,7 +136,7 @@ def test_a_signal_stops_the_sweep_with_the_run(tmp_path: Path) -> None:
     assert (end.state, end.sentence) == ("stopped", "stopped by SIGTERM")
 
 
-def wait_for(path: Path, seconds: float = 60) -> None:
+def wait_for(path: Path, seconds: float = 180) -> None:
     end = time.monotonic() + seconds
     while not path.is_file():
         assert time.monotonic() < end, f"{path} was not written"
