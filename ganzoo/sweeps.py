@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 import os
 import re
 import sys
@@ -99,10 +98,10 @@ def check(trainer: L.Trainer) -> None:
         )
 
 
-def objective(run_dir: Path) -> float:
-    """The best value of the monitored metric of a run; NaN where there is none."""
+def objective(run_dir: Path) -> float | None:
+    """The best value of the monitored metric of a run; None where there is none."""
     path = run_dir / "metrics.json"
-    return float(json.loads(path.read_text())["best"]["value"]) if path.is_file() else math.nan
+    return float(json.loads(path.read_text())["best"]["value"]) if path.is_file() else None
 
 
 def states(sweep_dir: Path) -> dict[str, State]:

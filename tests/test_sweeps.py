@@ -1,20 +1,22 @@
 """Sweeps: folders, launchers, a failing run among good ones, kills, Optuna, torchrun."""
 
 import json
-import math
 import os
 import signal
 import subprocess
 import sys
 import time
+from multiprocessing import current_process
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import assert_same_tensors, checkpoint, run
+from omegaconf import OmegaConf
 from tiny import TINY, TINY_METRICS
 
 from ganzoo.state import read_state
+from ganzoo.sweeps import Folders, objective
 
 # Of any model; without metrics.
 SMALL = tuple(key for key in TINY if not key.startswith("model."))
@@ -239,9 +241,16 @@ def test_two_runs_of_two_processes_under_torchrun(tmp_path: Path) -> None:
     assert two.stdout.count("sweep: 2 of 2 runs are done") == 1
 
 
-def test_main_returns_the_objective(tmp_path: Path) -> None:
-    from ganzoo.sweeps import objective
+@pytest.mark.parametrize(("seen", "expected"), [("", "1"), ("4,7,9", "7")])
+def test_workers_side_by_side_take_a_gpu_each(seen, expected, monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(current_process(), "name", "LokyProcess-5")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", seen)
+    Folders().on_job_start(OmegaConf.create())
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == expected
 
-    assert math.isnan(objective(tmp_path))
+
+def test_main_returns_the_objective(tmp_path: Path) -> None:
+    assert objective(tmp_path) is None
     (tmp_path / "metrics.json").write_text('{"best": {"images_seen": 8, "value": 1.5}}')
     assert objective(tmp_path) == 1.5
