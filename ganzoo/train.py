@@ -285,15 +285,14 @@ def main(cfg: DictConfig) -> float | None:
     start = time.perf_counter()
     try:
         train(cfg)
-    except UserError as error:
-        log.error("%s", error, exc_info=bool(os.environ.get("HYDRA_FULL_ERROR")))
-        if not in_sweep():
-            sys.exit(1)
-        return None
-    except Exception:
-        if not in_sweep():
+    except Exception as error:
+        told = isinstance(error, UserError)
+        if not told and not in_sweep():
             raise
-        log.exception("%s failed", run_dir)
+        trace = not told or bool(os.environ.get("HYDRA_FULL_ERROR"))
+        log.error("%s", error, exc_info=trace)
+        if not in_sweep() or not sweeps.failed_together(run_dir):
+            sys.exit(1)
         return None
     log.info("%s in all", timedelta(seconds=round(time.perf_counter() - start)))
     return sweeps.objective(Path(run_dir))

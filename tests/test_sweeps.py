@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import assert_same_tensors, checkpoint, run
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Callback
 from omegaconf import OmegaConf
 from tiny import TINY, TINY_METRICS
 
@@ -22,7 +24,8 @@ from ganzoo.sweeps import Folders, objective
 SMALL = tuple(key for key in TINY if not key.startswith("model."))
 TINY_DCGAN = ("model.nz=8", "model.generator.ngf=4", "model.discriminator.ndf=4")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "WANDB_MODE": "offline"}
-TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+IN_TWO = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
 
 
 def command(folder: Path, *overrides: str, launcher: tuple[str, ...] = ()) -> list[str]:
@@ -221,17 +224,7 @@ def test_a_search_in_the_wrong_direction_is_refused(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_two_runs_of_two_processes_under_torchrun(tmp_path: Path) -> None:
     keys = [*TINY_DCGAN, "seed=0,1", "sync_batchnorm=true", "precision=64-true"]
-    two = run(
-        command(
-            tmp_path / "two",
-            *keys,
-            "trainer=ddp",
-            "trainer.accelerator=cpu",
-            "trainer.devices=2",
-            launcher=tuple(TORCHRUN),
-        ),
-        env=ENVIRONMENT,
-    )
+    two = run(command(tmp_path / "two", *keys, *IN_TWO, launcher=TORCHRUN), env=ENVIRONMENT)
     assert two.returncode == 0, two.stdout + two.stderr
     assert sweep(tmp_path / "one", *keys).returncode == 0
     assert names(tmp_path / "two") == ["seed-0", "seed-1"]
@@ -239,6 +232,35 @@ def test_two_runs_of_two_processes_under_torchrun(tmp_path: Path) -> None:
         one, both = (checkpoint(tmp_path / n / name)["state_dict"] for n in ("one", "two"))
         assert_same_tensors(one, both, atol=1e-10)
     assert two.stdout.count("sweep: 2 of 2 runs are done") == 1
+
+
+class FailsInOne(Callback):
+    """Something that goes wrong in the second process only."""
+
+    def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
+        if trainer.global_rank == 1:
+            raise RuntimeError("the second process has no luck")
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_in_all_processes_does_not_take_the_others_along(tmp_path: Path) -> None:
+    keys = [*TINY_DCGAN, "model.optimizers.generator.lr=-1,0.001", *IN_TWO]
+    result = run(command(tmp_path / "sweep", *keys, launcher=TORCHRUN), env=ENVIRONMENT)
+    assert result.returncode == 1
+    ends = [read_state(tmp_path / "sweep" / name) for name in ("lr--1", "lr-0.001")]
+    assert [end.state for end in ends if end] == ["failed", "done"]
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_in_one_process_ends_the_sweep(tmp_path: Path) -> None:
+    keys = [*TINY_DCGAN, "seed=0,1", "+callbacks.bad._target_=test_sweeps.FailsInOne", *IN_TWO]
+    result = run(command(tmp_path / "sweep", *keys, launcher=TORCHRUN), env=ENVIRONMENT)
+    assert result.returncode == 1
+    assert "the second process has no luck" in result.stderr + result.stdout
+    assert names(tmp_path / "sweep") == ["seed-0"]
+    end = read_state(tmp_path / "sweep" / "seed-0")
+    assert end
+    assert end.state in ("failed", "stopped")
 
 
 @pytest.mark.parametrize(("seen", "expected"), [("", "1"), ("4,7,9", "7")])
