@@ -77,13 +77,17 @@ def start_time() -> str:
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return now  # Lightning's launcher passes the first process's folder on
     # torchrun starts the processes side by side; the first to come decides, also after a restart.
-    store = torch.distributed.TCPStore(
+    return torchrun_store().compare_set("ganzoo/start_time", "", now).decode()
+
+
+def torchrun_store() -> torch.distributed.TCPStore:
+    """What the processes of torchrun share, also while they do not train."""
+    return torch.distributed.TCPStore(
         os.environ["MASTER_ADDR"],
         int(os.environ["MASTER_PORT"]),
         is_master=False,
         timeout=timedelta(minutes=5),
     )
-    return store.compare_set("ganzoo/start_time", "", now).decode()
 
 
 def _folder() -> str:

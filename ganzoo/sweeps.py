@@ -2,10 +2,10 @@
 
 import json
 import logging
-import math
 import os
 import re
 import sys
+import time
 from multiprocessing import current_process
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -21,10 +21,12 @@ from omegaconf import DictConfig
 
 from ganzoo.errors import UserError
 from ganzoo.metrics.callback import Evaluate
-from ganzoo.names import in_sweep
+from ganzoo.names import in_sweep, torchrun_store
 from ganzoo.state import State, read_state
 
 log = logging.getLogger(__name__)
+
+PATIENCE = 60.0  # seconds for the processes of a run to fail, if all of them do
 
 
 class Folders(Callback):
@@ -80,7 +82,9 @@ def check(trainer: L.Trainer) -> None:
     """Raise `UserError` for what cannot be in a sweep, where this is a run of one."""
     if not in_sweep():
         return
-    if trainer.strategy.launcher is not None and trainer.world_size > 1:
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    outside = environment is not None and environment.creates_processes_externally
+    if trainer.world_size > 1 and not outside:
         raise UserError(
             f"A run of a sweep cannot start {trainer.world_size} processes itself, as each of them "
             f"would start the sweep again: put torchrun --nproc-per-node {trainer.world_size} -m "
@@ -99,10 +103,28 @@ def check(trainer: L.Trainer) -> None:
         )
 
 
-def objective(run_dir: Path) -> float:
-    """The best value of the monitored metric of a run; NaN where there is none."""
+def failed_together(run_dir: str) -> bool:
+    """Whether a sweep can go on after a run that failed in this process.
+
+    If it failed in some processes only, the others wait for them in that run: the sweep has to end.
+    """
+    world = int(os.environ.get("WORLD_SIZE", 1))
+    if world == 1 or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return world == 1
+    store, key = torchrun_store(), f"ganzoo/failed/{run_dir}"
+    store.add(key, 1)
+    end = time.monotonic() + PATIENCE
+    while store.add(key, 0) < world:
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def objective(run_dir: Path) -> float | None:
+    """The best value of the monitored metric of a run; None where there is none."""
     path = run_dir / "metrics.json"
-    return float(json.loads(path.read_text())["best"]["value"]) if path.is_file() else math.nan
+    return float(json.loads(path.read_text())["best"]["value"]) if path.is_file() else None
 
 
 def states(sweep_dir: Path) -> dict[str, State]:

@@ -5,7 +5,6 @@ Composed by Hydra from `conf/train.yaml`; `--help` lists groups and keys. Starti
 """
 
 import logging
-import math
 import os
 import signal
 import sys
@@ -277,8 +276,8 @@ def log_to(run_dir: Path) -> Iterator[None]:
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
-def main(cfg: DictConfig) -> float:
-    """Train, and return the best value of the monitored metric, NaN where there is none.
+def main(cfg: DictConfig) -> float | None:
+    """Train, and return the best value of the monitored metric, None where there is none.
 
     In a sweep a run that fails does not take the others along: it is named at the end.
     """
@@ -286,16 +285,15 @@ def main(cfg: DictConfig) -> float:
     start = time.perf_counter()
     try:
         train(cfg)
-    except UserError as error:
-        log.error("%s", error, exc_info=bool(os.environ.get("HYDRA_FULL_ERROR")))
-        if not in_sweep():
-            sys.exit(1)
-        return math.nan
-    except Exception:
-        if not in_sweep():
+    except Exception as error:
+        told = isinstance(error, UserError)
+        if not told and not in_sweep():
             raise
-        log.exception("%s failed", run_dir)
-        return math.nan
+        trace = not told or bool(os.environ.get("HYDRA_FULL_ERROR"))
+        log.error("%s", error, exc_info=trace)
+        if not in_sweep() or not sweeps.failed_together(run_dir):
+            sys.exit(1)
+        return None
     log.info("%s in all", timedelta(seconds=round(time.perf_counter() - start)))
     return sweeps.objective(Path(run_dir))
 

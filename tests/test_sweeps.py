@@ -1,26 +1,31 @@
 """Sweeps: folders, launchers, a failing run among good ones, kills, Optuna, torchrun."""
 
 import json
-import math
 import os
 import signal
 import subprocess
 import sys
 import time
+from multiprocessing import current_process
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import assert_same_tensors, checkpoint, run
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Callback
+from omegaconf import OmegaConf
 from tiny import TINY, TINY_METRICS
 
 from ganzoo.state import read_state
+from ganzoo.sweeps import Folders, objective
 
 # Of any model; without metrics.
 SMALL = tuple(key for key in TINY if not key.startswith("model."))
 TINY_DCGAN = ("model.nz=8", "model.generator.ngf=4", "model.discriminator.ndf=4")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "WANDB_MODE": "offline"}
-TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+IN_TWO = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
 
 
 def command(folder: Path, *overrides: str, launcher: tuple[str, ...] = ()) -> list[str]:
@@ -136,7 +141,7 @@ def test_a_signal_stops_the_sweep_with_the_run(tmp_path: Path) -> None:
     assert (end.state, end.sentence) == ("stopped", "stopped by SIGTERM")
 
 
-def wait_for(path: Path, seconds: float = 60) -> None:
+def wait_for(path: Path, seconds: float = 180) -> None:
     end = time.monotonic() + seconds
     while not path.is_file():
         assert time.monotonic() < end, f"{path} was not written"
@@ -219,17 +224,7 @@ def test_a_search_in_the_wrong_direction_is_refused(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_two_runs_of_two_processes_under_torchrun(tmp_path: Path) -> None:
     keys = [*TINY_DCGAN, "seed=0,1", "sync_batchnorm=true", "precision=64-true"]
-    two = run(
-        command(
-            tmp_path / "two",
-            *keys,
-            "trainer=ddp",
-            "trainer.accelerator=cpu",
-            "trainer.devices=2",
-            launcher=tuple(TORCHRUN),
-        ),
-        env=ENVIRONMENT,
-    )
+    two = run(command(tmp_path / "two", *keys, *IN_TWO, launcher=TORCHRUN), env=ENVIRONMENT)
     assert two.returncode == 0, two.stdout + two.stderr
     assert sweep(tmp_path / "one", *keys).returncode == 0
     assert names(tmp_path / "two") == ["seed-0", "seed-1"]
@@ -239,9 +234,45 @@ def test_two_runs_of_two_processes_under_torchrun(tmp_path: Path) -> None:
     assert two.stdout.count("sweep: 2 of 2 runs are done") == 1
 
 
-def test_main_returns_the_objective(tmp_path: Path) -> None:
-    from ganzoo.sweeps import objective
+class FailsInOne(Callback):
+    """Something that goes wrong in the second process only."""
 
-    assert math.isnan(objective(tmp_path))
+    def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
+        if trainer.global_rank == 1:
+            raise RuntimeError("the second process has no luck")
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_in_all_processes_does_not_take_the_others_along(tmp_path: Path) -> None:
+    keys = [*TINY_DCGAN, "model.optimizers.generator.lr=-1,0.001", *IN_TWO]
+    result = run(command(tmp_path / "sweep", *keys, launcher=TORCHRUN), env=ENVIRONMENT)
+    assert result.returncode == 1
+    ends = [read_state(tmp_path / "sweep" / name) for name in ("lr--1", "lr-0.001")]
+    assert [end.state for end in ends if end] == ["failed", "done"]
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_in_one_process_ends_the_sweep(tmp_path: Path) -> None:
+    keys = [*TINY_DCGAN, "seed=0,1", "+callbacks.bad._target_=test_sweeps.FailsInOne", *IN_TWO]
+    result = run(command(tmp_path / "sweep", *keys, launcher=TORCHRUN), env=ENVIRONMENT)
+    assert result.returncode == 1
+    assert "the second process has no luck" in result.stderr + result.stdout
+    assert names(tmp_path / "sweep") == ["seed-0"]
+    end = read_state(tmp_path / "sweep" / "seed-0")
+    assert end
+    assert end.state in ("failed", "stopped")
+
+
+@pytest.mark.parametrize(("seen", "expected"), [("", "1"), ("4,7,9", "7")])
+def test_workers_side_by_side_take_a_gpu_each(seen, expected, monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(current_process(), "name", "LokyProcess-5")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", seen)
+    Folders().on_job_start(OmegaConf.create())
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == expected
+
+
+def test_main_returns_the_objective(tmp_path: Path) -> None:
+    assert objective(tmp_path) is None
     (tmp_path / "metrics.json").write_text('{"best": {"images_seen": 8, "value": 1.5}}')
     assert objective(tmp_path) == 1.5

@@ -376,5 +376,5 @@ def _number(record: Record) -> Iterator[Finding]:
     if len(record.indices) < FEW_IMAGES:
         yield Finding(
             f"There are only {len(record.indices):,} images, which a discriminator soon knows by "
-            "heart: leave model.augment on, and add images if you can."
+            "heart: add images if you can, and leave model.augment on where the model has it."
         )
