@@ -330,6 +330,7 @@ def test_the_best_is_that_of_the_mean_or_of_a_direction(finished: Path, tmp_path
     file = told(tmp_path)
     best = max(file["evaluations"], key=lambda entry: entry["values"]["BtoA/psnr"])
     assert file["best"]["value"] == best["values"]["BtoA/psnr"]
+    assert file["higher_is_better"] is True
     assert ganzoo.load(tmp_path / "best.ckpt").images_seen == best["images_seen"]
 
 
