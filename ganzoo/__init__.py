@@ -1,13 +1,25 @@
 """ganzoo: a PyTorch Lightning zoo of generative adversarial networks."""
 
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+from ganzoo.errors import UserError
+
+if TYPE_CHECKING:
+    from ganzoo.checkpoint import load
 
 try:
     __version__ = version("ganzoo-lightning")
 except PackageNotFoundError:  # a plain checkout on the path
     __version__ = "0+unknown"
 
-from ganzoo.checkpoint import load
-from ganzoo.errors import UserError
-
 __all__ = ["UserError", "__version__", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    # Not before it is asked for: torch takes seconds, and some commands do without.
+    if name == "load":
+        from ganzoo.checkpoint import load
+
+        return load
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,6 +5,7 @@ import sys
 
 COMMANDS = {
     "train": "train a model, or go on with a run",
+    "runs": "what runs there are, how far and how good; ranked side by side",
     "sample": "images from a checkpoint",
     "translate": "images of a folder as the other domain would show them",
     "evaluate": "metrics of a checkpoint or of a folder of images",

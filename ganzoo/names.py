@@ -49,7 +49,7 @@ def run_name(overrides: Iterable[str], keys: Iterable[str] = ()) -> str:
         (o for o in OverridesParser.create().parse_overrides(list(overrides)) if _is_told(o, keys)),
         key=lambda o: (not _is_group(o), o.key_or_group),
     )
-    shorts = _endings([o.key_or_group for o in parsed])
+    shorts = endings([o.key_or_group for o in parsed])
     parts = [_part(o, short) for o, short in zip(parsed, shorts, strict=True)]
     return _short("_".join(parts), LONGEST)
 
@@ -120,7 +120,7 @@ def _is_told(override: Override, keys: Iterable[str]) -> bool:
     return key in keys if keys else not changeable(key)
 
 
-def _endings(keys: list[str]) -> list[str]:
+def endings(keys: list[str]) -> list[str]:
     """The shortest endings of dotted keys that differ from those of all the others."""
 
     def ending(key: str) -> str:

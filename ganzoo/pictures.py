@@ -1,6 +1,7 @@
 """PNG and GIF files that a person looks at."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import matplotlib
@@ -45,9 +46,7 @@ def singles(images: Tensor) -> list[Image.Image]:
 def named_rows(rows: Mapping[str, Tensor]) -> Image.Image:
     """Float NCHW images in [-1, 1], a row for each name, which stands at its left, on white."""
     strips = [grid(images, len(images)) for images in rows.values()]
-    fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
-    font = ImageFont.truetype(fonts / "DejaVuSans.ttf", 11)
-    margin = 10 + int(max(font.getlength(name) for name in rows))
+    font, margin = font_of(11), margin_of(rows)
     width, height = max(strip.width for strip in strips), strips[0].height
     sheet = Image.new("RGB", (margin + width, (height + GAP) * len(rows) - GAP), "white")
     draw = ImageDraw.Draw(sheet)
@@ -56,6 +55,18 @@ def named_rows(rows: Mapping[str, Tensor]) -> Image.Image:
         sheet.paste(strip, (margin, top), strip if strip.mode == "RGBA" else None)
         draw.text((4, top + height // 2), name, fill="black", font=font, anchor="lm")
     return sheet
+
+
+def margin_of(names: Iterable[str]) -> int:
+    """Pixels at the left that `named_rows` leaves for names."""
+    return 10 + int(max(font_of(11).getlength(name) for name in names))
+
+
+@cache
+def font_of(size: int) -> ImageFont.FreeTypeFont:
+    """A font that comes with matplotlib, so that pictures look alike everywhere."""
+    fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    return ImageFont.truetype(fonts / "DejaVuSans.ttf", size)
 
 
 def save_gif(frames: Sequence[Image.Image], path: Path, frames_per_second: int = 20) -> None:

@@ -35,7 +35,8 @@ class State:
     Attributes:
         state: one of `STATES`.
         sentence: why it stopped or failed.
-        about: the run's name, the model, data and experiment that were chosen, the keys given.
+        about: names of what was chosen (`model`, `data`, `experiment`), the name of the run and the
+            keys that were given for it.
         host, pid, started: of the process; `started` is when it did, in seconds since 1970.
         job: of the cluster's scheduler; one that was requeued takes over from itself.
         since: when the state began, ISO 8601.
@@ -54,18 +55,20 @@ class State:
 def read_state(run_dir: Path) -> State | None:
     """The state of the run in a folder, None where there is none.
 
-    A run that is marked as running, but whose process is gone, has failed. A process on another
-    machine shows that it lives by touching the file.
+    A run that is marked as running, but whose process is gone, has failed. A process shows that it
+    lives by touching the file; of those on this machine it is also known whether they are there.
     """
     try:
-        state = State(**json.loads((run_dir / FILE).read_text()))
+        state = _parsed((run_dir / FILE).read_text())
         silent = time.time() - (run_dir / FILE).stat().st_mtime
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError) as error:
         return State("failed", f"{run_dir / FILE} cannot be read ({error})")
-    here = state.host == socket.gethostname()
-    if state.state == "running" and not (_alive(state) if here else silent < SILENCE):
+    lives = silent < SILENCE
+    if state.host == socket.gethostname():
+        lives = _there(state, lives)
+    if state.state == "running" and not lives:
         gone = "its process is gone without a word: it was killed, or memory ran out"
         return State(**{**asdict(state), "state": "failed", "sentence": gone})
     return state
@@ -79,8 +82,11 @@ def recorded(run_dir: Path, about: Mapping[str, Any]) -> Iterator[None]:
         UserError: another process is at work in the folder.
     """
     before = read_state(run_dir)
-    ours = before and before.pid == os.getpid() and before.host == socket.gethostname()
-    if before and before.state == "running" and not ours and before.job != _job():
+    here = before is not None and before.host == socket.gethostname()
+    # A job that was requeued has left nothing behind, though the file may be fresh. On one machine
+    # it is seen whether it has.
+    ours = before and (before.pid == os.getpid() if here else before.job and before.job == _job())
+    if before and before.state == "running" and not ours:
         raise UserError(
             f"The run folder {run_dir} is in use by process {before.pid} on {before.host} since "
             f"{before.since}: wait for it, stop it, or choose another run_dir. If that machine is "
@@ -107,9 +113,9 @@ def _end(error: BaseException) -> tuple[str, str]:
             return "stopped", f"stopped by {signal.Signals(number).name}"
         return "failed", f"exit code {error.code}"
     message = " ".join(str(error).split())
-    return "failed", message if isinstance(
-        error, UserError
-    ) else f"{type(error).__name__}: {message}"
+    if isinstance(error, UserError):
+        return "failed", message
+    return "failed", f"{type(error).__name__}: {message}".removesuffix(": ")
 
 
 @contextmanager
@@ -131,24 +137,40 @@ def _beating(run_dir: Path) -> Iterator[None]:
         thread.join()
 
 
-def _job() -> str | None:
-    return os.environ.get("SLURM_JOB_ID")
+def _parsed(text: str) -> State:
+    """The state that a file tells of. Raises ValueError or TypeError if it tells of none."""
+    state = State(**json.loads(text))
+    kinds: dict[str, Any] = {"about": dict, "pid": int, "started": int | float}
+    for name, value in vars(state).items():
+        if not isinstance(value, kinds.get(name, str)):
+            raise TypeError(f"{name} is {value!r}")
+    if state.state not in STATES or state.pid < 0:
+        raise ValueError(f"there is no state {state.state!r} of process {state.pid}")
+    return state
 
 
-def _alive(state: State) -> bool:
+def _job() -> str:
+    return os.environ.get("SLURM_JOB_ID", "")
+
+
+def _there(state: State, touched: bool) -> bool:
+    """Whether a process of this machine still is there; `touched`: its file was of late."""
     try:
-        # Process numbers come around again.
-        return abs(psutil.Process(state.pid).create_time() - state.started) < 1
-    except psutil.Error:
+        process = psutil.Process(state.pid)
+        # Process numbers come around again. When a process started is told by the clock of the
+        # wall, which may have been set since.
+        same = touched or abs(process.create_time() - state.started) < 1
+        return same and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
+    except psutil.AccessDenied:
+        return touched
 
 
 def _write(run_dir: Path, state: str, sentence: str, about: Mapping[str, Any]) -> None:
     now = datetime.now().isoformat(sep=" ", timespec="seconds")
     started = psutil.Process().create_time()
-    told = State(
-        state, sentence, about, socket.gethostname(), os.getpid(), started, _job() or "", now
-    )
+    told = State(state, sentence, about, socket.gethostname(), os.getpid(), started, _job(), now)
     partial = run_dir / f"{FILE}.partial"
     try:
         partial.write_text(json.dumps(asdict(told), indent=1) + "\n")

@@ -3,7 +3,6 @@
 import json
 import logging
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from ganzoo.errors import UserError
 from ganzoo.gan import GAN
 from ganzoo.metrics import translation
-from ganzoo.metrics.protocol import Scores
+from ganzoo.metrics.protocol import Scores, best_of, monitored
 from ganzoo.metrics.scoring import scorer_of
 from ganzoo.metrics.suite import Suite
 from ganzoo.schedule import crossed
@@ -61,7 +60,7 @@ class Evaluate(Callback):
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         self.scorer = scorer_of(gan, data, self.suite, gan.device)
-        if not self._monitored(dict.fromkeys(self.scorer.names, 0.0)):
+        if monitored(self.monitor, dict.fromkeys(self.scorer.names, 0.0)) is None:
             known = ", ".join(n for n in self.scorer.names if not n.endswith("_std"))
             raise UserError(
                 f"callbacks.evaluate.monitor={self.monitor} is not measured here: choose one of "
@@ -84,7 +83,7 @@ class Evaluate(Callback):
                 log.info(
                     "best.ckpt: %s %.5g at %.1f kimg",
                     self.monitor,
-                    self._value(best),
+                    monitored(self.monitor, best["values"]),
                     best["images_seen"] / 1000,
                 )
 
@@ -96,20 +95,7 @@ class Evaluate(Callback):
 
     def best(self) -> dict[str, Any] | None:
         """The best evaluation among those of the newest one's protocol."""
-        if not self.evaluations:
-            return None
-        protocol = self.evaluations[-1]["protocol"]
-        same = [e for e in self.evaluations if e["protocol"] == protocol]
-        return (max if self.up else min)(same, key=self._value)
-
-    def _monitored(self, values: Mapping[str, float]) -> list[float]:
-        """The monitored values: one, or that of each direction."""
-        ending = f"/{self.monitor}"
-        return [v for name, v in values.items() if name == self.monitor or name.endswith(ending)]
-
-    def _value(self, evaluation: Mapping[str, Any]) -> float:
-        values = self._monitored(evaluation["values"])
-        return sum(values) / len(values)
+        return best_of(self.evaluations, self.monitor, self.up) if self.evaluations else None
 
     def _evaluate(self, trainer: L.Trainer, gan: GAN) -> None:
         if self.evaluations and self.evaluations[-1]["images_seen"] == gan.images_seen:
@@ -164,7 +150,11 @@ class Evaluate(Callback):
         assert best is not None
         told = {
             "monitor": self.monitor,
-            "best": {"images_seen": best["images_seen"], "value": self._value(best)},
+            "higher_is_better": self.up,
+            "best": {
+                "images_seen": best["images_seen"],
+                "value": monitored(self.monitor, best["values"]),
+            },
             "evaluations": self.evaluations,
             "protocols": self.protocols,
         }

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,7 +35,7 @@ class Scores:
     @property
     def protocol_id(self) -> str:
         """Eight digits that differ if the protocols do, whatever the data is called."""
-        told = json.dumps(_without_names(self.protocol), sort_keys=True)
+        told = json.dumps(without_names(self.protocol), sort_keys=True)
         return hashlib.sha256(told.encode()).hexdigest()[:8]
 
     def lines(self) -> list[str]:
@@ -43,10 +44,7 @@ class Scores:
 
     def protocols(self) -> list[str]:
         """A line for each protocol."""
-        named = f"protocol {self.protocol_id}"
-        if "real" in self.protocol:
-            return [f"{named}: {sentence(self.protocol)}"]
-        return [f"{named}, {name}: {sentence(part)}" for name, part in self.protocol.items()]
+        return sentences(self.protocol_id, self.protocol)
 
     def told(self) -> list[str]:
         """A line for each value."""
@@ -88,13 +86,46 @@ def joined(parts: Mapping[str, Scores]) -> Scores:
     )
 
 
-def _without_names(protocol: Mapping[str, Any]) -> dict[str, Any]:
+def monitored(monitor: str, values: Mapping[str, float]) -> float | None:
+    """The value of that name; of several directions that have it, the mean. None: there is none."""
+    ending = f"/{monitor}"
+    some = [v for name, v in values.items() if name == monitor or name.endswith(ending)]
+    return sum(some) / len(some) if some else None
+
+
+def best_of(
+    evaluations: Sequence[dict[str, Any]], monitor: str, higher_is_better: bool
+) -> dict[str, Any]:
+    """The best, and first, of at least one evaluation among those of the last one's protocol.
+
+    NaN is worse than any number.
+    """
+
+    def key(evaluation: Mapping[str, Any]) -> tuple[bool, float]:
+        value = monitored(monitor, evaluation["values"])
+        if value is None or math.isnan(value):
+            return True, 0.0
+        return False, -value if higher_is_better else value
+
+    protocol = evaluations[-1]["protocol"]
+    return min((e for e in evaluations if e["protocol"] == protocol), key=key)
+
+
+def without_names(protocol: Mapping[str, Any]) -> dict[str, Any]:
     """A protocol without what the data is called."""
     if "real" not in protocol:
-        return {name: _without_names(part) for name, part in protocol.items()}
+        return {name: without_names(part) for name, part in protocol.items()}
     real = {k: v for k, v in protocol["real"].items() if k not in ("data", "split")}
     fake = {k: v for k, v in protocol["fake"].items() if k != "inputs"}
     return {**protocol, "real": real, "fake": fake}
+
+
+def sentences(protocol_id: str, protocol: Mapping[str, Any]) -> list[str]:
+    """A line for each protocol."""
+    named = f"protocol {protocol_id}"
+    if "real" in protocol:
+        return [f"{named}: {sentence(protocol)}"]
+    return [f"{named}, {name}: {sentence(part)}" for name, part in protocol.items()]
 
 
 def sentence(protocol: Mapping[str, Any]) -> str:

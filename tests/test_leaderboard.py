@@ -1,0 +1,596 @@
+"""Runs ranked side by side: what compares with what, what differs, and the picture of samples."""
+
+import csv
+import json
+import math
+import re
+import shutil
+import statistics
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+from test_translation_metrics import SMALL as TRANSLATING
+from tiny import TINY_METRICS, config
+
+import ganzoo
+from ganzoo.config import make
+from ganzoo.data.images import to_float, to_uint8
+from ganzoo.differences import differences, flatten, read_config, short_names
+from ganzoo.errors import UserError
+from ganzoo.leaderboard import leaderboard, tables_of
+from ganzoo.metrics.protocol import best_of, monitored
+from ganzoo.pictures import GAP, grid, named_rows
+from ganzoo.rundirs import Run, runs_under
+from ganzoo.runs import main
+from ganzoo.state import recorded
+from ganzoo.strips import SIDE, samples_of
+from ganzoo.train import train
+
+EVALUATE = "callbacks.evaluate={_target_:ganzoo.metrics.Evaluate,suite:${metrics},every_kimg:0.016}"
+SHORT = (*TINY_METRICS, EVALUATE, "total_kimg=0.032", "metrics.cache=false")
+
+
+def trained(folder: Path, name: str, *keys: str, tiny: bool = True) -> Path:
+    """A real run, recorded as one from the command line is."""
+    path = folder / name
+    path.mkdir(parents=True)
+    about = {"name": name, "model": "dcgan", "data": "synthetic", "keys": list(keys)}
+    try:
+        with recorded(path, about):
+            train(config(*(SHORT if tiny else ()), *keys, f"run_dir={path}", tiny=tiny))
+    except UserError:
+        pass
+    return path
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three runs of one protocol, two of them the same but for the seed, and one of another."""
+    folder = tmp_path_factory.mktemp("sweep")
+    trained(folder, "ngf-4_seed-0", "model.generator.ngf=4", "seed=0")
+    trained(folder, "ngf-4_seed-1", "model.generator.ngf=4", "seed=1")
+    trained(folder, "ngf-6_seed-0", "model.generator.ngf=6", "seed=0")
+    trained(folder, "fewer", "metrics.num_fake=20", "seed=0")
+    trained(folder, "broken", "data.source.num=1", "seed=0")
+    return folder
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    with (folder / "leaderboard.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def told(run_dir: Path) -> dict[str, Any]:
+    return json.loads((run_dir / "metrics.json").read_text())
+
+
+def write(folder: Path, *values: float | None, state: str = "done", **more: Any) -> Path:
+    """A run by hand whose evaluations gave `values`; None leaves the name out.
+
+    Args:
+        more: `monitor`, `protocol`, `fakes`, `floor`, `up`, `sentence`, `keys`; all else is config.
+    """
+    folder.mkdir(parents=True)
+    monitor, protocol = more.pop("monitor", "fd_tiny"), more.pop("protocol", "aaaaaaaa")
+    facts = {
+        "metrics": {"fd": {"class": "FrechetDistance"}},
+        "extractor": None,
+        "real": {"data": "d", "split": "train", "images": 9, "shape": [3, 8, 8], "mirror": False,
+                 "fingerprint": "0123456789"},
+        "fake": {"images": more.pop("fakes", 50)},
+        "floor": [4, 5],
+        "ganzoo": "0.1.0",
+    }  # fmt: skip
+    floor, up = more.pop("floor", None), more.pop("up", None)
+    about = {"name": folder.name, "keys": more.pop("keys", [])}
+    state_ = {"state": state, "sentence": more.pop("sentence", ""), "about": about}
+    (folder / "state.json").write_text(json.dumps(state_))
+    nested = OmegaConf.create({"total_kimg": 80})
+    for key, value in more.items():
+        OmegaConf.update(nested, key, value, force_add=True)
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(nested))
+    evaluations = [
+        {
+            "images_seen": 1000 * (i + 1),
+            "values": {} if value is None else {monitor: value},
+            "floors": {} if floor is None else {monitor: floor},
+            "protocol": protocol,
+        }
+        for i, value in enumerate(values)
+    ]
+    if evaluations:
+        file = {
+            "monitor": monitor,
+            "best": {"images_seen": 1000, "value": values[0]},
+            "evaluations": evaluations,
+            "protocols": {protocol: facts},
+        }
+        (folder / "metrics.json").write_text(
+            json.dumps(file if up is None else {**file, "higher_is_better": up})
+        )
+    return folder
+
+
+# -- real runs -------------------------------------------------------------------------------------
+
+
+def test_real_runs_are_ranked_by_their_best_values(sweep) -> None:
+    text = leaderboard(sweep)
+    rows = {row["run"]: row for row in rows_of(sweep)}
+    same = ["ngf-4_seed-0", "ngf-4_seed-1", "ngf-6_seed-0"]
+    values = {name: [e["values"]["fd_tiny"] for e in told(sweep / name)["evaluations"]]
+              for name in [*same, "fewer"]}  # fmt: skip
+    for place, name in enumerate(sorted(same, key=lambda name: min(values[name])), 1):
+        row = rows[name]
+        assert (row["rank"], row["state"]) == (str(place), "done")
+        assert float(row["best"]) == min(values[name])
+        assert float(row["final"]) == values[name][-1]
+        assert float(row["at_kimg"]) == (1 + int(np.argmin(values[name]))) * 0.016
+        assert float(row["floor"]) == told(sweep / name)["evaluations"][0]["floors"]["fd_tiny"]
+        assert (row["kimg"], row["of_kimg"]) == ("0.032", "0.032")
+        assert float(row["images_per_second"]) > 0
+        assert row["protocol"] == rows[same[0]]["protocol"]
+    assert [row["run"] for row in rows_of(sweep)[:3]] == sorted(same, key=lambda n: min(values[n]))
+    # Only what was asked for differs: neither `model.seed` nor the run's folder.
+    given = [key for key in rows["fewer"] if key in ("seed", "model.generator.ngf") or "." in key]
+    assert sorted(given) == ["data.source.num", "metrics.num_fake", "model.generator.ngf", "seed"]
+    assert [rows[name]["seed"] for name in same] == ["0", "1", "0"]
+    assert (sweep / "leaderboard.md").read_text() == text
+
+
+def test_a_real_run_of_another_protocol_is_ranked_by_itself(sweep) -> None:
+    text = leaderboard(sweep)
+    rows = {row["run"]: row for row in rows_of(sweep)}
+    assert rows["fewer"]["rank"] == "1"
+    assert rows["fewer"]["protocol"] != rows["ngf-4_seed-0"]["protocol"]
+    first, second = text.split("\n## ")[1:3]
+    assert "fewer" not in first
+    assert "ngf-4" not in second.partition("| rank")[2]
+    assert "Not to be compared with the first table: fake.images is 20 here, 24 there; " in second
+    assert f"Protocol {rows['fewer']['protocol']}: tiny (weights 00000000" in second
+
+
+def test_a_real_failure_is_listed_with_its_sentence(sweep) -> None:
+    text = leaderboard(sweep)
+    (row,) = [row for row in rows_of(sweep) if row["run"] == "broken"]
+    assert (row["rank"], row["best"], row["state"]) == ("", "", "failed")
+    assert row["sentence"]
+    last = text.rpartition("## Not complete, or without a number\n")[2]
+    assert f"- broken: failed: {row['sentence']}" in last.replace("\\|", "|").replace("&lt;", "<")
+    assert last.count("\n- ") == 1
+
+
+def test_seeds_of_one_config_have_a_mean(sweep) -> None:
+    text = leaderboard(sweep)
+    table = text.partition("Complete runs that differ in the seed alone:")[2].partition("##")[0]
+    best = [min(e["values"]["fd_tiny"] for e in told(sweep / f"ngf-4_seed-{i}")["evaluations"])
+            for i in (0, 1)]  # fmt: skip
+    spread = f"{statistics.fmean(best):.5g} ± {statistics.stdev(best):.2g}"
+    lines = [line for line in table.splitlines() if spread in line]
+    assert len(lines) == 1
+    cells = [cell.strip() for cell in lines[0].strip("|").split("|")]
+    assert "4" in cells
+    assert cells[cells.index(spread) - 1] == "2"
+
+
+def test_the_command_writes_and_shows_it(sweep, tmp_path, capsys) -> None:
+    folder = shutil.copytree(sweep, tmp_path / "copy")
+    for path in folder.glob("leaderboard.*"):
+        path.unlink()
+    main([str(folder), "--leaderboard"])
+    out = capsys.readouterr().out
+    assert out == (folder / "leaderboard.md").read_text()
+    assert {p.name for p in folder.glob("leaderboard.*")} == {
+        "leaderboard.csv", "leaderboard.md", "leaderboard.png",
+    }  # fmt: skip
+    assert len(runs_under(folder)) == 5  # and they do not make a run of the folder
+
+
+def test_the_picture_has_a_row_for_each_run(sweep) -> None:
+    leaderboard(sweep)
+    with Image.open(sweep / "leaderboard.png") as picture:
+        sheet = np.asarray(picture.convert("RGB"))
+    tiles = 4 * (SIDE + GAP) - GAP
+    strips = [
+        np.asarray(strip[0])
+        for row in rows_of(sweep)
+        if (strip := samples_of(Path(row["path"]), read_config(Path(row["path"]))))
+    ]
+    assert len(strips) == 5  # the broken one has those of its start
+    top = -1
+    for strip in strips:  # in the order of the ranks
+        assert strip.shape == (SIDE, tiles, 3)
+        below = range(top + 1, sheet.shape[0] - SIDE + 1)
+        place = sheet[:, 300 : 300 + tiles]
+        top = next(y for y in below if np.array_equal(place[y : y + SIDE], strip)) + SIDE
+
+
+# -- the order -------------------------------------------------------------------------------------
+
+
+def ranks(folder: Path) -> dict[str, str]:
+    leaderboard(folder)
+    return {row["run"]: row["rank"] for row in rows_of(folder)}
+
+
+def test_ties_share_a_rank(tmp_path) -> None:
+    for name, values in {"a": [3, 2], "b": [2.0], "c": [5, 1.5], "d": [4]}.items():
+        write(tmp_path / name, *values)
+    assert ranks(tmp_path) == {"c": "1", "a": "2", "b": "2", "d": "4"}
+    assert [row["run"] for row in rows_of(tmp_path)] == ["c", "a", "b", "d"]
+
+
+@pytest.mark.parametrize("up", [None, True])
+def test_more_is_better_for_an_inception_score(tmp_path, up) -> None:
+    for name, values in {"a": [3, 2], "b": [7.0, 8, 6], "c": [5]}.items():
+        write(tmp_path / name, *values, monitor="is_tiny", up=up)
+    assert ranks(tmp_path) == {"b": "1", "c": "2", "a": "3"}
+    row = rows_of(tmp_path)[0]
+    assert (row["best"], row["at_kimg"], row["final"]) == ("8.0", "2.0", "6.0")
+    assert "## is_tiny, more is better" in (tmp_path / "leaderboard.md").read_text()
+
+
+def test_the_file_says_what_is_better_than_the_name(tmp_path) -> None:
+    for name, value in {"a": 1.0, "b": 2.0}.items():
+        write(tmp_path / "up" / name, value, up=True)
+        write(tmp_path / "down" / name, value, monitor="is", up=False)
+    assert ranks(tmp_path / "up") == {"b": "1", "a": "2"}
+    assert ranks(tmp_path / "down") == {"a": "1", "b": "2"}
+
+
+@pytest.mark.parametrize(
+    ("name", "up"),
+    [
+        ("fd_effnet", False), ("fid", False), ("kid", False), ("swd", False), ("ms_ssim", False),
+        ("is", True), ("is_effnet", True), ("precision_dinov2", True), ("recall", True),
+        ("density_tiny", True), ("coverage", True), ("AtoB/psnr", True), ("ssim", True),
+        ("BtoA/l1", False), ("cycle", False),
+    ],
+)  # fmt: skip
+def test_names_of_old_files(name, up) -> None:
+    assert ganzoo.rundirs.higher_is_better({"monitor": name}) is up
+
+
+def test_not_a_number_is_never_the_best(tmp_path) -> None:
+    nan = math.nan
+    for name, values in {"a": [nan, 3, 4], "b": [nan, nan], "c": [2, nan], "d": [math.inf]}.items():
+        write(tmp_path / name, *values)
+    assert ranks(tmp_path) == {"c": "1", "a": "2", "b": "", "d": ""}
+    rows = {row["run"]: row for row in rows_of(tmp_path)}
+    assert (rows["a"]["best"], rows["a"]["at_kimg"], rows["c"]["final"]) == ("3.0", "2.0", "")
+    text = (tmp_path / "leaderboard.md").read_text()
+    assert "- b: done at 80 of 80 kimg: its fd_tiny is nan" in text
+    assert "- d: done at 80 of 80 kimg: its fd_tiny is inf" in text
+
+
+def test_best_of_is_of_the_last_protocol_and_the_mean_of_directions() -> None:
+    told = [
+        {"values": {"AtoB/fd": a, "BtoA/fd": b, "fd_std": 0}, "protocol": p}
+        for a, b, p in ((0, 0, "x"), (9, 1, "y"), (2, 4, "y"), (3, 3, "y"), (math.nan, 0, "y"))
+    ]
+    assert best_of(told, "fd", False) is told[2]
+    assert best_of(told, "fd", True) is told[1]
+    assert best_of(told, "AtoB/fd", True) is told[1]
+    assert best_of(told[:1], "fd", False) is told[0]
+    assert monitored("fd", told[1]["values"]) == 5
+    assert monitored("kid", told[1]["values"]) is None
+
+
+def test_what_is_unfinished_is_marked_and_what_has_no_number_is_listed(tmp_path) -> None:
+    write(tmp_path / "going", 2.0, state="stopped", sentence="stopped by SIGTERM", floor=0.5)
+    write(tmp_path / "whole", 3.0, floor=0.5)
+    write(tmp_path / "lost", state="failed", sentence="a | b <c>\nd")
+    (tmp_path / "strange").mkdir()
+    (tmp_path / "strange" / "config.yaml").write_text("a: [")
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "train.log").touch()
+    (tmp_path / "odd" / "metrics.json").write_text('{"monitor": 1}')
+    assert ranks(tmp_path) == {"going": "1", "whole": "2", "lost": "", "odd": "", "strange": ""}
+    text = (tmp_path / "leaderboard.md").read_text()
+    assert re.search(r"\| 1 +\| going \\\* \|", text)
+    assert re.search(r"\| 2 +\| whole +\|", text)
+    assert "| 0.5 " in text
+    last = text.rpartition("## Not complete, or without a number\n")[2]
+    assert "- going: stopped: stopped by SIGTERM" in last
+    assert "- lost: failed: a \\| b &lt;c>?d" in last
+    assert "- odd: " in last
+    assert "metrics.json cannot be read (" in last
+    assert "- strange: in no known state: " in last
+    assert "whole" not in last
+    assert all(line.count("|") == text.partition("| rank")[2].partition("\n")[0].count("|") + 1
+               for line in text.splitlines() if line.startswith("| "))  # fmt: skip
+
+
+def test_a_single_run_and_runs_without_numbers(tmp_path) -> None:
+    write(tmp_path / "one" / "alone", 2.0)
+    assert ranks(tmp_path / "one") == {"alone": "1"}
+    assert not (tmp_path / "one" / "leaderboard.png").exists()
+    assert "![" not in (tmp_path / "one" / "leaderboard.md").read_text()
+    write(tmp_path / "none" / "a")
+    write(tmp_path / "none" / "b", state="failed", sentence="why")
+    assert ranks(tmp_path / "none") == {"a": "", "b": ""}
+    assert "No run has a number yet" in (tmp_path / "none" / "leaderboard.md").read_text()
+
+
+def test_no_runs_and_no_room(tmp_path, monkeypatch) -> None:
+    with pytest.raises(UserError, match="no runs in"):
+        leaderboard(tmp_path)
+    write(tmp_path / "a", 1.0)
+    (tmp_path / "leaderboard.csv.partial").mkdir()  # in the way
+    with pytest.raises(UserError, match="cannot be written to"):
+        leaderboard(tmp_path)
+
+
+# -- what compares ---------------------------------------------------------------------------------
+
+
+def test_other_protocols_and_metrics_have_tables_of_their_own(tmp_path) -> None:
+    write(tmp_path / "a", 5.0)
+    write(tmp_path / "b", 6.0)
+    write(tmp_path / "c", 1.0, protocol="bbbbbbbb", fakes=51)
+    write(tmp_path / "d", 2.0, monitor="kid_tiny")
+    assert ranks(tmp_path) == {"a": "1", "b": "2", "c": "1", "d": "1"}
+    text = (tmp_path / "leaderboard.md").read_text()
+    tables = text.split("\n## ")[1:]
+    assert [table.partition(",")[0] for table in tables] == ["fd_tiny", "fd_tiny", "kid_tiny"]
+    assert "compared" not in tables[0]
+    unlike = "Not to be compared with the first table: fake.images is 51 here, 50 there."
+    assert unlike in tables[1]
+    assert "but it is kid_tiny that is monitored here" in tables[2]
+    assert "51 fakes; 9 real of d, train split, 3x8x8, 01234567; ganzoo 0.1.0." in tables[1]
+
+
+def test_translations_do_not_compare_with_samples(tmp_path) -> None:
+    write(tmp_path / "a", 5.0)
+    write(tmp_path / "b", 6.0)
+    path = write(tmp_path / "c", 1.0, protocol="cccccccc") / "metrics.json"
+    file = json.loads(path.read_text())
+    facts = file["protocols"]["cccccccc"]
+    file["protocols"]["cccccccc"] = {"AtoB": facts, "BtoA": facts}
+    path.write_text(json.dumps(file))
+    text = leaderboard(tmp_path)
+    assert "here translations are scored, not there" in text
+    assert "Protocol cccccccc, BtoA: 50 fakes" in text
+
+
+# -- what differs ----------------------------------------------------------------------------------
+
+
+def differing(*configs: dict[str, Any], keys: Any = None, **about: list[Any]) -> list[dict]:
+    """Of runs with such configs; `about` and `keys` are lists of what each run tells."""
+    if keys is not None:
+        about["keys"] = keys
+    told = [{name: some[i] for name, some in about.items()} for i in range(len(configs))]
+    runs = [Run(Path(str(i)), about=some) for i, some in enumerate(told)]
+    return differences(runs, [flatten(c) for c in configs])
+
+
+def test_only_what_differs_and_nothing_twice() -> None:
+    def of(seed: int, lr: float, folder: str) -> dict[str, Any]:
+        return {
+            "seed": seed,
+            "run_dir": folder,
+            "same": [1, 2],
+            "model": {"seed": seed, "lr": lr, "total_kimg": 8},
+            "data": {"seed": seed, "cache": f"{folder}/cache", "workers": seed},
+            "logger": {"name": folder},
+        }
+
+    told = differing(of(0, 0.1, "/r/a"), of(1, 0.1, "/r/b"), of(0, 1e-5, "/r/c"))
+    assert told == [
+        {"seed": "0", "model.lr": "0.1"},
+        {"seed": "1", "model.lr": "0.1"},
+        {"seed": "0", "model.lr": "1e-05"},
+    ]
+
+
+def test_numbers_alike_by_chance_are_both_told() -> None:
+    configs = [{"seed": i, "model": {"n": i, "seed": i}} for i in (0, 1)]
+    assert differing(*configs) == [{"seed": str(i), "model.n": str(i)} for i in (0, 1)]
+    both = [[f"seed={i}", f"model.n={i}"] for i in (0, 1)]
+    assert differing(*configs, keys=both) == [{"seed": str(i), "model.n": str(i)} for i in (0, 1)]
+
+
+def test_what_is_derived_goes_by_what_was_given() -> None:
+    configs = [{"channels": c, "model": {"nc": c}, "data": {"pad": c}} for c in (1, 3)]
+    keys = [["channels=1"], ["channels=3"]]
+    assert differing(*configs, keys=keys) == [{"channels": "1"}, {"channels": "3"}]
+    keys = [["model.nc=1"], ["model.nc=3"]]
+    assert differing(*configs, keys=keys) == [{"model.nc": "1"}, {"model.nc": "3"}]
+
+
+def test_a_choice_goes_by_its_name_unless_more_differs() -> None:
+    def of(loss: str, penalty: int, lr: float) -> dict[str, Any]:
+        loss = f"ganzoo.losses.{loss}"
+        return {
+            "loss": {"function": {"_target_": loss}, "gradient_penalty": penalty},
+            "model": {"loss": {"_target_": loss}, "gradient_penalty": penalty, "lr": lr},
+        }
+
+    hinge, wasserstein = of("Hinge", 0, 0.1), of("Wasserstein", 10, 0.1)
+    keys = [["loss=hinge"], ["loss=wasserstein_gp"], ["loss=hinge"]]
+    assert differing(hinge, wasserstein, hinge, keys=keys) == [
+        {"loss": "hinge"}, {"loss": "wasserstein_gp"}, {"loss": "hinge"},
+    ]  # fmt: skip
+    # The third has another learning rate, which the choice does not explain.
+    other = of("Hinge", 0, 0.2)
+    assert [row["model.lr"] for row in differing(hinge, wasserstein, other, keys=keys)] == [
+        "0.1", "0.1", "0.2",
+    ]  # fmt: skip
+    # Not told what was chosen: by the class.
+    told = differing(hinge, wasserstein)
+    assert [row["loss.function._target_"] for row in told] == [
+        "ganzoo.losses.Hinge", "ganzoo.losses.Wasserstein",
+    ]  # fmt: skip
+    assert set(told[0]) == {"loss.function._target_", "loss.gradient_penalty"}
+
+
+def test_other_models_are_told_apart_by_their_names_alone() -> None:
+    one = {"model": {"_target_": "x.DCGAN", "nz": 100, "g": {"a": 1}}, "batch_size": 4}
+    two = {"model": {"_target_": "x.BigGAN", "nz": 80, "shared": 2}, "batch_size": 8}
+    assert differing(one, two) == [
+        {"batch_size": "4", "model._target_": "x.DCGAN"},
+        {"batch_size": "8", "model._target_": "x.BigGAN"},
+    ]
+    told = differing(one, two, model=["dcgan", "biggan"], keys=[["batch_size=4"], []])
+    assert told == [
+        {"model": "dcgan", "batch_size": "4"},
+        {"model": "biggan", "batch_size": "8"},
+    ]
+
+
+def test_a_run_without_a_config_says_nothing() -> None:
+    assert differing({"a": 1}, {}, {"a": None}) == [{"a": "1"}, {}, {"a": "null"}]
+    assert differing({}) == [{}]
+    assert differing({"a": 1}, {"a": 1}) == [{}, {}]
+
+
+def test_names_as_short_as_can_be() -> None:
+    keys = ["seed", "model.generator.ngf", "a.g.lr", "a.d.lr", "loss.function._target_"]
+    assert list(short_names(keys).values()) == ["seed", "ngf", "g.lr", "d.lr", "function"]
+
+
+def test_groups_are_of_complete_runs_that_differ_in_the_seed_alone(tmp_path) -> None:
+    for seed, value in enumerate((1.0, 2.0, 6.0)):
+        write(tmp_path / f"a{seed}", value + 1, value, seed=seed, n=4, **{"model.seed": seed})
+        write(tmp_path / f"b{seed}", 0.5, seed=0, n=5 + seed, **{"model.seed": 0})
+    write(tmp_path / "a3", 100.0, seed=3, n=4, state="failed", **{"model.seed": 3})
+    text = leaderboard(tmp_path)
+    table = text.partition("differ in the seed alone:\n\n")[2].partition("\n\n")[0]
+    rows = [[c.strip() for c in line.strip("|").split("|")] for line in table.splitlines()]
+    assert rows[0] == ["n", "n", "best fd_tiny", "last"]
+    assert sorted(rows[2:5]) == [[str(n), "1", "0.5", "0.5"] for n in (5, 6, 7)]
+    assert rows[5:] == [["4", "3", "3 ± 2.6", "3 ± 2.6"]]
+
+
+def test_without_seeds_there_are_no_groups(tmp_path) -> None:
+    for name, n in {"a": 1, "b": 2}.items():
+        write(tmp_path / name, 1.0, n=n)
+    assert "seed alone" not in leaderboard(tmp_path)
+
+
+def test_tables_are_of_metric_and_protocol() -> None:
+    assert tables_of([]) == ([], [])
+
+
+# -- samples ---------------------------------------------------------------------------------------
+
+
+def sheet_of(folder: Path, picture: Image.Image, name: str = "000010") -> Path:
+    (folder / "samples").mkdir(parents=True, exist_ok=True)
+    picture.save(folder / "samples" / f"{name}.png")
+    return folder
+
+
+def shades(num: int, h: int, w: int, channels: int = 3) -> torch.Tensor:
+    """Plain images from black to white."""
+    return torch.linspace(-1, 1, num).view(-1, 1, 1, 1).expand(-1, channels, h, w)
+
+
+@pytest.mark.parametrize(
+    ("num", "columns", "size", "channels"),
+    [(64, 8, 16, 3), (80, 8, 32, 1), (64, 8, (24, 8), 3), (3, 2, 28, 1), (1, 1, 16, 3),
+     (16, 4, 200, 3), (62, 8, 16, 3), (16, 4, (100, 220), 1), (4, 2, 16, 4), (12, 6, 17, 3)],
+)  # fmt: skip
+def test_samples_are_spread_over_the_sheet(tmp_path, num, columns, size, channels) -> None:
+    h, w = size if isinstance(size, tuple) else (size, size)
+    images = shades(num, h, w, channels).clone()
+    if channels == 4:
+        images[:, 3] = 1
+    sheet_of(tmp_path, grid(images, columns))
+    told = {"image_size": list(size) if isinstance(size, tuple) else size}
+    told["callbacks.grid.seeds"] = num if num < 9 else list(range(num))
+    strip, at = samples_of(tmp_path, told)
+    assert (at, strip.mode) == ("10", "RGB")
+    count = min(8, num)
+    scale = SIDE // h if h <= SIDE else SIDE / h
+    th, tw = round(h * scale), round(w * scale)
+    assert strip.size == (count * (tw + GAP) - GAP, th)
+    pixels = np.asarray(strip)
+    shown = [pixels[th // 2, i * (tw + GAP) + tw // 2, 0] for i in range(count)]
+    every = to_uint8(images[:, 0, 0, 0]).tolist()
+    places = [every.index(shade) for shade in shown]
+    assert places == [round(i * (num - 1) / max(1, count - 1)) for i in range(count)]
+    for i in range(count):  # each tile is whole and has nothing of its neighbors
+        tile = pixels[:, i * (tw + GAP) : i * (tw + GAP) + tw]
+        assert np.ptp(tile) == 0
+
+
+def test_what_is_transparent_is_on_white(tmp_path) -> None:
+    images = torch.zeros(4, 4, 16, 16)
+    images[:, 3] = -1
+    sheet_of(tmp_path, grid(images))
+    strip, _ = samples_of(tmp_path, {"image_size": 16})
+    assert np.asarray(strip).min() == 255
+
+
+def test_the_newest_sheet_of_the_average_is_taken(tmp_path) -> None:
+    for shade, name in enumerate(("000002", "000010", "000009.500", "000011-raw", "notes")):
+        sheet_of(tmp_path, Image.new("RGB", (16, 16), (shade, shade, shade)), name)
+    strip, at = samples_of(tmp_path, {"image_size": 16})
+    assert at == "10"
+    assert np.asarray(strip).max() == 1
+
+
+def test_a_sheet_of_another_layout_is_shown_whole(tmp_path) -> None:
+    picture = Image.new("RGB", (1000, 500), "white")
+    picture.paste("black", (0, 0, 500, 500))
+    sheet_of(tmp_path, picture)
+    for told in ({"image_size": 64}, {}, {"image_size": 64, "data.channels_b": 3}):
+        strip, _ = samples_of(tmp_path, told)
+        assert strip.size == (2 * SIDE * 2, 2 * SIDE)
+        assert np.asarray(strip)[5, 5].max() == 0
+        assert np.asarray(strip)[5, -5].min() == 255
+
+
+def test_no_samples_and_broken_ones(tmp_path) -> None:
+    assert samples_of(tmp_path, {"image_size": 16}) is None
+    (tmp_path / "samples").mkdir()
+    assert samples_of(tmp_path, {"image_size": 16}) is None
+    (tmp_path / "samples" / "000001.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    assert samples_of(tmp_path, {"image_size": 16}) is None
+    sheet_of(tmp_path, Image.effect_noise((66, 66), 100), "000002")
+    whole = (tmp_path / "samples" / "000002.png").read_bytes()
+    (tmp_path / "samples" / "000002.png").write_bytes(whole[: len(whole) // 2])
+    assert samples_of(tmp_path, {"image_size": 16}) is None
+
+
+def test_real_translations_are_below_their_images(tmp_path) -> None:
+    run = trained(tmp_path, "cycle", *TRANSLATING, "total_kimg=0.016", "callbacks.spectra=null",
+                  "callbacks.sentinel=null", "callbacks.evaluate=null", tiny=False)  # fmt: skip
+    gan: Any = ganzoo.load(run)
+    domains, _ = make(gan.config["data"]).tests()
+    strip, at = samples_of(run, read_config(run))
+    assert at == "0.016"
+    scale = SIDE // 16
+    assert strip.size == (6 * (SIDE + GAP) - GAP, 2 * (SIDE + GAP) - GAP)
+    for domain, first in (("A", 0), ("B", 3)):
+        number = len(domains[domain].source) // 3  # the second of three
+        real = to_float(domains[domain].read([number]))
+        fake = gan.translate(real, f"{domain}to{'B' if domain == 'A' else 'A'}")
+        left = (first + 1) * (SIDE + GAP)
+        for row, image in enumerate((real, fake)):
+            top = row * (SIDE + GAP)
+            shown = np.asarray(strip)[top : top + SIDE, left : left + SIDE][::scale, ::scale]
+            wanted = to_uint8(image)[0].permute(1, 2, 0).numpy()
+            assert np.abs(shown.astype(int) - wanted).max() <= 1
+
+
+def test_panels_of_two_rows_of_names_are_cut_at_their_margin(tmp_path) -> None:
+    names = [f"{what} {domain}" for domain in "AB" for what in ("real", "fake", "reconstructed")]
+    rows = {name: shades(5, 16, 16) * (0.5 if i % 2 else 1) for i, name in enumerate(names)}
+    sheet_of(tmp_path, named_rows(rows))
+    strip, _ = samples_of(tmp_path, {"image_size": 16, "data.channels_b": 3})
+    assert strip.size == (8 * (SIDE + GAP) - GAP, 2 * (SIDE + GAP) - GAP)
+    pixels = np.asarray(strip)
+    shown = [[int(pixels[y * (SIDE + GAP), x * (SIDE + GAP), 0]) for x in range(8)] for y in (0, 1)]
+    expected = [
+        to_uint8(torch.cat([list(rows.values())[i][:4] for i in block])[:, 0, 0, 0]).tolist()
+        for block in ((0, 3), (1, 4))
+    ]
+    assert shown == expected

@@ -1,0 +1,518 @@
+"""The list of runs: what is found, what is told of it, and that nothing breaks it."""
+
+import json
+import os
+import pty
+import re
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from omegaconf import OmegaConf
+from tiny import TINY_METRICS, config
+
+from ganzoo import rundirs
+from ganzoo.rundirs import last_rows, look, natural, runs_under
+from ganzoo.runs import lines_of, main
+from ganzoo.train import train
+
+CONFIG = """\
+loss:
+  _target_: ganzoo.losses.Hinge
+model:
+  loss:
+    _target_: ganzoo.losses.Hinge
+  _target_: ganzoo.models.pggan.PGGAN
+  total_kimg: 7
+data:
+  _target_: ganzoo.data.ImageData
+  source:
+    _target_: ganzoo.data.emoji.Emoji
+total_kimg: 80
+"""
+HERE = {"host": socket.gethostname(), "pid": os.getpid()}
+
+
+def make(
+    path: Path,
+    state: str | None = "done",
+    sentence: str = "",
+    rows: str | None = "",
+    value: float | None = None,
+    monitor: str = "fd_tiny",
+    protocol: str = "aaaaaaaa",
+    config: str | None = CONFIG,
+    **about: Any,
+) -> Path:
+    """A run folder by hand."""
+    path.mkdir(parents=True)
+    if state is not None:
+        told = {"state": state, "sentence": sentence, "about": about, **HERE}
+        told["started"] = psutil.Process().create_time()
+        (path / "state.json").write_text(json.dumps(told))
+    if config is not None:
+        (path / "config.yaml").write_text(config)
+    if rows is not None:
+        (path / "metrics.csv").write_text(f"images_seen,d_loss,images_per_second\n{rows}")
+    if value is not None:
+        evaluation = {"images_seen": 20000, "values": {monitor: value}, "protocol": protocol}
+        told = {
+            "monitor": monitor,
+            "best": {"images_seen": 20000, "value": value},
+            "evaluations": [evaluation],
+            "protocols": {protocol: {}},
+        }
+        (path / "metrics.json").write_text(json.dumps(told))
+    return path
+
+
+def listed(folder: Path, capsys: pytest.CaptureFixture[str], *more: str) -> str:
+    main([str(folder), *more])
+    return capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real run that is complete, `tiny/run`."""
+    folder = tmp_path_factory.mktemp("trained")
+    os.environ["GANZOO_CACHE"] = str(folder / "cache")
+    overrides = [
+        *TINY_METRICS,
+        "callbacks.evaluate={_target_:ganzoo.metrics.Evaluate,suite:${metrics},every_kimg:0.04}",
+        "callbacks.ticks.every_kimg=0.016",
+        f"run_dir={folder / 'tiny' / 'run'}",
+        "seed=3",
+    ]
+    try:
+        train(config(*overrides))
+    finally:
+        del os.environ["GANZOO_CACHE"]
+    return folder
+
+
+# -- one run ---------------------------------------------------------------------------------------
+
+
+def test_a_real_run(trained) -> None:
+    (run,) = runs_under(trained)
+    assert run.path == trained / "tiny" / "run"
+    assert (run.name, run.model, run.data) == ("run", "DCGAN", "Synthetic")
+    assert (run.state, run.sentence, run.problems) == ("done", "", ())
+    assert (run.kimg, run.total_kimg) == (0.08, 0.08)
+    told = json.loads((run.path / "metrics.json").read_text())
+    assert (run.metric, run.value) == ("fd_tiny", told["best"]["value"])
+    assert run.at_kimg == told["best"]["images_seen"] / 1000
+    assert told["higher_is_better"] is run.higher_is_better is False
+    assert run.protocol in told["protocols"]
+    assert run.images_per_second is not None
+    assert run.images_per_second > 0
+    assert run.seconds_left is None
+
+
+def test_a_real_run_without_its_state(trained, tmp_path) -> None:
+    old = shutil.copytree(trained / "tiny" / "run", tmp_path / "old")
+    (old / "state.json").unlink()
+    run = look(old)
+    assert (run.state, run.model, run.data) == ("done", "DCGAN", "Synthetic")
+    (old / "done").unlink()
+    assert look(old).state == "running"  # its log was written to a moment ago
+    os.utime(old / "train.log", (0, 0))
+    run = look(old)
+    assert run.state == "stopped"  # there is a last.ckpt to go on from
+    last = (old / "train.log").read_text().splitlines()[-1]
+    assert run.sentence == f"last words: {last[20:]}"
+    (old / "last.ckpt").unlink()
+    assert look(old).state == "failed"
+    with (old / "train.log").open("a") as log:
+        log.write("2026-01-01 00:00:00 stopped by SIGTERM at 0.1 kimg; last.ckpt is written\n")
+    run = look(old)
+    assert run.state == "stopped"
+    assert run.sentence == "stopped by SIGTERM at 0.1 kimg; last.ckpt is written"
+
+
+def test_how_far_a_running_run_is_and_how_long_it_takes(tmp_path) -> None:
+    ticks = "".join(f"{i}000,0.5,{speed}\n" for i, speed in enumerate((1, 1, 20, 30, 25, 9, 1000)))
+    make(tmp_path / "run", "running", rows=ticks + "8000,,\n", name="x", model="m", data="d")
+    run = look(tmp_path / "run")
+    assert (run.kimg, run.total_kimg) == (8, 80)
+    assert run.images_per_second == 25  # the median of the last five
+    assert run.seconds_left == 72000 / 25
+    line = lines_of([run], tmp_path)[1]
+    assert line.split() == ["run", "m", "d", "8/80", "running", "0:48:00", "25"]
+
+
+def test_a_row_that_is_being_written_is_left_out(tmp_path) -> None:
+    make(tmp_path / "run", rows="1000,0.5,20\n2000,0.5,3")
+    assert look(tmp_path / "run").kimg == 80  # of one that is done
+    make(tmp_path / "other", "failed", rows="1000,0.5,20\n2000,0.5,3", sentence="x")
+    run = look(tmp_path / "other")
+    assert (run.kimg, run.images_per_second, run.problems) == (1, 20, ())
+
+
+def test_only_the_end_of_the_rows_is_read(tmp_path, monkeypatch) -> None:
+    path = tmp_path / "metrics.csv"
+    rows = [f"{i},0.5,{i if i % 100 == 50 else ''}\n" for i in range(100_000)]
+    path.write_text("images_seen,d_loss,images_per_second\n" + "".join(rows))
+    last = last_rows(path)
+    assert last[-1] == {"images_seen": "99999", "d_loss": "0.5", "images_per_second": ""}
+    assert [int(row["images_seen"]) for row in last] == list(range(100_000 - len(last), 100_000))
+    assert len(last) < 2000
+    assert any(row["images_per_second"] for row in last)
+    monkeypatch.setattr(rundirs, "TAIL", 8)  # smaller than a row
+    assert "99950" in [row["images_per_second"] for row in last_rows(path)]
+
+
+def test_a_process_that_is_killed_and_one_that_goes_on(tmp_path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from ganzoo.state import recorded\n"
+        "with recorded(Path(sys.argv[1]), {'name': 'x', 'model': 'm', 'data': 'd'}):\n"
+        "    print('in', flush=True)\n    time.sleep(60)"
+    )
+    (tmp_path / "run").mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "run")], stdout=subprocess.PIPE
+    )
+    try:
+        assert process.stdout is not None
+        process.stdout.readline()
+        (run,) = runs_under(tmp_path)
+        assert (run.state, run.model, run.problems) == ("running", "m", ())
+    finally:
+        process.kill()
+        process.communicate()
+    (run,) = runs_under(tmp_path)
+    assert run.state == "failed"
+    assert "killed" in "\n".join(lines_of([run], tmp_path))
+
+
+# -- what is broken --------------------------------------------------------------------------------
+
+
+def spoil_config(run: Path) -> None:
+    (run / "config.yaml").write_text("model:\n  _tar")
+
+
+def spoil_metrics(run: Path) -> None:
+    (run / "metrics.json").write_text('{"monitor": "fd", "best": {"imag')
+
+
+def empty_metrics(run: Path) -> None:
+    (run / "metrics.json").write_text("[1, 2]")
+
+
+def spoil_rows(run: Path) -> None:
+    (run / "metrics.csv").write_text("images_seen,images_per_second\nmany,few\n")
+
+
+def binary_rows(run: Path) -> None:
+    (run / "metrics.csv").write_bytes(bytes(range(256)) * 40 + b"\n")
+
+
+def spoil_state(run: Path) -> None:
+    (run / "state.json").write_text('{"state": "runn')
+
+
+def no_config(run: Path) -> None:
+    (run / "config.yaml").unlink()
+
+
+def folder_for_a_file(run: Path) -> None:
+    (run / "metrics.csv").unlink()
+    (run / "metrics.csv").mkdir()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (spoil_config, "config.yaml cannot be read (ValueError: there is no total_kimg in it)"),
+        (spoil_metrics, "metrics.json cannot be read (JSONDecodeError: "),
+        (empty_metrics, "metrics.json cannot be read (TypeError: "),
+        (spoil_rows, "metrics.csv cannot be read (ValueError: "),
+        (binary_rows, "metrics.csv cannot be read (UnicodeDecodeError: "),
+        (spoil_state, "state.json cannot be read ("),
+        (no_config, "there is no config.yaml"),
+        (folder_for_a_file, "metrics.csv cannot be read (Is a directory)"),
+    ],
+)
+def test_a_broken_file_is_told_of_beside_the_others(tmp_path, capsys, spoil, told) -> None:
+    make(tmp_path / "a" / "good", rows="1000,0.5,20\n", value=2.5)
+    spoil(make(tmp_path / "a" / "bad", rows="1000,0.5,20\n", value=2.5))
+    out = listed(tmp_path, capsys)
+    assert "  good " in out
+    assert "  bad " in out
+    shown = [line for line in out.splitlines() if line.startswith("    ")]
+    assert len(shown) == 1
+    assert told[:60] in shown[0] or (told.startswith("state") and "state.json" in shown[0])
+    parsed = {run["name"]: run for run in json.loads(listed(tmp_path, capsys, "--json"))["runs"]}
+    assert parsed["good"]["problems"] == []
+    why = [parsed["bad"]["sentence"] or "", *parsed["bad"]["problems"]]
+    assert told in " ".join(why)
+
+
+def test_a_folder_that_must_not_be_read(tmp_path, capsys, monkeypatch) -> None:
+    make(tmp_path / "good")
+    (tmp_path / "secret").mkdir()
+    scandir = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if Path(path).name == "secret":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    out = listed(tmp_path, capsys)
+    assert "cannot be read (Permission denied)" in out
+    assert "1 done, 1 unknown" in out
+
+
+def test_a_run_deleted_while_it_is_looked_at(tmp_path, capsys, monkeypatch) -> None:
+    make(tmp_path / "gone")
+    make(tmp_path / "stays")
+    read = rundirs.read_state
+
+    def read_and_delete(path: Path) -> Any:
+        state = read(path)
+        if path.name == "gone":
+            shutil.rmtree(path)
+        return state
+
+    monkeypatch.setattr(rundirs, "read_state", read_and_delete)
+    out = listed(tmp_path, capsys)
+    assert "was deleted while it was looked at" in out
+    assert "1 done, 1 unknown" in out
+
+
+def test_nothing_to_list(tmp_path, capsys) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "train.txt").touch()
+    assert "There are no runs in" in listed(tmp_path, capsys)
+    assert json.loads(listed(tmp_path, capsys, "--json"))["runs"] == []
+    with pytest.raises(SystemExit) as stop:
+        main([str(tmp_path / "nowhere")])
+    assert stop.value.code == 1
+    assert "nowhere is no folder: give" in capsys.readouterr().err
+
+
+def test_links_are_followed_once(tmp_path) -> None:
+    make(tmp_path / "disk" / "a")
+    root = tmp_path / "runs"
+    make(root / "b")
+    (root / "there").symlink_to(tmp_path / "disk")
+    (root / "again").symlink_to(tmp_path / "disk")
+    (root / "self").symlink_to(root / "self")
+    (root / "up").symlink_to(tmp_path)
+    (root / "inside").symlink_to(root / "b")
+    assert sorted(run.path.name for run in runs_under(root)) == ["a", "b"]
+
+
+def test_inside_a_run_there_are_no_runs(tmp_path) -> None:
+    make(make(tmp_path / "run") / "evaluated")
+    make(tmp_path / ".submitit" / "job")
+    assert [run.path for run in runs_under(tmp_path)] == [tmp_path / "run"]
+    assert [run.path for run in runs_under(tmp_path / "run")] == [tmp_path / "run"]
+
+
+# -- the table -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    """A sweep of four, and a run by itself."""
+    sweep = tmp_path / "sweeps" / "2026-01-01_00-00-00"
+    make(sweep / "seed-10", "done", value=3.0, model="dcgan", data="emoji")
+    make(sweep / "seed-2", "running", rows="40000,0.1,20\n", value=1.0, model="dcgan", data="emoji")
+    make(sweep / "seed-1", "failed", "RuntimeError: no\nmore \033[31mmemory", model="biggan")
+    make(sweep / "seed-3", "stopped", "stopped by SIGTERM", value=2.0, protocol="bbbbbbbb")
+    make(tmp_path / "dcgan" / "emoji" / "alone", value=9.0, monitor="is_tiny", protocol="cccccccc")
+    return tmp_path
+
+
+def test_runs_of_a_sweep_lie_under_its_line(many, capsys) -> None:
+    lines = listed(many, capsys).splitlines()
+    heads = [line for line in lines if "sweeps" in line]
+    counts = "1 of 4 done, 1 running, 1 stopped, 1 failed"
+    assert heads == [f"sweeps/2026-01-01_00-00-00: {counts}"]
+    under = lines[lines.index(heads[0]) + 1 :]
+    names = [line.split()[0] for line in under if re.match("  seed", line)]
+    assert names == ["seed-1", "seed-2", "seed-3", "seed-10"]
+    assert any(line.startswith("dcgan/emoji/alone ") for line in lines)
+    assert lines[-1] == "5 runs: 1 running, 2 done, 1 stopped, 1 failed"
+    after = under[next(i for i, line in enumerate(under) if "seed-1 " in line) + 1]
+    assert after == "    RuntimeError: no?more ?[31mmemory"
+
+
+@pytest.mark.parametrize(
+    ("key", "names"),
+    [
+        ("name", ["alone", "seed-1", "seed-2", "seed-3", "seed-10"]),
+        ("state", ["seed-2", "alone", "seed-10", "seed-3", "seed-1"]),
+        # By metric, then protocol, then value; what has none comes last.
+        ("best", ["seed-2", "seed-10", "seed-3", "alone", "seed-1"]),
+    ],
+)
+def test_sorted_by(many, capsys, key, names) -> None:
+    told = json.loads(listed(many, capsys, "--sort", key, "--json"))["runs"]
+    assert [run["name"] for run in told] == names
+
+
+def test_more_is_better_for_some(tmp_path, capsys) -> None:
+    for name, value in (("a", 2.0), ("b", 7.0), ("c", float("nan")), ("d", 3.0)):
+        make(tmp_path / name, value=value, monitor="AtoB/is_tiny")
+    out = listed(tmp_path, capsys, "--sort", "best", "--json")
+    told = json.loads(out, parse_constant=pytest.fail)["runs"]
+    assert [run["name"] for run in told] == ["b", "d", "a", "c"]
+    assert [run["value"] for run in told] == [7, 3, 2, None]
+    assert {run["higher_is_better"] for run in told} == {True}
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 80, 100])
+def test_lines_fit_and_long_names_keep_their_ends(tmp_path, width) -> None:
+    name = "biggan_" + "x" * 120 + "_seed-7"
+    make(tmp_path / "s" / name, "failed", "too " * 60, model="m" * 40, value=1.25)
+    make(tmp_path / "s" / "short", "running", rows="40000,0.1,20\n", data="d" * 40)
+    lines = lines_of(runs_under(tmp_path), tmp_path, width=width)
+    assert max(map(len, lines)) <= width
+    row = next(line for line in lines if line.startswith("  b"))
+    if width >= 60:
+        assert re.match(r"  b\S*…\S*7 ", row)
+        assert "1.25" in row
+    assert any("short" in line for line in lines)
+
+
+def test_colors_only_on_a_terminal(many, capsys) -> None:
+    assert "\033" not in listed(many, capsys)
+    lines = lines_of(runs_under(many), many, colors=True)
+    plain = [re.sub(r"\033\[\d*m", "", line) for line in lines]
+    assert plain == lines_of(runs_under(many), many)
+    assert any("\033[31mfailed" in line for line in lines)
+
+
+def test_natural_order() -> None:
+    assert sorted(["a10", "a9b", "a", "10", "9", "a9"], key=natural) == [
+        "9", "10", "a", "a9", "a9b", "a10",
+    ]  # fmt: skip
+
+
+# -- as a command ----------------------------------------------------------------------------------
+
+
+def in_terminal(
+    command: list[str], act: Callable[[subprocess.Popen[bytes], Callable[[str], str]], None]
+) -> tuple[int, str]:
+    """Run a command in a terminal of 24 lines and 80 columns: its exit code and what it wrote."""
+    ours, theirs = pty.openpty()
+    env = {**os.environ, "LINES": "24", "COLUMNS": "80"}
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=env)
+    os.close(theirs)
+    written = ""
+
+    def until(text: str, seconds: float = 60) -> str:
+        nonlocal written
+        end, since = time.monotonic() + seconds, len(written)
+        while text not in written[since:]:
+            assert time.monotonic() < end, written
+            if select.select([ours], [], [], 0.1)[0]:
+                try:
+                    written += os.read(ours, 65536).decode()
+                except OSError:  # it has ended
+                    assert text in written[since:], written
+        return written[since:]
+
+    try:
+        act(process, until)
+        code = process.wait(60)
+        while select.select([ours], [], [], 0.1)[0]:
+            try:
+                written += os.read(ours, 65536).decode()
+            except OSError:
+                break
+        return code, written
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+
+
+def test_watching_in_a_terminal(tmp_path) -> None:
+    make(tmp_path / "s" / "one", "stopped", "by hand")
+    for i in range(40):
+        make(tmp_path / "s" / f"run-{i}")
+
+    def act(process: subprocess.Popen[bytes], until: Callable[[str], str]) -> None:
+        assert until("41 runs: ").count("\n") <= 24
+        make(tmp_path / "s" / "two", "failed", "too bad")
+        until("42 runs: ")
+        process.send_signal(signal.SIGINT)
+
+    command = [sys.executable, "-m", "ganzoo.runs", str(tmp_path), "--watch", "0.05"]
+    code, written = in_terminal(command, act)
+    assert code == 0
+    assert "Traceback" not in written
+    assert "\033[2J" not in written  # the screen is never emptied
+    screens = written.split("\033[H")
+    assert len(screens) > 2
+    assert all(screen.count("\n") < 24 for screen in screens[1:-1])
+    assert screens[0].endswith("\033[?25l")
+    end = written.rpartition("\033[?25h\033[?1049l")[2]  # the cursor and the screen are back
+    assert "42 runs: 40 done, 1 stopped, 1 failed" in end
+    assert "run-39" in end
+
+
+def test_watching_without_a_terminal(tmp_path) -> None:
+    make(tmp_path / "one")
+    command = [sys.executable, "-m", "ganzoo.runs", str(tmp_path), "--watch", "0.05"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        seen = 0
+        while seen < 2:
+            seen += "1 run: 1 done" in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+    assert (process.returncode, err) == (0, "")
+    assert "\033" not in out
+
+
+def test_a_reader_that_goes_away(tmp_path) -> None:
+    for i in range(1000):  # more than a pipe holds
+        folder = tmp_path / f"{i}{'x' * 200}"
+        folder.mkdir()
+        (folder / "train.log").touch()
+    command = [sys.executable, "-m", "ganzoo.runs", str(tmp_path)]
+    env = {**os.environ, "COLUMNS": "300"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    process.wait(60)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--watch", "runs"], ["--watch", "0"], ["--sort", "luck"], ["--json", "--watch"]]
+)
+def test_arguments_that_make_no_sense(arguments, capsys) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert "usage" in capsys.readouterr().err
+
+
+def test_torch_is_not_needed(tmp_path) -> None:
+    code = "import sys, ganzoo.runs; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert OmegaConf.create(CONFIG).total_kimg == 80  # what is read by lines is YAML
