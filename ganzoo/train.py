@@ -22,10 +22,12 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback as HydraCallback
 from hydra.types import RunMode
+from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from ganzoo import cluster
 from ganzoo.checkpoint import AtomicCheckpointIO, initialize_from, read, restore
 from ganzoo.config import CONF, make
 from ganzoo.errors import NotFinite, UserError
@@ -135,6 +137,8 @@ def close(trainer: L.Trainer, gan: GAN, run_dir: Path, dry: bool) -> None:
             gan.images_seen / 1000,
             run_dir,
         )
+        if gan.stopped_by == signal.SIGUSR1:
+            cluster.requeue_if_asked(trainer)
         sys.exit(128 + gan.stopped_by)
     if dry:
         log.info("dry run: everything is ready, nothing was trained")
@@ -156,22 +160,27 @@ def make_trainer(cfg: DictConfig, run_dir: Path, images_seen: int) -> L.Trainer:
     plugins: list[Any] = [AtomicCheckpointIO()]
     if cfg.sync_batchnorm:
         plugins.append(BatchNormSync())
+    if cfg.trainer.strategy == "auto":
+        cluster.check_alone()
+        plugins.append(LightningEnvironment())  # and nothing that Lightning would do under SLURM
     warnings.filterwarnings("ignore", module="lightning.*")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    return make(cfg.trainer)(
-        precision=precision,
-        default_root_dir=run_dir,
-        callbacks=[Preflight(cfg.dry), *(make(c) for c in cfg.callbacks.values() if c)],
-        logger=loggers,
-        plugins=plugins,
-        max_epochs=-1,  # the run ends by images seen
-        limit_val_batches=0,
-        use_distributed_sampler=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    new_trainer = make(cfg.trainer)
+    with cluster.devices_explained(cfg.trainer.devices):
+        return new_trainer(
+            precision=precision,
+            default_root_dir=run_dir,
+            callbacks=[Preflight(cfg.dry), *(make(c) for c in cfg.callbacks.values() if c)],
+            logger=loggers,
+            plugins=plugins,
+            max_epochs=-1,  # the run ends by images seen
+            limit_val_batches=0,
+            use_distributed_sampler=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
 
 
 def choose_precision(asked: str, on_gpu: bool) -> tuple[str, str]:
@@ -292,7 +301,9 @@ class RunFolder(HydraCallback):
 
 
 def start_time() -> str:
-    """When the run started, the same in all of its processes."""
+    """When the run started, or its SLURM job: the same in all processes, and after a requeue."""
+    if job := cluster.job():
+        return f"slurm-{job}"
     now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return now  # Lightning's launcher passes the first process's folder on
@@ -313,6 +324,8 @@ OmegaConf.register_new_resolver("start_time", start_time, use_cache=True, replac
 def main(cfg: DictConfig) -> None:
     hydra_config = HydraConfig.get()
     cfg.run_dir = hydra_config.runtime.output_dir
+    # It may come before training, or once more after another process's has ended it.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     start = time.perf_counter()
     try:
         train(cfg)
