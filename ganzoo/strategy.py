@@ -27,6 +27,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from ganzoo import cluster
+from ganzoo.errors import UserError
 
 
 class Replicated(DDPStrategy):
@@ -64,6 +65,12 @@ class Replicated(DDPStrategy):
     def configure_ddp(self) -> None:
         assert self.lightning_module is not None
         module = self.lightning_module
+        seen = int(getattr(module, "images_seen", 0))
+        if largest(seen, self.root_device) != -largest(-seen, self.root_device):
+            raise UserError(
+                "The processes would not go on from the same moment, as the run folder is not the "
+                "same for all of them: choose a run_dir that all nodes share."
+            )
         for tensor in (*module.parameters(), *module.buffers()):
             dist.broadcast(tensor.detach(), src=0)
 
@@ -130,7 +137,7 @@ def largest(number: int, device: torch.device) -> int:
     """The largest of the processes' numbers; the same answer in all of them."""
     if world_size() == 1:
         return number
-    answer = torch.tensor(float(number), device=device)
+    answer = torch.tensor(int(number), device=device)
     dist.all_reduce(answer, op=dist.ReduceOp.MAX)
     return int(answer)
 

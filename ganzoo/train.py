@@ -121,6 +121,8 @@ def fit(trainer: L.Trainer, gan: GAN, data: L.LightningDataModule, last: Path | 
             return
         if (launcher := trainer.strategy.launcher) is not None:
             launcher.kill(signal.SIGTERM)  # they wait in a collective for ever
+        if sentence := cluster.lost(error):
+            raise UserError(sentence) from error
         raise
     finally:
         for logger in trainer.loggers:

@@ -1,9 +1,12 @@
 """Configs and networks small enough to train in a test."""
 
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import torch
 from hydra import compose, initialize_config_dir
+from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
@@ -92,3 +95,13 @@ class TinyExtractor(Extractor):
 
 def adam(lr: float = 0.01, eps: float = 1e-8) -> Any:
     return lambda parameters: torch.optim.Adam(parameters, lr=lr, betas=(0.5, 0.99), eps=eps)
+
+
+class Seen(Callback):
+    """`seen-<rank>.txt`: the images that a process was shown, in hexadecimal, a batch a line."""
+
+    def on_train_batch_end(self, trainer: Any, gan: Any, outputs: Any, batch: Any, *_: Any) -> None:
+        digests = [sha256(image.numpy().tobytes()).hexdigest() for image in batch["image"]]
+        path = Path(trainer.default_root_dir) / f"seen-{trainer.global_rank}.txt"
+        with path.open("a") as file:
+            file.write(" ".join(digests) + "\n")
