@@ -1,34 +1,33 @@
 """SLURM and torchrun without a cluster: their environment, and processes of this machine."""
 
-import logging
 import os
-import re
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from conftest import assert_same_tensors, checkpoint, run, train_command
+from conftest import assert_same_tensors, checkpoint, train_command
 from lightning.fabric.plugins.environments.lightning import find_free_network_port
-from tiny import TINY, config
+from tiny import TINY, TINY_METRICS, config
 
-from ganzoo import cluster
-from ganzoo.train import start_time, train
+from ganzoo.train import train
 
 KNOWN = ("SLURM_", "MASTER_", "TORCHELASTIC_", "LOCAL_", "WORLD_SIZE", "RANK", "NODE_RANK")
 # A trainer of its own, since that of `TINY` has no strategy.
 TASK = tuple(key for key in TINY if not key.startswith("trainer"))
 SLURM = ("trainer=slurm", "trainer.accelerator=cpu")
 LONG = (
-    "total_kimg=0.8",
+    "total_kimg=0.32",
     "callbacks.ticks.every_kimg=0.04",
     "callbacks.save.every_kimg=0.1",
     "callbacks.grid.every_kimg=0.5",
 )
+HERE = Path(__file__).resolve().parent
+PATHS = os.pathsep.join([str(HERE), str(HERE.parent)])
 WHOLE = ("state_dict", "optimizer_states")
 
 
@@ -56,14 +55,20 @@ def outside() -> dict[str, str]:
 def start(
     folder: Path, nodes: int, here: int, *overrides: str, **variables: str
 ) -> list[subprocess.Popen[str]]:
-    """What srun does: all tasks of a job, without a `run_dir`."""
+    """What srun does: all tasks of a job, without a `run_dir`, each node with caches of its own."""
     port = str(find_free_network_port())
-    meet = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, **variables}
+    meet = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "PYTHONPATH": PATHS}
     return [
         subprocess.Popen(
             [sys.executable, "-m", "ganzoo.train", *TASK, *SLURM, *overrides],
             cwd=folder,
-            env=outside() | job(nodes, here, task) | meet,
+            env={
+                **outside(),
+                **job(nodes, here, task),
+                **meet,
+                "GANZOO_CACHE": str(folder / f"cache{task // here}"),
+                **variables,
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -100,39 +105,69 @@ def scontrol(folder: Path, then: str = "kill -TERM $PPID") -> str:
     return f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
 
 
-def test_four_tasks_on_two_nodes_equal_one_process(tmp_path: Path) -> None:
-    same = ("precision=64-true", "sync_batchnorm=true", "data.mirror=false")
-    same = (*same, "+callbacks.seen={_target_: tiny.Seen}")
-    tests = str(Path(__file__).parent)
-    paths = os.pathsep.join([tests, *filter(None, [os.environ.get("PYTHONPATH")])])
-    tasks = start(tmp_path, 2, 2, *same, PYTHONPATH=paths)
-    train(config(*same, f"run_dir={tmp_path / 'one'}"))
+@pytest.fixture(scope="module")
+def four(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A run folder of four tasks on two nodes, and one of one process that was given the same.
+
+    Data is unpacked, and features of real images kept, on each node.
+    """
+    place = tmp_path_factory.mktemp("four")
+    same = (
+        *("precision=64-true", "sync_batchnorm=true", "data.mirror=false"),
+        "+callbacks.seen={_target_: tiny.Seen}",
+        "data.source._target_=tiny.Unpacked",
+        "+data.source.root=${oc.env:UNPACKED}/${oc.env:SLURM_NODEID,0}",
+        "callbacks.evaluate={_target_: ganzoo.metrics.Evaluate, suite: '${metrics}', "
+        "every_kimg: 0.08, monitor: fd}",
+        *TINY_METRICS,
+    )
+    tasks = start(place, 2, 2, *same, UNPACKED=str(place / "four"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNPACKED", str(place / "one"))
+        patch.setenv("GANZOO_CACHE", str(place / "cache"))
+        train(config(*same, f"run_dir={place / 'alone'}"))
     codes, written = ended(tasks)
     assert codes == [0] * 4, written
-    (folder,) = (tmp_path / "runs" / "dcgan" / "synthetic").iterdir()
-    assert folder.name == "slurm-4711"
+    (folder,) = (place / "runs" / "dcgan" / "synthetic").iterdir()
+    return folder, place / "alone"
+
+
+def test_four_tasks_on_two_nodes_equal_one_process(four: tuple[Path, Path]) -> None:
     for part in WHOLE:
-        ours, theirs = checkpoint(folder)[part], checkpoint(tmp_path / "one")[part]
+        ours, theirs = (checkpoint(folder)[part] for folder in four)
         assert_same_tensors(ours, theirs, atol=1e-10)
 
-    # One of the four has written what one process writes, beside what each was shown.
+
+def test_one_of_four_tasks_writes_one_run_folder(four: tuple[Path, Path]) -> None:
     def files(of: Path) -> set[str]:
         return {str(p.relative_to(of)) for p in of.rglob("*") if not p.name.startswith("seen")}
 
-    assert files(folder) == files(tmp_path / "one")
+    folder, alone = four
+    assert folder.name == "slurm-4711"
+    assert files(folder) == files(alone)
     log = (folder / "train.log").read_text()
     assert log.count("run folder:") == log.count("done:") == log.count("tick 1 ") == 1
 
-    shown = [(folder / f"seen-{rank}.txt").read_text().splitlines() for rank in range(4)]
-    alone = (tmp_path / "one" / "seen-0.txt").read_text().split()
+
+def test_each_image_is_shown_once_over_four_tasks(four: tuple[Path, Path]) -> None:
+    shown = [(four[0] / f"seen-{rank}.txt").read_text().splitlines() for rank in range(4)]
+    alone = (four[1] / "seen-0.txt").read_text().split()
     together = " ".join(" ".join(batches) for batches in zip(*shown, strict=True)).split()
     assert together == alone, "the ranks' shares, side by side, are the batches of one process"
-    assert len(set(alone)) == 40, "all images"
     for rank in range(4):
         assert Counter(len(batch.split()) for batch in shown[rank]) == {2: 10}
     for epoch in (slice(0, 5), slice(5, 10)):
         each = [image for batches in shown for batch in batches[epoch] for image in batch.split()]
-        assert len(set(each)) == len(each) == 40, "each image once over the four"
+        assert len(set(each)) == len(each) == 40
+
+
+def test_each_node_fills_its_own_caches_once(four: tuple[Path, Path]) -> None:
+    place = four[1].parent
+    kept = [list((place / f"cache{node}" / "reference").iterdir()) for node in (0, 1)]
+    (first,), (second,) = kept  # one entry each, and nothing half written
+    assert first.name == second.name
+    assert (first / "features.npy").read_bytes() == (second / "features.npy").read_bytes()
+    assert {p.read_text() for p in (place / "four").glob("*/done")} == {"0", "2"}
 
 
 def test_a_requeued_job_ends_like_an_uninterrupted_one(tmp_path: Path) -> None:
@@ -143,7 +178,7 @@ def test_a_requeued_job_ends_like_an_uninterrupted_one(tmp_path: Path) -> None:
     path = scontrol(tmp_path)
     tasks = start(place["stopped"], 2, 1, *LONG, PATH=path)
     run_dir = place["stopped"] / "runs" / "dcgan" / "synthetic" / "slurm-4711"
-    wait_for(run_dir / "metrics.csv", "\n200,", tasks)
+    wait_for(run_dir / "metrics.csv", "\n80,", tasks)
     tasks[1].send_signal(signal.SIGUSR1)  # the other will hear of it from this one
     codes, written = ended(tasks)
     assert codes == [128 + signal.SIGUSR1, 0], written
@@ -152,7 +187,7 @@ def test_a_requeued_job_ends_like_an_uninterrupted_one(tmp_path: Path) -> None:
     assert "Traceback" not in written
     assert (tmp_path / "asked").read_text() == "requeue 4711\n"
     seen = checkpoint(run_dir)["ganzoo"]["images_seen"]
-    assert 200 <= seen < 800
+    assert 80 <= seen < 320
     assert not (run_dir / "done").exists()
 
     codes, written = ended(start(place["stopped"], 2, 1, *LONG, PATH=path))
@@ -174,7 +209,7 @@ def test_a_signal_to_all_processes_leaves_a_checkpoint(tmp_path: Path, number: i
     command = train_command(run_dir, *LONG, "data.workers=2", "logger=wandb")
     process = subprocess.Popen(
         command,
-        env=outside() | {"PATH": scontrol(tmp_path)},
+        env={**outside(), "PATH": scontrol(tmp_path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -187,5 +222,5 @@ def test_a_signal_to_all_processes_leaves_a_checkpoint(tmp_path: Path, number: i
     assert f"stopped by {signal.Signals(number).name}" in written
     assert "Traceback" not in written
     assert "Error" not in written
-    assert 80 <= checkpoint(run_dir)["ganzoo"]["images_seen"] < 800
+    assert 80 <= checkpoint(run_dir)["ganzoo"]["images_seen"] < 320
     assert not (tmp_path / "asked").exists()

@@ -1,7 +1,9 @@
 """Configs and networks small enough to train in a test."""
 
+import os
 from hashlib import sha256
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import torch
@@ -11,6 +13,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from ganzoo.config import CONF
+from ganzoo.data.synthetic import Synthetic
 from ganzoo.metrics.extractors import Extractor
 
 TINY = (
@@ -105,3 +108,22 @@ class Seen(Callback):
         path = Path(trainer.default_root_dir) / f"seen-{trainer.global_rank}.txt"
         with path.open("a") as file:
             file.write(" ".join(digests) + "\n")
+
+
+class Unpacked(Synthetic):
+    """Images that are there once a folder holds `done`; two that make it at once fail."""
+
+    def __init__(self, root: str, **options: Any) -> None:
+        super().__init__(**options)
+        self.root = Path(root)
+
+    def prepare(self) -> None:
+        if (self.root / "done").exists():
+            return
+        self.root.mkdir(parents=True)
+        sleep(0.3)
+        (self.root / "done").write_text(os.environ.get("SLURM_PROCID", ""))
+
+    def __getitems__(self, indices: list[int]) -> dict[str, Tensor]:
+        assert (self.root / "done").exists()
+        return super().__getitems__(indices)
