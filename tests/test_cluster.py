@@ -9,14 +9,16 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import psutil
 import pytest
 from conftest import assert_same_tensors, checkpoint, train_command
 from lightning.fabric.plugins.environments.lightning import find_free_network_port
+from test_resume import group_is_gone
 from tiny import TINY, TINY_METRICS, config
 
 from ganzoo.train import train
 
-KNOWN = ("SLURM_", "MASTER_", "TORCHELASTIC_", "LOCAL_", "WORLD_SIZE", "RANK", "NODE_RANK")
+KNOWN = ("SLURM_", "MASTER_", "TORCHELASTIC_", "LOCAL_", "GROUP_", "WORLD_SIZE", "RANK", "NODE_")
 # A trainer of its own, since that of `TINY` has no strategy.
 TASK = tuple(key for key in TINY if not key.startswith("trainer"))
 SLURM = ("trainer=slurm", "trainer.accelerator=cpu")
@@ -105,6 +107,24 @@ def scontrol(folder: Path, then: str = "kill -TERM $PPID") -> str:
     return f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
 
 
+def torchrun(folder: Path, options: Sequence[str], *overrides: str) -> subprocess.Popen[str]:
+    run = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", *options]
+    return subprocess.Popen(
+        [*run, "-m", "ganzoo.train", *TASK, "trainer=ddp", "trainer.accelerator=cpu", *overrides],
+        cwd=folder,
+        env={**outside(), "PYTHONPATH": PATHS},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def only(runs: Path) -> Path:
+    """The run folder in a working directory."""
+    (folder,) = (runs / "runs" / "dcgan" / "synthetic").iterdir()
+    return folder
+
+
 @pytest.fixture(scope="module")
 def four(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A run folder of four tasks on two nodes, and one of one process that was given the same.
@@ -128,8 +148,7 @@ def four(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         train(config(*same, f"run_dir={place / 'alone'}"))
     codes, written = ended(tasks)
     assert codes == [0] * 4, written
-    (folder,) = (place / "runs" / "dcgan" / "synthetic").iterdir()
-    return folder, place / "alone"
+    return only(place), place / "alone"
 
 
 def test_four_tasks_on_two_nodes_equal_one_process(four: tuple[Path, Path]) -> None:
@@ -170,14 +189,19 @@ def test_each_node_fills_its_own_caches_once(four: tuple[Path, Path]) -> None:
     assert {p.read_text() for p in (place / "four").glob("*/done")} == {"0", "2"}
 
 
-def test_a_requeued_job_ends_like_an_uninterrupted_one(tmp_path: Path) -> None:
-    place = {name: tmp_path / name for name in ("straight", "stopped")}
-    for folder in place.values():
-        folder.mkdir()
-    straight = start(place["straight"], 1, 2, *LONG)
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder of two tasks that nobody disturbed."""
+    place = tmp_path_factory.mktemp("straight")
+    codes, written = ended(start(place, 1, 2, *LONG))
+    assert codes == [0, 0], written
+    return only(place)
+
+
+def test_a_requeued_job_ends_like_an_uninterrupted_one(straight: Path, tmp_path: Path) -> None:
     path = scontrol(tmp_path)
-    tasks = start(place["stopped"], 2, 1, *LONG, PATH=path)
-    run_dir = place["stopped"] / "runs" / "dcgan" / "synthetic" / "slurm-4711"
+    run_dir = tmp_path / "runs" / "dcgan" / "synthetic" / "slurm-4711"
+    tasks = start(tmp_path, 2, 1, *LONG, PATH=path)
     wait_for(run_dir / "metrics.csv", "\n80,", tasks)
     tasks[1].send_signal(signal.SIGUSR1)  # the other will hear of it from this one
     codes, written = ended(tasks)
@@ -186,29 +210,74 @@ def test_a_requeued_job_ends_like_an_uninterrupted_one(tmp_path: Path) -> None:
     assert written.count("job 4711 is back in SLURM's queue") == 1
     assert "Traceback" not in written
     assert (tmp_path / "asked").read_text() == "requeue 4711\n"
-    seen = checkpoint(run_dir)["ganzoo"]["images_seen"]
-    assert 80 <= seen < 320
+    assert 80 <= checkpoint(run_dir)["ganzoo"]["images_seen"] < 320
     assert not (run_dir / "done").exists()
 
-    codes, written = ended(start(place["stopped"], 2, 1, *LONG, PATH=path))
+    codes, written = ended(start(tmp_path, 2, 1, *LONG, PATH=path))
     assert codes == [0, 0], written
     assert "resuming at" in written
-    codes, written = ended(straight)
-    assert codes == [0, 0], written
     assert (run_dir / "done").exists()
     assert (tmp_path / "asked").read_text() == "requeue 4711\n", "a complete run is not requeued"
-    other = place["straight"] / "runs" / "dcgan" / "synthetic" / "slurm-4711"
     for part in WHOLE:
-        assert_same_tensors(checkpoint(run_dir)[part], checkpoint(other)[part])
+        assert_same_tensors(checkpoint(run_dir)[part], checkpoint(straight)[part])
 
 
-@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM, signal.SIGINT])
-def test_a_signal_to_all_processes_leaves_a_checkpoint(tmp_path: Path, number: int) -> None:
+def test_torchrun_on_two_nodes_equals_one_process(four: tuple[Path, Path], tmp_path: Path) -> None:
+    meet = ["--rdzv-backend=c10d", f"--rdzv-endpoint=localhost:{find_free_network_port()}"]
+    same = ("precision=64-true", "sync_batchnorm=true", "data.mirror=false")
+    agents = [torchrun(tmp_path, ["1", "--nnodes=2", *meet], *same) for _ in range(2)]
+    codes, written = ended(agents)
+    assert codes == [0, 0], written
+    ours, theirs = checkpoint(only(tmp_path)), checkpoint(four[1])
+    for part in WHOLE:
+        assert_same_tensors(ours[part], theirs[part], atol=1e-10)
+
+
+def test_torchrun_restarts_after_a_killed_worker(straight: Path, tmp_path: Path) -> None:
+    agent = torchrun(tmp_path, ["2", "--standalone", "--max-restarts=1"], *LONG)
+    runs = tmp_path / "runs" / "dcgan" / "synthetic"
+    while not list(runs.glob("*")):
+        assert agent.poll() is None, agent.communicate()[0]
+        time.sleep(0.1)
+    wait_for(only(tmp_path) / "metrics.csv", "\n120,", [agent])  # after the checkpoint at 104
+    workers = psutil.Process(agent.pid).children()
+    next(w for w in workers if w.environ().get("RANK") == "1").kill()
+    codes, written = ended([agent])
+    assert codes == [0], written
+    assert "resuming at 0.1 of" in written
+    for part in WHOLE:
+        assert_same_tensors(checkpoint(only(tmp_path))[part], checkpoint(straight)[part])
+
+
+def test_a_lost_process_is_a_sentence(tmp_path: Path) -> None:
+    tasks = start(tmp_path, 1, 2, *LONG)
+    run_dir = tmp_path / "runs" / "dcgan" / "synthetic" / "slurm-4711"
+    wait_for(run_dir / "metrics.csv", "\n40,", tasks)
+    tasks[1].kill()
+    codes, written = ended(tasks)
+    assert codes == [1, -signal.SIGKILL], written
+    assert written.count("Another process of the run has ended or does not answer") == 1
+    assert "Traceback" not in written
+
+
+TWO = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
+
+
+@pytest.mark.parametrize(
+    ("number", "overrides"),
+    [
+        (signal.SIGTERM, ("data.workers=2", "logger=wandb")),
+        (signal.SIGINT, TWO),
+        (signal.SIGUSR1, ()),
+    ],
+)
+def test_a_signal_to_all_processes_leaves_a_checkpoint(
+    tmp_path: Path, number: int, overrides: tuple[str, ...]
+) -> None:
     """As Ctrl-C and SLURM send it: to workers, too. Nobody is asked to requeue anything."""
     run_dir = tmp_path / "run"
-    command = train_command(run_dir, *LONG, "data.workers=2", "logger=wandb")
     process = subprocess.Popen(
-        command,
+        train_command(run_dir, *LONG, *overrides),
         env={**outside(), "PATH": scontrol(tmp_path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -224,3 +293,4 @@ def test_a_signal_to_all_processes_leaves_a_checkpoint(tmp_path: Path, number: i
     assert "Error" not in written
     assert 80 <= checkpoint(run_dir)["ganzoo"]["images_seen"] < 320
     assert not (tmp_path / "asked").exists()
+    assert group_is_gone(process.pid)

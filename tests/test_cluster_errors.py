@@ -22,13 +22,15 @@ from ganzoo.strategy import Replicated
 from ganzoo.train import make_trainer, start_time
 
 SLURM = ("trainer=slurm", "trainer.accelerator=cpu")
-DDP = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
+DDP = ("trainer=ddp", "trainer.accelerator=cpu")
+TWO = (*DDP, "trainer.devices=2")
 TORCHRUN = {
     "TORCHELASTIC_RUN_ID": "x",
     "RANK": "1",
     "LOCAL_RANK": "1",
     "WORLD_SIZE": "4",
     "LOCAL_WORLD_SIZE": "2",
+    "GROUP_WORLD_SIZE": "2",
 }
 NO_STEP = {"SLURM_STEP_ID": None}
 
@@ -69,11 +71,12 @@ def trainer(tmp_path: Path, *overrides: str) -> None:
         (job(1, 2), (*SLURM, "trainer.devices=4"), r"SLURM runs 2 .*trainer\.devices is 4"),
         (job(2, 2), (*SLURM, "trainer.num_nodes=1"), r"SLURM runs 4 .*trainer\.num_nodes is 1"),
         (job(1, 2), (), r"SLURM has started 2 processes.*trainer=slurm"),
-        (job(2, 2), DDP, r"SLURM runs 4 task\(s\), 2 on each of 2"),
+        (job(2, 2), TWO, r"SLURM runs 4 task\(s\), 2 on each of 2"),
         (TORCHRUN, (), r"torchrun has started 4 processes.*trainer=ddp"),
-        (TORCHRUN, DDP, r"trainer\.devices=2 trainer\.num_nodes=2"),
+        (TORCHRUN, (*DDP, "trainer.devices=4"), r"trainer\.devices=2 trainer\.num_nodes=2"),
+        (TORCHRUN, (*DDP, "trainer.num_nodes=1"), r"trainer\.devices=2 trainer\.num_nodes=2"),
         (TORCHRUN | job(2, 1), SLURM, "torchrun starts the processes by itself: use trainer=ddp"),
-        ({}, (*DDP, "trainer.num_nodes=2"), "torchrun on each of them, or srun"),
+        ({}, (*TWO, "trainer.num_nodes=2"), "torchrun on each of them, or srun"),
         ({}, ("trainer=gpu",), r"A GPU is asked for, and PyTorch sees none"),
     ],
 )
@@ -93,11 +96,11 @@ def test_processes_that_do_not_fit(
     [
         (job(2, 2, task=3), SLURM, 4),
         (job(), SLURM, 1),
-        (job(1, 2, task=1), DDP, 2),
-        (job(), DDP, 2),  # a job of one task: processes are started as on any machine
-        (job(1, 2) | {"SLURM_JOB_NAME": "bash"}, DDP, 2),
-        (TORCHRUN, (*DDP, "trainer.num_nodes=2"), 4),
-        (TORCHRUN | job(2, 1), (*DDP, "trainer.num_nodes=2"), 4),
+        (job(1, 2, task=1), TWO, 2),
+        (job(), TWO, 2),  # a job of one task: processes are started as on any machine
+        (job(1, 2) | {"SLURM_JOB_NAME": "bash"}, TWO, 2),
+        (TORCHRUN, DDP, 4),
+        (TORCHRUN | job(2, 1), DDP, 4),
         (job(), (), 1),
     ],
 )
