@@ -1,6 +1,7 @@
 """SLURM and torchrun without a cluster: their environment, and processes of this machine."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -296,3 +297,44 @@ def test_a_signal_to_all_processes_leaves_a_checkpoint(
     assert 80 <= checkpoint(run_dir)["ganzoo"]["images_seen"] < 320
     assert not (tmp_path / "asked").exists()
     assert group_is_gone(process.pid)
+
+
+def test_the_script_to_submit_trains(tmp_path: Path) -> None:
+    """With an srun that starts the tasks here, of a job as the script asks for, but for GPUs."""
+    script = HERE.parent / "docs" / "slurm.sbatch"
+    assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
+    asked = re.findall(r"^#SBATCH (--\S+)", script.read_text(), re.MULTILINE)
+    assert {"--signal=SIGUSR1@120", "--requeue", "--open-mode=append"} <= set(asked)
+    (tmp_path / "bin").mkdir()
+    srun = tmp_path / "bin" / "srun"
+    srun.write_text(
+        """#!/bin/bash
+while [[ $1 == --* ]]; do shift; done
+export SLURM_STEP_ID=0
+for ((i = 0; i < SLURM_NTASKS; i++)); do
+    SLURM_PROCID=$i SLURM_LOCALID=$i SLURM_NODEID=0 "$@" & tasks+=($!)
+done
+for task in "${tasks[@]}"; do wait "$task" || exit; done
+"""
+    )
+    srun.chmod(0o755)
+    submitted = {k: v for k, v in job(1, 2).items() if k != "SLURM_STEP_ID"}
+    path = os.pathsep.join([str(srun.parent), str(Path(sys.executable).parent), os.environ["PATH"]])
+    ran = subprocess.run(
+        ["bash", script, *TASK, "trainer.accelerator=cpu"],
+        cwd=tmp_path,
+        env={
+            **outside(),
+            **submitted,
+            "PATH": path,
+            "PYTHONPATH": PATHS,
+            "MASTER_ADDR": "localhost",
+        },
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert only(tmp_path).name == "slurm-4711"
+    assert (only(tmp_path) / "done").exists()
