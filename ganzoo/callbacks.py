@@ -25,18 +25,20 @@ from ganzoo.panels import Panel
 from ganzoo.pictures import columns_for, grid, plot_curves, progress_strip, save_gif
 from ganzoo.preflight import peak_memory
 from ganzoo.schedule import crossed
-from ganzoo.strategy import any_process
+from ganzoo.strategy import largest
 from ganzoo.views import class_sheet
 
 log = logging.getLogger(__name__)
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # that stop a run
 RAW = "-raw"  # ending of the names of grids of the raw generator
 
 
 class SaveLast(Callback):
-    """Writes `last.ckpt` now and then, at the end, and before stopping on SIGTERM or Ctrl-C.
+    """Writes `last.ckpt` now and then, at the end, and before stopping on a signal.
 
-    A signal lets the iteration finish first; a second Ctrl-C does not wait.
+    SIGTERM, Ctrl-C and SIGUSR1 let the iteration finish first, and all processes stop after the
+    same one; a Ctrl-C after another signal does not wait.
     """
 
     def __init__(self, every_kimg: float | None = 10.0) -> None:
@@ -46,17 +48,17 @@ class SaveLast(Callback):
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:  # type: ignore[override]
         # Replaces Lightning's SIGTERM handler, which starts a collective inside of the handler.
         def remember(number: int, frame: FrameType | None) -> None:
-            if gan.signal == number == signal.SIGINT:
+            if gan.signal and number == signal.SIGINT:
                 raise KeyboardInterrupt
-            gan.signal = number
+            gan.signal = gan.signal or number  # SIGTERM follows when the time is up
 
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in SIGNALS:
             signal.signal(number, remember)
         self._saved_at = gan.images_seen
 
     def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *_: Any) -> None:  # type: ignore[override]
-        if any_process(gan.signal != 0, gan.device):
-            gan.stopped_by = gan.signal or signal.SIGTERM
+        if number := largest(gan.signal, gan.device):
+            gan.stopped_by = number
             trainer.should_stop = True
         elif due(gan, self.every_kimg):
             self._save(trainer, gan)
@@ -65,6 +67,7 @@ class SaveLast(Callback):
         self._save(trainer, gan)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # another process's may have stopped this one
 
     def on_exception(self, trainer: L.Trainer, gan: GAN, exception: BaseException) -> None:  # type: ignore[override]
         # Alone and between two iterations all is well, for instance when a file could not be read.

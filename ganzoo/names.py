@@ -15,6 +15,7 @@ from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
+from ganzoo import cluster
 from ganzoo.config import CONF
 
 # What may change between the runs of one run folder without making it another run.
@@ -72,7 +73,9 @@ def about(run_dir: Path, config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def start_time() -> str:
-    """When the run started, the same in all of its processes."""
+    """When the run started, or its SLURM job: the same in all processes, and after a requeue."""
+    if job := cluster.job():
+        return f"slurm-{job}"
     now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return now  # Lightning's launcher passes the first process's folder on

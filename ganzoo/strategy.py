@@ -10,29 +10,67 @@ The one duty: which parameters have a gradient must not differ between processes
 in a model's step has to be a function of the images seen.
 """
 
+import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from lightning.fabric.plugins.environments import ClusterEnvironment
 from lightning.pytorch.plugins import LayerSync
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
+from ganzoo import cluster
+from ganzoo.errors import UserError
+
 
 class Replicated(DDPStrategy):
     """One replica per process, starting alike, with the gradients of each optimizer step averaged.
 
-    Takes the arguments of Lightning's `DDPStrategy`.
+    Args:
+        timeout: minutes that processes wait for each other, when they meet and later.
+        cluster_environment: who started them; None: what it looks like.
+        options: those of Lightning's `DDPStrategy`.
     """
+
+    def __init__(
+        self,
+        timeout: float = 30.0,
+        cluster_environment: ClusterEnvironment | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            timeout=timedelta(minutes=timeout),
+            cluster_environment=cluster_environment or cluster.environment(),
+            **options,
+        )
+        self.minutes = timeout
+
+    def set_world_ranks(self) -> None:
+        assert self.cluster_environment is not None
+        cluster.check_number(self.cluster_environment, self.num_processes, self.num_nodes)
+        super().set_world_ranks()
+
+    def setup_distributed(self) -> None:
+        cluster.check_backend(self.process_group_backend, self.root_device.type)
+        with cluster.explained(self.minutes):
+            super().setup_distributed()
 
     def configure_ddp(self) -> None:
         assert self.lightning_module is not None
         module = self.lightning_module
+        seen = int(getattr(module, "images_seen", 0))
+        if largest(seen, self.root_device) != -largest(-seen, self.root_device):
+            raise UserError(
+                "The processes would not go on from the same moment, as the run folder is not the "
+                "same for all of them: choose a run_dir that all nodes share."
+            )
         for tensor in (*module.parameters(), *module.buffers()):
             dist.broadcast(tensor.detach(), src=0)
 
@@ -90,13 +128,23 @@ def average_over_processes(tensors: Iterable[Tensor]) -> None:
             tensor.copy_(mean.view(tensor.shape))
 
 
+def local_rank() -> int:
+    """Number of this process among those of its machine."""
+    return int(os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or 0)
+
+
+def largest(number: int, device: torch.device) -> int:
+    """The largest of the processes' numbers; the same answer in all of them."""
+    if world_size() == 1:
+        return number
+    answer = torch.tensor(int(number), device=device)
+    dist.all_reduce(answer, op=dist.ReduceOp.MAX)
+    return int(answer)
+
+
 def any_process(flag: bool, device: torch.device) -> bool:
     """Whether `flag` is set in at least one process; the same answer in all of them."""
-    if world_size() == 1:
-        return flag
-    answer = torch.tensor(float(flag), device=device)
-    dist.all_reduce(answer, op=dist.ReduceOp.MAX)
-    return bool(answer)
+    return bool(largest(flag, device))
 
 
 class _SumOverProcesses(torch.autograd.Function):

@@ -20,6 +20,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig
 
 from ganzoo.errors import UserError
+from ganzoo.leaderboard import leaderboard
 from ganzoo.metrics.callback import Evaluate
 from ganzoo.names import in_sweep, torchrun_store
 from ganzoo.state import State, read_state
@@ -66,7 +67,14 @@ class Folders(Callback):
             os.environ["CUDA_VISIBLE_DEVICES"] = devices[(int(worker[1]) - 1) % count]
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        if rank_zero_only.rank == 0 and not verdict(Path(config.hydra.sweep.dir)):  # type: ignore[attr-defined]
+        if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
+            return
+        folder = Path(config.hydra.sweep.dir)
+        try:
+            print(leaderboard(folder))
+        except UserError as error:
+            log.warning("%s", error)
+        if not verdict(folder):
             sys.exit(1)
 
 

@@ -20,11 +20,12 @@ import hydra
 import lightning as L
 import torch
 from hydra.core.hydra_config import HydraConfig
+from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from ganzoo import sweeps
+from ganzoo import cluster, sweeps
 from ganzoo.checkpoint import AtomicCheckpointIO, initialize_from, read, restore
 from ganzoo.config import CONF, make
 from ganzoo.errors import NotFinite, UserError
@@ -118,6 +119,8 @@ def fit(trainer: L.Trainer, gan: GAN, data: L.LightningDataModule, last: Path | 
             return
         if (launcher := trainer.strategy.launcher) is not None:
             launcher.kill(signal.SIGTERM)  # they wait in a collective for ever
+        if sentence := cluster.lost(error):
+            raise UserError(sentence) from error
         raise
     finally:
         for logger in trainer.loggers:
@@ -134,6 +137,8 @@ def close(trainer: L.Trainer, gan: GAN, run_dir: Path, dry: bool) -> None:
             gan.images_seen / 1000,
             f"sweep_dir={run_dir.parent}" if in_sweep() else f"run_dir={run_dir}",
         )
+        if gan.stopped_by == signal.SIGUSR1:
+            cluster.requeue_if_asked(trainer)
         sys.exit(128 + gan.stopped_by)
     if dry:
         log.info("dry run: everything is ready, nothing was trained")
@@ -155,22 +160,27 @@ def make_trainer(cfg: DictConfig, run_dir: Path, images_seen: int) -> L.Trainer:
     plugins: list[Any] = [AtomicCheckpointIO()]
     if cfg.sync_batchnorm:
         plugins.append(BatchNormSync())
+    if cfg.trainer.strategy == "auto":
+        cluster.check_alone()
+        plugins.append(LightningEnvironment())  # and nothing that Lightning would do under SLURM
     warnings.filterwarnings("ignore", module="lightning.*")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    return make(cfg.trainer)(
-        precision=precision,
-        default_root_dir=run_dir,
-        callbacks=[Preflight(cfg.dry), *(make(c) for c in cfg.callbacks.values() if c)],
-        logger=loggers,
-        plugins=plugins,
-        max_epochs=-1,  # the run ends by images seen
-        limit_val_batches=0,
-        use_distributed_sampler=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    new_trainer = make(cfg.trainer)
+    with cluster.devices_explained(cfg.trainer.devices):
+        return new_trainer(
+            precision=precision,
+            default_root_dir=run_dir,
+            callbacks=[Preflight(cfg.dry), *(make(c) for c in cfg.callbacks.values() if c)],
+            logger=loggers,
+            plugins=plugins,
+            max_epochs=-1,  # the run ends by images seen
+            limit_val_batches=0,
+            use_distributed_sampler=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
 
 
 def choose_precision(asked: str, on_gpu: bool) -> tuple[str, str]:
@@ -282,6 +292,8 @@ def main(cfg: DictConfig) -> float | None:
     In a sweep a run that fails does not take the others along: it is named at the end.
     """
     run_dir = cfg.run_dir = HydraConfig.get().runtime.output_dir
+    # It may come before training, or once more after another process's has ended it.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     start = time.perf_counter()
     try:
         train(cfg)

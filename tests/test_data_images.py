@@ -66,7 +66,7 @@ def attach(data: ImageData, rank=0, world=1, seen=0, steps=1, dtype=torch.float3
         device=torch.device("cpu"),
     )
     data.trainer = SimpleNamespace(
-        lightning_module=module, global_rank=rank, world_size=world, training=True
+        lightning_module=module, global_rank=rank, world_size=world, num_nodes=1, training=True
     )
     return data
 

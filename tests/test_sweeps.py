@@ -1,5 +1,6 @@
 """Sweeps: folders, launchers, a failing run among good ones, kills, Optuna, torchrun."""
 
+import csv
 import json
 import os
 import signal
@@ -168,6 +169,11 @@ def test_optuna_searches_and_goes_on(tmp_path: Path) -> None:
     assert names(tmp_path / "a") == names(tmp_path / "b")
     assert len(names(tmp_path / "a")) == 6
     best = min(value(tmp_path / "a" / name) for name in names(tmp_path / "a"))
+    with (tmp_path / "a" / "leaderboard.csv").open(newline="") as file:
+        ranked = list(csv.DictReader(file))
+    assert len(ranked) == 6
+    assert [float(row["best"]) for row in ranked] == sorted(float(row["best"]) for row in ranked)
+    assert float(ranked[0]["best"]) == pytest.approx(best)
     assert results[0] == results[1]
     assert f"best_value: {best}" in results[0]
     # Run again, it finds the same trials done.

@@ -76,7 +76,7 @@ def attach(
         device=torch.device("cpu"),
     )
     data.trainer = SimpleNamespace(
-        lightning_module=module, global_rank=rank, world_size=world, training=True
+        lightning_module=module, global_rank=rank, world_size=world, num_nodes=1, training=True
     )
     return data
 
@@ -432,7 +432,7 @@ def test_held_out_images_are_no_part_of_the_training(published: Path) -> None:
 def test_models_and_data_have_to_go_together(options: tuple[str, ...], sentence: str) -> None:
     cfg = config("image_size=16", *options, tiny=False)
     data, model = make(cfg.data), make(cfg.model)
-    data.trainer = SimpleNamespace(lightning_module=model, global_rank=0, world_size=1)
+    data.trainer = SimpleNamespace(lightning_module=model, global_rank=0, num_nodes=1, world_size=1)
     assert sentence in refused(lambda: data.setup("fit"))
 
 

@@ -1,13 +1,19 @@
 """Configs and networks small enough to train in a test."""
 
+import os
+from hashlib import sha256
+from pathlib import Path
+from time import sleep
 from typing import Any
 
 import torch
 from hydra import compose, initialize_config_dir
+from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from ganzoo.config import CONF
+from ganzoo.data.synthetic import Synthetic
 from ganzoo.metrics.extractors import Extractor
 
 TINY = (
@@ -92,3 +98,32 @@ class TinyExtractor(Extractor):
 
 def adam(lr: float = 0.01, eps: float = 1e-8) -> Any:
     return lambda parameters: torch.optim.Adam(parameters, lr=lr, betas=(0.5, 0.99), eps=eps)
+
+
+class Seen(Callback):
+    """`seen-<rank>.txt`: the images that a process was shown, in hexadecimal, a batch a line."""
+
+    def on_train_batch_end(self, trainer: Any, gan: Any, outputs: Any, batch: Any, *_: Any) -> None:
+        digests = [sha256(image.numpy().tobytes()).hexdigest() for image in batch["image"]]
+        path = Path(trainer.default_root_dir) / f"seen-{trainer.global_rank}.txt"
+        with path.open("a") as file:
+            file.write(" ".join(digests) + "\n")
+
+
+class Unpacked(Synthetic):
+    """Images that are there once a folder holds `done`; two that make it at once fail."""
+
+    def __init__(self, root: str, **options: Any) -> None:
+        super().__init__(**options)
+        self.root = Path(root)
+
+    def prepare(self) -> None:
+        if (self.root / "done").exists():
+            return
+        self.root.mkdir(parents=True)
+        sleep(0.3)
+        (self.root / "done").write_text(os.environ.get("SLURM_PROCID", ""))
+
+    def __getitems__(self, indices: list[int]) -> dict[str, Tensor]:
+        assert (self.root / "done").exists()
+        return super().__getitems__(indices)

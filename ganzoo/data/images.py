@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from ganzoo.data.source import Source, check_choice, pair
 from ganzoo.data.stream import BatchSize, Indices, Size, Stream, batch_size_at
 from ganzoo.data.subset import Subset
+from ganzoo.data.workers import keep_working
 from ganzoo.draws import Draws, integers, unit
 from ganzoo.errors import UserError
 
@@ -69,6 +70,7 @@ class ImageData(L.LightningDataModule):
         self.source, self.image_size, self.channels = source, pair(image_size), channels
         self.batch_size, self.seed, self.mirror = batch_size, seed, mirror
         self.crop, self.balanced, self.workers = crop, balanced, workers
+        self.prepare_data_per_node = False  # see `prepare_on_other_nodes`
         self._announced = False
         self._loader: Loader | None = None
 
@@ -81,6 +83,7 @@ class ImageData(L.LightningDataModule):
         Raises:
             UserError: when source, sizes or batch do not fit together, or files cannot be read.
         """
+        prepare_on_other_nodes(self)
         if stage == "fit":
             module = self.trainer.lightning_module
             if module.directions:
@@ -384,6 +387,19 @@ class Batches(Dataset):
         return self._smaller[size]
 
 
+def prepare_on_other_nodes(data: L.LightningDataModule) -> None:
+    """Prepare data where the first node's is not seen, one process a node.
+
+    By then the first process of all is done, so nodes that share a folder find it there and do not
+    write into it at the same time.
+    """
+    trainer = data.trainer
+    if trainer is not None and trainer.num_nodes > 1:
+        if trainer.local_rank == 0 and trainer.global_rank != 0:
+            data.prepare_data()
+        trainer.strategy.barrier()
+
+
 class Loader(DataLoader):
     """Raises the UserErrors that arrive in place of batches; without workers, reads one ahead.
 
@@ -394,6 +410,9 @@ class Loader(DataLoader):
     """
 
     waited = 0.0
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{"worker_init_fn": keep_working, **options})
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         read = super().__iter__()

@@ -10,7 +10,7 @@ import lightning as L
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ganzoo.data.images import Batches, ImageData, Loader, as_it_is
+from ganzoo.data.images import Batches, ImageData, Loader, as_it_is, prepare_on_other_nodes
 from ganzoo.data.source import Source, pair
 from ganzoo.data.stream import BatchSize, Indices, Stream, batch_size_at
 from ganzoo.draws import seed_of
@@ -100,6 +100,7 @@ class Unpaired(L.LightningDataModule):
         self.batch_size, self._announced = batch_size, False
         self._without = False  # whether it was said that there are no test images
         self._loader: Loader | None = None
+        self.prepare_data_per_node = False  # see `prepare_on_other_nodes`
 
     def prepare_data(self) -> None:
         for domain in self.domains.values():
@@ -112,6 +113,7 @@ class Unpaired(L.LightningDataModule):
             UserError: when the model does not translate, sizes or batch do not fit together, or
                 files cannot be read.
         """
+        prepare_on_other_nodes(self)
         if stage == "fit":
             module = self.trainer.lightning_module
             if not module.directions:

@@ -27,7 +27,7 @@ from ganzoo.data.reference import Reference
 from ganzoo.errors import UserError
 from ganzoo.metrics.extractors import Extractor
 from ganzoo.metrics.weights import cache_folder
-from ganzoo.strategy import any_process, gather_rows, rank, world_size
+from ganzoo.strategy import any_process, gather_rows, local_rank, rank, world_size
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ def real_features(
     if keep:
         check_writable(entry.parent)
     real = compute(reference, extractor, device)
-    if keep and int(os.environ.get("LOCAL_RANK", 0)) == 0:  # one process of each machine
+    if keep and local_rank() == 0:  # one process of each machine
         facts = {
             **reference.facts(),
             "extractor": extractor.name,

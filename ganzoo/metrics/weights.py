@@ -43,16 +43,23 @@ def cache_folder() -> Path:
     """What ganzoo keeps between runs: $GANZOO_CACHE, else ganzoo in the user's cache folder."""
     if own := os.environ.get("GANZOO_CACHE"):
         return Path(own).expanduser()
+    return users_cache()
+
+
+def users_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ganzoo"
 
 
 def places(name: str) -> list[Path]:
     """Where the file of `name` in `PUBLISHED` is looked for, in this order.
 
-    The last is where torch.hub, and with it torch-fidelity and others, leave it.
+    The last is where torch.hub, and with it torch-fidelity and others, leave it. A $GANZOO_CACHE on
+    the disk of a node does not hide what was fetched before into the user's cache.
     """
     file = PUBLISHED[name].file
-    return [cache_folder() / "weights" / file, Path(torch.hub.get_dir()) / "checkpoints" / file]
+    ours = dict.fromkeys([cache_folder(), users_cache()])
+    hub = Path(torch.hub.get_dir()) / "checkpoints" / file
+    return [*(folder / "weights" / file for folder in ours), hub]
 
 
 def find(name: str, given: str | None = None) -> Path | None:

@@ -1,0 +1,260 @@
+"""Processes that torchrun or SLURM has started: who they are, and what is wrong in a sentence."""
+
+import logging
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+from lightning.fabric.plugins.environments import (
+    ClusterEnvironment,
+    LightningEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from ganzoo.errors import UserError
+
+log = logging.getLogger(__name__)
+
+# In what gloo, NCCL and torch's store say when a process does not answer.
+GONE = (
+    *("Connection closed by peer", "Connection reset by peer", "Connection was likely closed"),
+    *("Broken pipe", "Timed out waiting", "NCCL error"),
+)
+INTERACTIVE = ("bash", "interactive")  # names of jobs in which people type, as Lightning has it
+
+
+class Slurm(SLURMEnvironment):
+    """Processes that are the tasks of a SLURM job, one a device, started by `srun`.
+
+    Args:
+        requeue: put the job back into SLURM's queue when SIGUSR1 has stopped it; see `requeue`.
+
+    Raises:
+        UserError: tasks were asked for without saying how many there are on each node.
+    """
+
+    def __init__(self, requeue: bool = True) -> None:
+        number = tasks()
+        if number > 1 and "SLURM_NTASKS_PER_NODE" not in os.environ:
+            nodes = int(os.environ.get("SLURM_NNODES", 1))
+            raise UserError(
+                f"SLURM was asked for {number} tasks, but not how many on each node: replace "
+                f"--ntasks by --nodes={nodes} --ntasks-per-node={-(-number // nodes)}."
+            )
+        # Lightning's own requeueing saves in the middle of whatever the signal interrupts.
+        super().__init__(auto_requeue=False)
+        self.requeue = requeue
+
+    def validate_settings(self, num_devices: int, num_nodes: int) -> None:
+        """Raise `UserError` unless this is one of as many tasks as there are devices."""
+        if TorchElasticEnvironment.detect():
+            raise UserError("torchrun starts the processes by itself: use trainer=ddp with it.")
+        name = os.environ.get("SLURM_JOB_NAME", "")
+        if "SLURM_JOB_ID" not in os.environ:
+            raise UserError(
+                "trainer=slurm is for jobs of SLURM, and this is none: submit a script that calls "
+                "srun (docs/clusters.md has one), or use trainer=ddp on this machine."
+            )
+        if name in INTERACTIVE:
+            raise UserError(
+                f"The SLURM job is named {name}, as those are in which someone types: give it "
+                "another --job-name, or use trainer=ddp on this machine."
+            )
+        if "SLURM_PROCID" not in os.environ or (tasks() > 1 and "SLURM_STEP_ID" not in os.environ):
+            raise UserError(
+                f"The SLURM job has {tasks()} task(s), but this process is none of them: put srun "
+                "before the command (srun python -m ganzoo.train trainer=slurm ...)."
+            )
+        here, nodes = int(os.environ.get("SLURM_NTASKS_PER_NODE", 1)), nodes_of_job()
+        if (here, nodes) != (num_devices, num_nodes) or here * nodes != tasks():
+            raise UserError(
+                f"SLURM runs {tasks()} task(s), {here} on each of {nodes} node(s), but "
+                f"trainer.devices is {num_devices} and trainer.num_nodes is {num_nodes}: leave "
+                f"both to trainer=slurm, and have as many --ntasks-per-node as GPUs of a node."
+            )
+
+
+def under_slurm() -> bool:
+    """Whether this process belongs to a job of SLURM's in which nobody types."""
+    return "SLURM_NTASKS" in os.environ and os.environ.get("SLURM_JOB_NAME") not in INTERACTIVE
+
+
+def tasks() -> int:
+    return int(os.environ.get("SLURM_NTASKS", 1)) if under_slurm() else 1
+
+
+def nodes_of_job() -> int:
+    return int(os.environ.get("SLURM_NNODES", 1))
+
+
+def job() -> str | None:
+    """The job's number, of a job array `<number>_<task>`; the same after a requeue. None: no job.
+
+    Only jobs in which nobody types have one, since people start many runs in one job.
+    """
+    if not under_slurm() or "SLURM_JOB_ID" not in os.environ:
+        return None
+    if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
+        return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    return os.environ["SLURM_JOB_ID"]
+
+
+def requeue(number: str) -> None:
+    """Have SLURM put this job back into its queue; it ends the job's processes for that.
+
+    Whether it did is a line in the log. To be called by one process, after all is written.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # SLURM's, which comes before this process ends
+    try:
+        subprocess.run(
+            ["scontrol", "requeue", number], check=True, capture_output=True, text=True, timeout=60
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        told = " ".join((getattr(error, "stderr", None) or str(error)).split())
+        log.warning("job %s could not be requeued (%s): submit it again to go on", number, told)
+    else:
+        log.info("job %s is back in SLURM's queue and will go on from here", number)
+
+
+def requeue_if_asked(trainer: Trainer) -> None:
+    """`requeue` a job that wants it."""
+    # Of strategies that have one; a run of one process may have another kind of strategy.
+    started_by = getattr(trainer.strategy, "cluster_environment", None)
+    if isinstance(started_by, Slurm) and started_by.requeue and (number := job()):
+        requeue(number)
+
+
+# -- who started the processes, and how many -------------------------------------------------------
+
+
+def environment() -> ClusterEnvironment | None:
+    """What tells processes of `trainer=ddp` who they are; None: Lightning finds out."""
+    if TorchElasticEnvironment.detect() or not under_slurm():
+        return None
+    # In a job of one task, the processes are started as on any machine.
+    return Slurm(requeue=False) if tasks() > 1 else LightningEnvironment()
+
+
+def check_alone() -> None:
+    """Raise `UserError` if this process has others beside it and is to train by itself."""
+    number = int(os.environ["WORLD_SIZE"]) if TorchElasticEnvironment.detect() else tasks()
+    if number > 1:
+        who, trainer = (
+            ("torchrun", "ddp") if TorchElasticEnvironment.detect() else ("SLURM", "slurm")
+        )
+        raise UserError(
+            f"{who} has started {number} processes, each of which would train by itself into the "
+            f"same run folder: use trainer={trainer} for all to train together, or start one."
+        )
+
+
+def check_number(environment: ClusterEnvironment, devices: int, nodes: int) -> None:
+    """Raise `UserError` unless as many processes were started, or can be, as are to train."""
+    if isinstance(environment, TorchElasticEnvironment):
+        here, all_ = int(os.environ["LOCAL_WORLD_SIZE"]), environment.world_size()
+        if (here, all_) != (devices, devices * nodes):
+            raise UserError(
+                f"torchrun has started {here} process(es) on each of {all_ // here} node(s), but "
+                f"trainer.devices is {devices} and trainer.num_nodes is {nodes}: give "
+                f"trainer.devices={here} trainer.num_nodes={all_ // here}."
+            )
+    elif isinstance(environment, LightningEnvironment) and nodes > 1:
+        raise UserError(
+            f"trainer.num_nodes={nodes} needs something that starts processes on all nodes: "
+            "torchrun on each of them, or srun with trainer=slurm (docs/clusters.md)."
+        )
+    else:
+        environment.validate_settings(devices, nodes)
+
+
+@contextmanager
+def devices_explained(devices: object) -> Iterator[None]:
+    """Inside, Lightning looks for devices; `UserError` tells what is there if they are not."""
+    try:
+        yield
+    except MisconfigurationException as error:
+        number = torch.cuda.device_count()
+        if number == 0:
+            raise UserError(
+                "A GPU is asked for, and PyTorch sees none: look at nvidia-smi, at "
+                "CUDA_VISIBLE_DEVICES and for a PyTorch with CUDA, or set trainer.accelerator=cpu."
+            ) from error
+        bound = (
+            " If SLURM gives each task a GPU of its own (--gpus-per-task, --gpu-bind), have it "
+            "give all of a node's to all of its tasks: --gpus-per-node."
+        )
+        raise UserError(
+            f"trainer.devices={devices} asks for more GPUs than the {number} that this process "
+            f"sees: set trainer.devices={number}, or look at CUDA_VISIBLE_DEVICES."
+            f"{bound if under_slurm() else ''}"
+        ) from error
+
+
+# -- where they meet -------------------------------------------------------------------------------
+
+
+def check_backend(backend: str | None, device: str) -> None:
+    """Raise `UserError` if processes cannot exchange tensors of a kind of device in this way."""
+    if device == "cpu" and backend == "nccl":
+        raise UserError(
+            "NCCL connects GPUs, and this run is on CPUs: leave out "
+            "trainer.strategy.process_group_backend, or set it to gloo."
+        )
+    if device == "cuda" and backend in (None, "nccl") and not dist.is_nccl_available():
+        raise UserError(
+            "This PyTorch was built without NCCL, which connects GPUs: install a build with it, "
+            "or set trainer.strategy.process_group_backend=gloo, which is slower."
+        )
+
+
+@contextmanager
+def explained(minutes: float) -> Iterator[None]:
+    """Inside, processes meet; `UserError` tells why they do not.
+
+    Args:
+        minutes: how long they wait for each other.
+    """
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:  # among them torch's DistError
+        port = os.environ.get("MASTER_PORT", "?")
+        at = f"{os.environ.get('MASTER_ADDR', '?')}:{port}"
+        told = str(error).strip().splitlines()[0]
+        if "EADDRINUSE" in told:
+            raise UserError(
+                f"Port {port} of this machine, at which the processes were to meet, is in use, "
+                "maybe by another run: set MASTER_PORT to another, the same for all processes."
+            ) from error
+        if isinstance(error, dist.DistStoreError):
+            raise UserError(
+                f"Not all processes came to {at} within {minutes:g} minutes ({told}): see in the "
+                "logs of the others why they did not start, or raise trainer.strategy.timeout."
+            ) from error
+        if isinstance(error, dist.DistNetworkError):
+            raise UserError(
+                f"The first process does not answer at {at} ({told}): see in its log whether it "
+                "runs there; if so, MASTER_ADDR has to be a name of its machine that is known "
+                "here, and MASTER_PORT a port that no firewall closes."
+            ) from error
+        raise UserError(
+            f"The processes met at {at} but cannot connect to each other ({told}): set "
+            "GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME to the network interface that all share."
+        ) from error
+
+
+def lost(error: BaseException) -> str:
+    """A sentence if an error says that another process of the run is gone, else an empty one."""
+    told = str(error).strip().partition("\n")[0]
+    if not isinstance(error, RuntimeError) or not any(sign in told for sign in GONE):
+        return ""
+    return (
+        f"Another process of the run has ended or does not answer ({told}): see in its log why. "
+        "The same command goes on from last.ckpt."
+    )
