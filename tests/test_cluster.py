@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -260,6 +261,16 @@ def test_a_lost_process_is_a_sentence(tmp_path: Path) -> None:
     codes, written = ended(tasks)
     assert codes == [1, -signal.SIGKILL], written
     assert written.count("Another process of the run has ended or does not answer") == 1
+    assert "Traceback" not in written
+
+
+def test_a_run_folder_on_a_nodes_own_disk_is_refused(straight: Path, tmp_path: Path) -> None:
+    """The first node would go on from its checkpoint, the second one would start anew."""
+    shutil.copytree(straight, tmp_path / "0")
+    longer = (*LONG, "total_kimg=0.4", "run_dir=${oc.env:SLURM_NODEID}")
+    codes, written = ended(start(tmp_path, 2, 1, *longer))
+    assert codes == [1, 1], written
+    assert "the run folder is not the same for all of them" in written
     assert "Traceback" not in written
 
 
