@@ -237,6 +237,7 @@ def test_torchrun_on_two_nodes_equals_one_process(four: tuple[Path, Path], tmp_p
         assert_same_tensors(ours[part], theirs[part], atol=1e-10)
 
 
+@pytest.mark.slow
 def test_torchrun_restarts_after_a_killed_worker(straight: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     options = ["2", "--standalone", "--max-restarts=1"]
