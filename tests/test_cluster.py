@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -236,6 +237,7 @@ def test_torchrun_on_two_nodes_equals_one_process(four: tuple[Path, Path], tmp_p
         assert_same_tensors(ours[part], theirs[part], atol=1e-10)
 
 
+@pytest.mark.slow
 def test_torchrun_restarts_after_a_killed_worker(straight: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     options = ["2", "--standalone", "--max-restarts=1"]
@@ -260,6 +262,16 @@ def test_a_lost_process_is_a_sentence(tmp_path: Path) -> None:
     codes, written = ended(tasks)
     assert codes == [1, -signal.SIGKILL], written
     assert written.count("Another process of the run has ended or does not answer") == 1
+    assert "Traceback" not in written
+
+
+def test_a_run_folder_on_a_nodes_own_disk_is_refused(straight: Path, tmp_path: Path) -> None:
+    """The first node would go on from its checkpoint, the second one would start anew."""
+    shutil.copytree(straight, tmp_path / "0")
+    longer = (*LONG, "total_kimg=0.4", "run_dir=${oc.env:SLURM_NODEID}")
+    codes, written = ended(start(tmp_path, 2, 1, *longer))
+    assert codes == [1, 1], written
+    assert "the run folder is not the same for all of them" in written
     assert "Traceback" not in written
 
 
