@@ -1,0 +1,242 @@
+"""Real wandb, on disk and on the wire: what it is told, and that nothing it does fails a run."""
+
+import json
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import wandb
+from conftest import checkpoint, run, train_command
+from PIL import Image
+from tiny import TINY, TINY_METRICS, config
+from wandb_world import KEY, NOWHERE, Server, kept
+
+from ganzoo.loggers import Wandb, read_rows
+from ganzoo.train import train
+
+EVERYTHING = (
+    *(key for key in TINY if not (key.startswith("callbacks.") and key.endswith("=null"))),
+    *TINY_METRICS,
+    *("callbacks.evaluate.every_kimg=0.04", "callbacks.accuracy.every_kimg=0.04"),
+    *("callbacks.sentinel.every_kimg=0.04", "callbacks.spectra.every_kimg=0.04"),
+    *("callbacks.accuracy.num=16", "callbacks.sentinel.num=16"),
+)
+SHORT = ("total_kimg=0.016", "callbacks.ticks.every_kimg=0.008", "callbacks.grid.every_kimg=0.008")
+
+
+@pytest.fixture(scope="module")
+def offline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with all callbacks."""
+    folder = tmp_path_factory.mktemp("runs") / "one"
+    train(config(*EVERYTHING, f"run_dir={folder}", "logger=wandb", tiny=False))
+    return folder
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    server = Server()
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setenv("WANDB_BASE_URL", server.url)
+    yield server
+    server.shutdown()
+
+
+def seconds_lost(said: str) -> float:
+    found = re.search(r"wandb: offline, as it could not start \(.*; (\d+) s\)", said)
+    assert found, said
+    return float(found[1])
+
+
+# -- on disk ---------------------------------------------------------------------------------------
+
+
+def test_every_name_and_x_is_that_of_metrics_csv(offline: Path) -> None:
+    (told,) = kept(offline)
+    spectra = [row for row in told.rows if any(name.startswith("spectra/") for name in row)]
+    pictures = [row for row in told.rows if any(name.startswith("pictures/") for name in row)]
+    numbers = [row for row in told.rows if row not in spectra and row not in pictures]
+    rows = [
+        {k: float(v) for k, v in row.items() if v} for row in read_rows(offline / "metrics.csv")
+    ]
+    assert len(numbers) == len(rows) > 6
+    for ours, theirs in zip(rows, numbers, strict=True):
+        assert ours == pytest.approx({k: float(v) for k, v in theirs.items()}, rel=1e-6)
+    groups = {name.partition("/")[0] for row in rows for name in row} - {"images_seen"}
+    assert groups == {
+        *("losses", "scores", "norms", "lr", "speed", "metrics", "accuracy", "sentinel"),
+    }
+    assert [row["images_seen"] for row in spectra] == [0, 40, 80]
+
+
+def test_pictures_are_those_of_the_run_folder(offline: Path) -> None:
+    (told,) = kept(offline)
+    seen = {}
+    for row in told.rows:
+        for name, entry in row.items():
+            if name.startswith("pictures/"):
+                assert name == "pictures/samples"
+                file = told.file.parent / "files" / entry["path"]
+                seen[row["images_seen"]] = np.asarray(Image.open(file))
+    assert sorted(seen) == [0, 40, 80]
+    for images, picture in seen.items():
+        ours = Image.open(offline / "samples" / f"000000.{images:03d}.png")
+        assert (np.asarray(ours) == picture).all()
+
+
+def test_images_seen_is_the_axis_of_everything(offline: Path) -> None:
+    (told,) = kept(offline)
+    axes = {metric.glob_name: metric.step_metric for metric in told.metrics if metric.glob_name}
+    assert axes == {"*": "images_seen"}
+    assert any(metric.name == "images_seen" for metric in told.metrics)
+    assert all("images_seen" in row for row in told.rows)
+
+
+def test_config_protocols_and_the_best_value_are_there(offline: Path) -> None:
+    (told,) = kept(offline)
+    config_kept = checkpoint(offline)["ganzoo"]["config"]
+    assert {key: told.config[key] for key in config_kept} == json.loads(json.dumps(config_kept))
+    written = json.loads((offline / "metrics.json").read_text())
+    (identity,) = written["protocols"]
+    assert told.config["protocols"] == {
+        identity: {"since_images_seen": 40, **written["protocols"][identity]}
+    }
+    assert told.summary["best"] == {
+        "metric": "fd_tiny",
+        "protocol": identity,
+        **written["best"],
+    }
+
+
+def test_two_runs_in_one_process_are_two_of_a_group(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        train(config(*SHORT, f"run_dir={tmp_path / name}", "logger=wandb", "logger.group=sweep"))
+    (a,), (b,) = kept(tmp_path / "a"), kept(tmp_path / "b")
+    assert a.runs[0].run_id != b.runs[0].run_id
+    assert a.runs[0].run_group == b.runs[0].run_group == "sweep"
+    assert a.runs[0].display_name.endswith("-a")
+    for one, name in ((a, "a"), (b, "b")):
+        losses = [row["losses/d_loss"] for row in one.rows if "losses/d_loss" in row]
+        rows = read_rows(tmp_path / name / "metrics.csv")
+        assert losses == pytest.approx([float(row["losses/d_loss"]) for row in rows], rel=1e-6)
+
+
+def test_a_resumed_run_keeps_its_id(tmp_path: Path) -> None:
+    for total in (0.016, 0.032):
+        train(config(*SHORT, f"run_dir={tmp_path}", "logger=wandb", f"total_kimg={total}"))
+    first, second = kept(tmp_path)
+    assert first.runs[0].run_id == second.runs[0].run_id
+    assert first.runs[0].run_id == (tmp_path / "wandb" / "id.txt").read_text()
+    seen = [
+        [row["images_seen"] for row in part.rows if "lr/generator" in row]
+        for part in (first, second)
+    ]
+    assert seen == [[8, 16], [24, 32]]
+
+
+def test_only_the_first_process_has_a_run_and_an_id(tmp_path: Path) -> None:
+    two = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
+    result = run(train_command(tmp_path / "run", *SHORT, *two, "logger=wandb"), cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    (told,) = kept(tmp_path / "run")
+    assert told.runs[0].run_id == (tmp_path / "run" / "wandb" / "id.txt").read_text()
+    assert len(list(tmp_path.rglob("id.txt"))) == 1
+    assert len([row for row in told.rows if "losses/d_loss" in row]) == 2
+
+
+# -- on the wire -----------------------------------------------------------------------------------
+
+
+def test_a_server_that_is_not_there_costs_seconds_and_no_data(tmp_path: Path) -> None:
+    environment = {
+        **os.environ,
+        **{"WANDB_MODE": "online", "WANDB_API_KEY": KEY, "WANDB_BASE_URL": NOWHERE},
+    }
+    command = train_command(tmp_path / "run", *SHORT, "logger=wandb", "logger.patience=2")
+    start = time.perf_counter()
+    result = run(command, env=environment, cwd=tmp_path)
+    took = time.perf_counter() - start
+    said = result.stdout + result.stderr
+    assert result.returncode == 0, said
+    assert (tmp_path / "run" / "done").exists()
+    assert 2 <= seconds_lost(said) <= 5
+    assert took < 60
+    assert "Traceback" not in said
+    told = kept(tmp_path / "run")[-1]
+    assert "offline-run-" in str(told.file)
+    assert [row["images_seen"] for row in told.rows if "lr/generator" in row] == [8, 16]
+    named = re.search(r"`wandb sync (.*?)`", said)
+    assert named
+    assert Path(named[1]) == told.file.parent
+    assert KEY not in said
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(written) > 10
+    assert [path for path in written if KEY.encode() in path.read_bytes()] == []
+
+
+def test_a_run_that_is_resumed_online_goes_on_where_it_was(server, tmp_path: Path) -> None:
+    for total in (0.016, 0.032):
+        command = train_command(tmp_path / "run", *SHORT, "logger=wandb", f"total_kimg={total}")
+        result = run(command, cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+        assert f"wandb: online, {server.url}" in result.stdout
+        assert "Traceback" not in result.stdout + result.stderr
+        assert KEY not in result.stdout + result.stderr
+    ((identity, lines),) = server.lines.items()
+    assert identity == (tmp_path / "run" / "wandb" / "id.txt").read_text()
+    ticks = [line for line in lines if "losses/d_loss" in line]
+    assert [tick["images_seen"] for tick in ticks] == [8, 16, 24, 32]
+    assert [line["_step"] for line in lines] == list(range(len(lines)))
+    rows = read_rows(tmp_path / "run" / "metrics.csv")
+    assert [tick["losses/d_loss"] for tick in ticks] == pytest.approx(
+        [float(row["losses/d_loss"]) for row in rows], rel=1e-6
+    )
+    assert any(name.startswith("media/images/pictures/samples") for name in server.uploaded)
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert [path for path in written if KEY.encode() in path.read_bytes()] == []
+
+
+def test_a_server_that_dies_on_the_way_does_not_hold_up_the_end(server, tmp_path: Path) -> None:
+    server.dies_when_started = True
+    folder = tmp_path / "run"
+    start = time.perf_counter()
+    result = run(train_command(folder, *SHORT, "logger=wandb", "logger.patience=2"), cwd=tmp_path)
+    took = time.perf_counter() - start
+    said = result.stdout + result.stderr
+    assert result.returncode == 0, said
+    assert (folder / "done").exists()
+    assert took < 60
+    assert "Traceback" not in said
+    (told,) = kept(folder)
+    assert [row["images_seen"] for row in told.rows if "lr/generator" in row] == [8, 16]
+    assert "wandb did not get everything" in said
+    named = re.search(r"`wandb sync (.*?)`", said)
+    assert named
+    assert Path(named[1]) == told.file.parent
+
+
+def test_what_wandb_raises_later_does_not_fail_the_run(tmp_path: Path, monkeypatch, caplog) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise BrokenPipeError("the service is gone")
+
+    monkeypatch.setattr(wandb.Run, "log", fails)
+    train(config(*SHORT, f"run_dir={tmp_path}", "logger=wandb"))
+    assert (tmp_path / "done").exists()
+    assert caplog.text.count("the service is gone") == 1
+
+
+def test_settings_that_wandb_refuses_do_not_fail_the_run(tmp_path: Path) -> None:
+    environment = {**os.environ, "WANDB_MODE": "online", "WANDB_BASE_URL": "no address"}
+    result = run(train_command(tmp_path / "run", *SHORT, "logger=wandb"), env=environment)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "run" / "done").exists()
+    assert "wandb is left out" in result.stdout
+
+
+def test_two_loggers_of_a_folder_have_one_id_and_two_folders_two(tmp_path: Path) -> None:
+    ids = [Wandb(tmp_path / name)._run_id() for name in ("a", "a", "b")]
+    assert ids[0] == ids[1] != ids[2]
