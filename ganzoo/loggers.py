@@ -26,6 +26,9 @@ from ganzoo.data.source import check_choice
 
 log = logging.getLogger(__name__)
 
+DATA = "WANDB_DATA_DIR"  # where files of tables and artifacts wait for their upload
+OURS = DATA not in os.environ  # so that it is for us to say: the run folder
+
 
 class Extras:
     """What the loggers of a run are told beside Lightning's numbers; by itself it drops all."""
@@ -244,7 +247,8 @@ class Wandb(Extras, WandbLogger):
             lost = time.perf_counter() - start
             mode, why = "offline", f"as it could not start ({_first_line(error)}; {lost:.0f} s)"
             try:
-                wandb.teardown()  # or else the run that failed holds on to its id
+                wandb.teardown()  # another service: that of the run that failed holds on to its id
+                os.environ.pop("WANDB_SERVICE", None)
                 run = self._start(mode)
             except Exception as again:
                 log.warning("wandb is left out (%s); metrics.csv has it all", _first_line(again))
@@ -262,6 +266,8 @@ class Wandb(Extras, WandbLogger):
         return run
 
     def _start(self, mode: Any) -> Any:
+        if OURS:
+            os.environ[DATA] = str((self._run_dir / "wandb").resolve())
         keys = {k: v for k, v in self._wandb_init.items() if v is not None and k != "resume"}
         settings = wandb.Settings(
             silent=True,

@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import wandb
 from wandb.proto.wandb_internal_pb2 import Record
 
 KEY = "0123456789abcdef" * 2 + "fedcba98"  # of the form that wandb takes, and nobody's
@@ -85,7 +86,9 @@ class Kept:
 
 def kept(run_dir: Path) -> list[Kept]:
     """What wandb has kept in a run folder, the oldest first, one each time the run went on."""
-    return [Kept(path) for path in sorted((run_dir / "wandb").glob("*run-*/*.wandb"))]
+    wandb.teardown()  # a run that has finished may not yet be written to the end
+    files = (run_dir / "wandb").glob("*run-*/*.wandb")
+    return [Kept(f) for f in sorted(files, key=lambda f: f.parent.name.removeprefix("offline-"))]
 
 
 class Server(ThreadingHTTPServer):
