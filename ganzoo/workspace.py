@@ -130,6 +130,7 @@ def save(view: Any) -> str:
         UserError: no key, no answer from the server, or it refuses.
     """
     os.environ.setdefault("WANDB_SILENT", "true")
+    os.environ["WANDB_MODE"] = "online"  # also where runs are kept offline
     try:
         found = wandb.login(prompt=False, verify=False)
     except Exception as error:

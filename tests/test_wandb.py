@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import importlib.util
 import json
 import os
 import re
@@ -25,6 +26,8 @@ from ganzoo.metrics import Evaluate
 from ganzoo.pictures import grid
 from ganzoo.train import train
 from ganzoo.views import truncations
+from ganzoo.workspace import CURVES, SYSTEM, TABLES, workspace
+from ganzoo.workspace import main as save_view
 
 EVERYTHING = (
     *(key for key in TINY if not (key.startswith("callbacks.") and key.endswith("=null"))),
@@ -41,6 +44,14 @@ def offline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with all callbacks."""
     folder = tmp_path_factory.mktemp("runs") / "one"
     train(config(*EVERYTHING, f"run_dir={folder}", "logger=wandb", tiny=False))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same run with TensorBoard."""
+    folder = tmp_path_factory.mktemp("runs") / "two"
+    train(config(*EVERYTHING, f"run_dir={folder}", "logger=tensorboard", tiny=False))
     return folder
 
 
@@ -80,6 +91,30 @@ def test_every_name_and_x_is_that_of_metrics_csv(offline: Path) -> None:
         *("losses", "scores", "norms", "lr", "speed", "metrics", "accuracy", "sentinel"),
     }
     assert [row["images_seen"] for row in spectra] == [0, 40, 80]
+
+
+def test_tensorboard_has_the_same_names_axes_and_values(offline: Path, both: Path) -> None:
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    seen = events.EventAccumulator(str(both / "tensorboard"), {"scalars": 0, "images": 0}).Reload()
+    (told,) = kept(offline)
+    names = {name for row in told.rows for name in row} - {"images_seen"}
+    pictures = {name for name in names if name.startswith("pictures/")}
+    # TensorBoard has no tables, and notes "hp_metric" for itself.
+    assert set(seen.Tags()["scalars"]) - {"hp_metric"} == names - pictures
+    assert set(seen.Tags()["images"]) == pictures
+    for name in names - pictures:
+        ours = {row["images_seen"]: row[name] for row in told.rows if name in row}
+        theirs = {scalar.step: scalar.value for scalar in seen.Scalars(name)}
+        assert list(ours) == list(theirs), name
+        if not name.startswith(("speed/", "metrics/s")):  # times are those of another run
+            assert list(theirs.values()) == pytest.approx(list(ours.values()), rel=1e-5), name
+    rows = read_rows(both / "metrics.csv")
+    for name in {name for row in rows for name in row} - {"images_seen"}:
+        ours = {int(row["images_seen"]): float(row[name]) for row in rows if row[name]}
+        theirs = {scalar.step: scalar.value for scalar in seen.Scalars(name)}
+        assert theirs == pytest.approx(ours, rel=1e-5), name
+    for name in pictures:
+        assert [image.step for image in seen.Images(name)] == [0, 40, 80]
 
 
 def test_pictures_are_those_of_the_run_folder(offline: Path) -> None:
@@ -151,13 +186,19 @@ def test_classes_and_truncations_are_tables(with_classes: Path) -> None:
     classes = table(told, entries[2][2])
     assert list(classes) == [f"{i} class {i}" for i in range(10)]
     for i, picture in enumerate(classes.values()):
-        assert picture.tobytes() == grid(gan.sample([0, 1], label=i), 2).tobytes()
+        assert alike(picture, grid(gan.sample([0, 1], label=i), 2))
     thresholds = table(told, entries[3][2])
     sheet = truncations(gan, [0, 1], [0.5, None])
     assert list(thresholds) == list(sheet) == ["0.5", "no limit"]
     for name, images in sheet.items():
-        assert thresholds[name].tobytes() == grid(images, 2).tobytes()
+        assert alike(thresholds[name], grid(images, 2))
     assert (with_classes / "truncations.png").exists()
+
+
+def alike(a: Image.Image, b: Image.Image) -> bool:
+    """But for rounding."""
+    pixels = [np.asarray(picture).astype(int) for picture in (a, b)]
+    return pixels[0].shape == pixels[1].shape and bool(abs(pixels[0] - pixels[1]).max() <= 1)
 
 
 def table(told: Kept, entry: dict[str, Any]) -> dict[str, Image.Image]:
@@ -258,6 +299,86 @@ def test_only_the_first_process_has_a_run_and_an_id(tmp_path: Path) -> None:
     assert told.runs[0].run_id == (tmp_path / "run" / "wandb" / "id.txt").read_text()
     assert len(list(tmp_path.rglob("id.txt"))) == 1
     assert len([row for row in told.rows if "losses/d_loss" in row]) == 2
+
+
+# -- the view of it -------------------------------------------------------------------------------
+
+
+def test_every_panel_shows_something_that_runs_log(offline: Path, with_classes: Path) -> None:
+    pytest.importorskip("wandb_workspaces")
+    (plain,), (classes,) = kept(offline), kept(with_classes)
+    of_dcgan, of_biggan = ({name for row in run.rows for name in row} for run in (plain, classes))
+    spec = workspace("someone/ganzoo", "sweep")._to_model().spec.section
+    panels = [panel for section in spec.panel_bank_config.sections for panel in section.panels]
+    assert len(panels) > 20
+    for panel in panels:
+        told = panel.config if isinstance(panel.config, dict) else panel.config.model_dump()
+        for key in told.get("media_keys") or []:
+            assert key in of_dcgan & of_biggan
+        if names := told.get("metric_regex"):
+            assert told["x_axis"] == "images_seen"
+            assert any(re.search(names, name) for name in of_dcgan), names
+            assert any(re.search(names, name) for name in of_biggan), names
+            assert not re.search(names, "metrics/fd_tiny_std")
+    assert set(TABLES) <= of_biggan
+    measured = {f"system/{item.key}" for run in (plain, classes) for item in run.stats}
+    assert {name for name in SYSTEM.values() if "gpu" not in name} <= measured
+    shown = [
+        *(names for part in CURVES.values() for names in part.values()),
+        r"^(tables|pictures)/",
+    ]
+    left = {name for name in of_dcgan | of_biggan if not any(re.search(s, name) for s in shown)}
+    assert {name.partition("/")[0] for name in left} == {
+        "images_seen",
+        "metrics",
+        "sentinel",
+        "spectra",
+        "speed",
+    }
+    assert spec.settings.x_axis == "images_seen"
+    assert "sweep" in json.dumps(spec.model_dump()["run_sets"])
+
+
+def test_a_view_is_saved(server, monkeypatch, capsys) -> None:
+    pytest.importorskip("wandb_workspaces")
+    wandb.teardown()
+    save_view(["someone/ganzoo", "--group", "sweep"])
+    ((_, given),) = [asked for asked in server.asked if asked[0] == "UpsertView2"]
+    assert (given["entityName"], given["projectName"]) == ("someone", "ganzoo")
+    assert given["displayName"] == "ganzoo sweep"
+    assert len(json.loads(given["spec"])["section"]["panelBankConfig"]["sections"]) > 5
+    said = capsys.readouterr().out
+    assert said.startswith(f"{server.url}/someone/ganzoo?nw=")
+    assert KEY not in said
+    wandb.teardown()
+
+
+@pytest.mark.parametrize(
+    ("key", "address", "project", "sentence"),
+    [
+        (KEY, NOWHERE, "someone/ganzoo", "does not answer"),
+        ("", NOWHERE, "someone/ganzoo", "There is no key"),
+        (KEY, NOWHERE, "ganzoo", "ENTITY/PROJECT"),
+    ],
+)
+def test_what_a_view_lacks_is_told(key, address, project, sentence, monkeypatch) -> None:
+    pytest.importorskip("wandb_workspaces")
+    wandb.teardown()
+    monkeypatch.setenv("NETRC", "/nowhere")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_BASE_URL", address)
+    if key:
+        monkeypatch.setenv("WANDB_API_KEY", key)
+    with pytest.raises(SystemExit, match=sentence) as told:
+        save_view([project])
+    assert "\n" not in str(told.value)
+    wandb.teardown()
+
+
+def test_a_view_needs_its_library(monkeypatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(SystemExit, match=r"pip install .ganzoo-lightning\[workspace\]"):
+        save_view(["someone/ganzoo"])
 
 
 # -- on the wire -----------------------------------------------------------------------------------

@@ -56,6 +56,7 @@ class Kept:
     Attributes:
         rows: of the history, without what wandb adds.
         metrics: definitions of the axes.
+        stats: what wandb measures of the machine.
     """
 
     def __init__(self, file: Path) -> None:
@@ -65,6 +66,7 @@ class Kept:
         self.summary: dict[str, Any] = {}
         self.metrics: list[Any] = []
         self.artifacts: list[Any] = []
+        self.stats: list[Any] = []
         self.rows: list[dict[str, Any]] = []
         for record in records(file):
             kind = record.WhichOneof("record_type")
@@ -78,6 +80,8 @@ class Kept:
             elif kind == "history":
                 row = nested(record.history.item)
                 self.rows.append({k: v for k, v in row.items() if not k.startswith("_")})
+            elif kind == "stats":
+                self.stats += record.stats.item
             elif kind == "metric":
                 self.metrics.append(record.metric)
             elif kind == "artifact":
@@ -140,6 +144,10 @@ class Server(ThreadingHTTPServer):
         if name == "CreateRunFiles":
             files = [{"name": f, "uploadUrl": f"{self.url}/put/{f}"} for f in given["files"]]
             return {"createRunFiles": {"runID": "r", "uploadHeaders": [], "files": files}}
+        if name == "Viewer":
+            return {"viewer": {"id": "v", "username": "someone", "entity": "someone"}}
+        if name == "UpsertView2":
+            return {"upsertView": {"view": {"id": "w", "name": given["name"]}, "inserted": True}}
         return {}
 
     def stream(self, run: str, files: dict[str, Any]) -> None:
