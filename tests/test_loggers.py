@@ -9,6 +9,7 @@ import wandb
 from conftest import run, train_command
 from PIL import Image
 from tiny import config
+from wandb_world import KEY
 
 from ganzoo.loggers import MetricsCSV, Wandb, read_rows
 from ganzoo.train import train
@@ -96,7 +97,9 @@ def test_wandb_that_fails_does_not_fail_the_run(tiny, tmp_path: Path, monkeypatc
         return inner(*args, mode=mode, **kwargs)
 
     monkeypatch.setattr(wandb, "init", fails)
+    wandb.teardown()  # what it knows of the environment
     monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
     train(config(*tiny, "logger=wandb"))
     assert started == ["online", "offline", "disabled"]
     assert (tmp_path / "done").exists()
