@@ -11,6 +11,7 @@ COMMANDS = {
     "evaluate": "metrics of a checkpoint or of a folder of images",
     "prepare": "pack images for fast reading, draw faces, fetch what metrics need",
     "doctor": "what would go wrong in training on this data",
+    "workspace": "a view of the runs in wandb, with its panels laid out",
 }
 
 

@@ -8,7 +8,7 @@ leaves the period to the model (`GAN.tick_kimg`).
 import logging
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -17,21 +17,23 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 from PIL import Image
+from torch import Tensor
 from tqdm import tqdm
 
 from ganzoo.gan import GAN
-from ganzoo.loggers import read_rows
+from ganzoo.loggers import read_rows, save_checkpoint
 from ganzoo.panels import Panel
-from ganzoo.pictures import columns_for, grid, plot_curves, progress_strip, save_gif
+from ganzoo.pictures import columns_for, grid, named_rows, plot_curves, progress_strip, save_gif
 from ganzoo.preflight import peak_memory
 from ganzoo.schedule import crossed
 from ganzoo.strategy import largest
-from ganzoo.views import class_sheet
+from ganzoo.views import batches_for, check, class_sheet, truncations
 
 log = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # that stop a run
 RAW = "-raw"  # ending of the names of grids of the raw generator
+GROUPS = {"loss": "losses", "score": "scores", "norm": "norms"}  # by the last word of a name
 
 
 class SaveLast(Callback):
@@ -83,7 +85,7 @@ class SaveLast(Callback):
         gan.check_finite()  # a checkpoint is never of a broken state
         self._saved_at = gan.images_seen  # also when it fails: once is enough
         path = Path(trainer.default_root_dir) / "last.ckpt"
-        trainer.save_checkpoint(path)
+        save_checkpoint(trainer, path, gan.images_seen)
         gan.last_checkpoint = f"{path} ({gan.images_seen:,} images)"
 
 
@@ -95,7 +97,8 @@ class SaveStages(Callback):
             return
         gan.check_finite()
         name = kimg_name(gan.images_seen, 0.5)
-        trainer.save_checkpoint(Path(trainer.default_root_dir) / "stages" / f"{name}.ckpt")
+        path = Path(trainer.default_root_dir) / "stages" / f"{name}.ckpt"
+        save_checkpoint(trainer, path, gan.images_seen)
 
 
 class SampleGrid(Callback):
@@ -104,6 +107,8 @@ class SampleGrid(Callback):
     `growth.gif` shows all of them in turn. Where there are classes, each row is of one, evenly
     chosen among them, and shows the first seeds, as many as there are columns. Of a model that
     translates they show the same test images and what becomes of them; see `Panel`.
+    Loggers get classes as a table as well, and at the end the first seeds at several truncations,
+    which `truncations.png` shows.
 
     Args:
         every_kimg: how often.
@@ -112,6 +117,7 @@ class SampleGrid(Callback):
         columns: of the grid.
         classes: the most that are shown.
         images: of each domain, where the model translates.
+        truncations: thresholds, None for no limit; each takes standing statistics of its own.
     """
 
     def __init__(
@@ -122,7 +128,11 @@ class SampleGrid(Callback):
         columns: int | None = None,
         classes: int = 10,
         images: int = 8,
+        truncations: Sequence[float | None] | None = None,
     ) -> None:
+        if truncations is not None:
+            check(truncations)
+        self.truncations = truncations
         self.every_kimg, self.images = every_kimg, images
         self.panel: Panel | None = None
         self.seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
@@ -143,6 +153,8 @@ class SampleGrid(Callback):
         if trainer.is_global_zero and not gan.stopped_by and gan.images_seen >= gan.total_images:
             self._write(trainer, gan)
             self._strip(Path(trainer.default_root_dir))
+            if self.truncations is not None:
+                self._truncate(trainer, gan)
 
     def _write(self, trainer: L.Trainer, gan: GAN) -> None:
         if not trainer.is_global_zero or self._written_at == gan.images_seen:
@@ -152,24 +164,41 @@ class SampleGrid(Callback):
         folder.mkdir(exist_ok=True)
         name = kimg_name(gan.images_seen, self.every_kimg, gan.total_images / 1000)
         for raw, ending in ((False, ""), *([(True, RAW)] if self.raw else [])):
-            picture = self._picture(gan, raw)
+            sheet = self._sheet(gan, raw)
+            picture = self._picture(gan, raw, sheet)
             picture.save(folder / f"{name}{ending}.png")
             for logger in trainer.loggers:
-                logger.log_picture(f"samples{ending}", picture, gan.images_seen)  # type: ignore[attr-defined]
+                logger.log_picture(f"pictures/samples{ending}", picture, gan.images_seen)  # type: ignore[attr-defined]
+            if sheet:
+                log_sheet(trainer, gan, f"tables/classes{ending}", "class", sheet)
 
-    def _picture(self, gan: GAN, raw: bool) -> Image.Image:
+    def _sheet(self, gan: GAN, raw: bool) -> dict[str, Tensor]:
+        """Images of some classes by their names, if there are any."""
+        if not (rows := min(self.classes, gan.classes)):
+            return {}
+        shown = torch.linspace(0, gan.classes - 1, rows).round().long().tolist()
+        return class_sheet(gan, shown, self._first_seeds, raw=raw)
+
+    @property
+    def _first_seeds(self) -> list[int]:
+        return self.seeds[: self.columns or columns_for(len(self.seeds))]
+
+    def _picture(self, gan: GAN, raw: bool, sheet: dict[str, Tensor]) -> Image.Image:
         if self.panel is not None:
             return self.panel.picture(gan, raw)
-        columns = self.columns or columns_for(len(self.seeds))
-        if rows := min(self.classes, gan.classes):
-            shown = torch.linspace(0, gan.classes - 1, rows).round().long().tolist()
-            sheet = class_sheet(gan, shown, self.seeds[:columns], raw=raw)
-            images = torch.cat(list(sheet.values()))
-            columns = len(images) // rows
-        else:
-            images = gan.sample(self.seeds, raw=raw)
+        images = torch.cat(list(sheet.values())) if sheet else gan.sample(self.seeds, raw=raw)
         self._tile = images.shape[-2], images.shape[-1]
-        return grid(images, columns)
+        return grid(images, len(self._first_seeds))
+
+    def _truncate(self, trainer: L.Trainer, gan: GAN) -> None:
+        assert self.truncations is not None
+        batches = batches_for(gan, None, truncated=True)
+        sheet = truncations(gan, self._first_seeds, self.truncations, batches=batches)
+        picture = named_rows(sheet)
+        picture.save(Path(trainer.default_root_dir) / "truncations.png")
+        for logger in trainer.loggers:
+            logger.log_picture("pictures/truncations", picture, gan.images_seen)  # type: ignore[attr-defined]
+        log_sheet(trainer, gan, "tables/truncations", "truncation", sheet)
 
     def _strip(self, run_dir: Path) -> None:
         paths = sorted(p for p in (run_dir / "samples").glob("*.png") if RAW not in p.stem)
@@ -184,6 +213,15 @@ class SampleGrid(Callback):
         every = -(-len(paths) // 100)  # at most a hundred frames, the last one for two seconds
         frames = [Image.open(path) for path in [*paths[:-1:every], *[paths[-1]] * 20]]
         save_gif(frames, run_dir / "growth.gif", frames_per_second=10)
+
+
+def log_sheet(
+    trainer: L.Trainer, gan: GAN, name: str, what: str, sheet: Mapping[str, Tensor]
+) -> None:
+    """Tell the loggers of rows of images, [N, C, H, W] in [-1, 1], each of one kind of `what`."""
+    rows = [[kind, grid(images, len(images))] for kind, images in sheet.items()]
+    for logger in trainer.loggers:
+        logger.log_sheet(name, [what, "images"], rows, gan.images_seen)  # type: ignore[attr-defined]
 
 
 class Ticks(Callback):
@@ -231,15 +269,16 @@ class Ticks(Callback):
         seconds = time.perf_counter() - self._since - maintenance
         self.ticks, self.seconds = self.ticks + 1, self.seconds + seconds + maintenance
         speed = {
-            "images_per_second": images / seconds,
-            "sec_per_kimg": 1000 * seconds / images,
-            "data_wait_share": (_waited(trainer) - self._waited) / seconds,
-            "peak_memory_gib": peak_memory(gan.device) / 2**30,
+            "speed/images_per_second": images / seconds,
+            "speed/sec_per_kimg": 1000 * seconds / images,
+            "speed/data_wait_share": (_waited(trainer) - self._waited) / seconds,
+            "speed/peak_memory_gib": peak_memory(gan.device) / 2**30,
         }
         norms = {f"{name}_weight_norm": norm for name, norm in gan.weight_norms().items()}
         rates = {f"lr/{name}": rate for name, rate in gan.learning_rates().items()}
+        noted = {grouped(name): value for name, value in {**means, **norms}.items()}
         for logger in trainer.loggers:
-            logger.log_metrics({**means, **norms, **rates, **speed}, step=gan.images_seen)
+            logger.log_metrics({**noted, **rates, **speed}, step=gan.images_seen)
         if trainer.is_global_zero:
             left = (gan.total_images - gan.images_seen) * seconds / images
             log.info(
@@ -252,8 +291,8 @@ class Ticks(Callback):
                 seconds,
                 *list(speed.values())[:2],
                 maintenance,
-                100 * speed["data_wait_share"],
-                speed["peak_memory_gib"],
+                100 * speed["speed/data_wait_share"],
+                speed["speed/peak_memory_gib"],
                 tqdm.format_interval(max(0, left)),
                 "  ".join(f"{name} {mean:.3f}" for name, mean in means.items()),
             )
@@ -289,6 +328,14 @@ def due(gan: GAN, every_kimg: float | None) -> bool:
     """Whether the last iteration crossed a multiple of a period, None for the model's own."""
     every = gan.tick_kimg(gan.images_before) if every_kimg is None else every_kimg
     return crossed(gan.images_before, gan.images_seen, every)
+
+
+def grouped(name: str) -> str:
+    """What loggers call a number that a model notes: wandb and TensorBoard make a group of what
+    comes before a slash. One of no known kind keeps its name.
+    """
+    group = GROUPS.get(name.rpartition("_")[2])
+    return f"{group}/{name}" if group else name
 
 
 def _waited(trainer: L.Trainer) -> float:

@@ -1,17 +1,20 @@
 """Where numbers and pictures go. All x-axes count images.
 
-Beside Lightning's interface, every logger here has `log_picture(name, picture, images_seen)`.
+docs/logging.md has every name.
 """
 
 import csv
 import logging
 import os
+import re
+import time
 import uuid
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import lightning as L
 import numpy as np
 import wandb
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
@@ -19,10 +22,40 @@ from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from PIL import Image
 
+from ganzoo.data.source import check_choice
+
 log = logging.getLogger(__name__)
 
+DATA = "WANDB_DATA_DIR"  # where files of tables and artifacts wait for their upload
+OURS = DATA not in os.environ  # so that it is for us to say: the run folder
 
-class MetricsCSV(Logger):
+
+class Extras:
+    """What the loggers of a run are told beside Lightning's numbers; by itself it drops all."""
+
+    def log_picture(self, name: str, picture: Image.Image, images_seen: int) -> None:
+        """A picture, which lies in the run folder as well."""
+
+    def log_sheet(
+        self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], images_seen: int
+    ) -> None:
+        """A table of numbers, texts and pictures, a value for each column in every row."""
+
+    def log_facts(self, config: Mapping[str, Any], summary: Mapping[str, Any]) -> None:
+        """What holds of the run as a whole: how its numbers come about, and the best of them."""
+
+    def log_checkpoint(self, path: Path, images_seen: int) -> None:
+        """A checkpoint that was just written."""
+
+
+def save_checkpoint(trainer: L.Trainer, path: Path, images_seen: int) -> None:
+    """Write a checkpoint, which all processes do together, and let the loggers know."""
+    trainer.save_checkpoint(path)
+    for logger in trainer.loggers:
+        logger.log_checkpoint(path, images_seen)  # type: ignore[attr-defined]
+
+
+class MetricsCSV(Extras, Logger):
     """`metrics.csv` in the run folder: a row each time something is logged, a column a name.
 
     Unlike Lightning's, it goes on writing where a resumed run left off: rows past the checkpoint
@@ -58,9 +91,6 @@ class MetricsCSV(Logger):
         with self.path.open("a", newline="") as file:
             csv.DictWriter(file, self._columns).writerow(row)
 
-    def log_picture(self, name: str, picture: Image.Image, images_seen: int) -> None:
-        """Pictures lie in the run folder already."""
-
     def _start(self) -> None:
         rows = [r for r in read_rows(self.path) if int(r["images_seen"]) <= self._resumed_at]
         self._columns = list(rows[0]) if rows else ["images_seen"]
@@ -84,13 +114,18 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     return [row for row in rows if None not in row.values()]
 
 
-class Wandb(WandbLogger):
+class Wandb(Extras, WandbLogger):
     """wandb: online where a key is there, otherwise offline; never asks, never fails the run.
+
+    Where the server does not answer, the run is kept offline, to be uploaded by `wandb sync`.
 
     Args:
         run_dir: for its files and the run's id, by which a resumed run goes on in the same run.
-        project, group, tags, notes: as in `wandb.init`.
+        project, entity, group, tags, notes: as in `wandb.init`.
         name: of the run; the last parts of `run_dir` by default.
+        checkpoints: which are uploaded, as versions of an artifact that has the run's name: each
+            "best", the "last" one when the run ends or stops, "all" that are written, or None.
+        patience: seconds to wait for the server when the run starts, and when it ends.
     """
 
     def __init__(
@@ -101,13 +136,24 @@ class Wandb(WandbLogger):
         group: str | None = None,
         tags: list[str] | None = None,
         notes: str | None = None,
+        entity: str | None = None,
+        checkpoints: Literal["best", "last", "all"] | None = None,
+        patience: float = 20.0,
     ) -> None:
-        run_dir = Path(run_dir)
-        name = name or "-".join(run_dir.parts[-3:])
+        if checkpoints is not None:
+            check_choice("logger.checkpoints", checkpoints, ["best", "last", "all"])
+        self._run_dir = Path(run_dir)
         super().__init__(
-            project=project, name=name, save_dir=run_dir, group=group, tags=tags, notes=notes
+            project=project,
+            name=name or "-".join(self._run_dir.parts[-3:]),
+            save_dir=run_dir,
+            group=group,
+            tags=tags,
+            notes=notes,
+            entity=entity,
         )
-        self._run_dir = run_dir
+        self._checkpoints, self._patience = checkpoints, patience
+        self._last: tuple[Path, int] | None = None  # to be uploaded at the end
 
     @property
     @rank_zero_experiment
@@ -116,34 +162,94 @@ class Wandb(WandbLogger):
             self._experiment = self._init()
         return self._experiment
 
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *_: Any, **__: Any) -> None:
+        self._tell(lambda _: super(Wandb, self).log_hyperparams(params))
+
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        self._log({**metrics, "images_seen": step})
+        self._tell(lambda run: run.log({**metrics, "images_seen": step}))
 
     def log_picture(self, name: str, picture: Image.Image, images_seen: int) -> None:
-        self._log({name: wandb.Image(picture), "images_seen": images_seen})
+        self._tell(lambda run: run.log({name: wandb.Image(picture), "images_seen": images_seen}))
+
+    def log_sheet(
+        self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], images_seen: int
+    ) -> None:
+        def cell(value: Any) -> Any:
+            return wandb.Image(value) if isinstance(value, Image.Image) else value
+
+        def tell(run: Any) -> None:
+            table = wandb.Table(list(columns), [[cell(value) for value in row] for row in rows])
+            run.log({name: table, "images_seen": images_seen})
+
+        self._tell(tell)
+
+    def log_facts(self, config: Mapping[str, Any], summary: Mapping[str, Any]) -> None:
+        def tell(run: Any) -> None:
+            run.config.update(dict(config), allow_val_change=True)
+            run.summary.update(dict(summary))
+
+        self._tell(tell)
+
+    def log_checkpoint(self, path: Path, images_seen: int) -> None:
+        if self._checkpoints in ("all", path.stem):
+            if self._checkpoints == "last":
+                self._last = path, images_seen
+            else:
+                self._upload(path, images_seen)
 
     @rank_zero_only
-    def _log(self, values: dict[str, Any]) -> None:
-        self.experiment.log(values)
-
     def finalize(self, status: str) -> None:
-        if self._experiment is not None:
-            self._experiment.finish(exit_code=0 if status == "success" else 1)
-            self._experiment = None
+        if self._experiment is None:
+            return
+        if self._last is not None:
+            self._upload(*self._last)
+            self._last = None
+        run, self._experiment = self._experiment, None
+        try:
+            run.finish(exit_code=0 if status == "success" else 1)
+        except Exception as error:
+            log.warning(
+                "wandb did not get everything (%s): `wandb sync %s` uploads the rest",
+                _first_line(error),
+                Path(run.dir).parent,
+            )
+
+    @rank_zero_only
+    def _tell(self, tell: Callable[[Any], Any]) -> None:
+        """Call `tell` with the run. What goes wrong there ends the logging, not the training."""
+        try:
+            tell(self.experiment)
+        except Exception as error:
+            log.warning(
+                "wandb is left out from here on (%s); metrics.csv has it all", _first_line(error)
+            )
+            self._experiment = wandb.init(mode="disabled")
+
+    def _upload(self, path: Path, images_seen: int) -> None:
+        def tell(run: Any) -> None:
+            name = re.sub(r"[^\w.-]+", "-", str(self._name))
+            artifact = wandb.Artifact(name, "model", metadata={"images_seen": images_seen})
+            artifact.add_file(str(path))
+            kimg = f"kimg-{images_seen / 1000:g}"
+            run.log_artifact(artifact, aliases=["latest", kimg, *{path.stem} & {"best", "last"}])
+
+        self._tell(tell)
 
     def _init(self) -> Any:
-        mode: Any = os.environ.get("WANDB_MODE") or ("online" if wandb.api.api_key else "offline")
-        keys = {k: v for k, v in self._wandb_init.items() if v is not None and k != "resume"}
-        keys |= {"id": self._run_id(), "resume": "allow"}
-        settings = wandb.Settings(silent=True, console="off", init_timeout=60)
         os.environ.setdefault("WANDB_SILENT", "true")
+        start = time.perf_counter()
+        mode, why = os.environ.get("WANDB_MODE") or "online", "as WANDB_MODE says"
         try:
-            run = wandb.init(**keys, mode=mode, settings=settings)
+            if mode == "online" and not wandb.login(prompt=False, verify=False):
+                mode, why = "offline", "as no key was found"
+            run = self._start(mode)
         except Exception as error:
-            log.warning("wandb could not start (%s): it goes on offline", _first_line(error))
-            mode = "offline"
+            lost = time.perf_counter() - start
+            mode, why = "offline", f"as it could not start ({_first_line(error)}; {lost:.0f} s)"
             try:
-                run = wandb.init(**keys, mode=mode, settings=settings)
+                wandb.teardown()  # another service: that of the run that failed holds on to its id
+                os.environ.pop("WANDB_SERVICE", None)
+                run = self._start(mode)
             except Exception as again:
                 log.warning("wandb is left out (%s); metrics.csv has it all", _first_line(again))
                 return wandb.init(mode="disabled")
@@ -151,12 +257,26 @@ class Wandb(WandbLogger):
         run.define_metric("*", step_metric="images_seen")
         if mode == "offline":
             log.info(
-                "wandb: offline, as no key was found; `wandb sync %s` uploads the run later",
+                "wandb: offline, %s; `wandb sync %s` uploads the run later",
+                why,
                 Path(run.dir).parent,
             )
         elif mode == "online":
             log.info("wandb: online, %s", run.url)
         return run
+
+    def _start(self, mode: Any) -> Any:
+        if OURS:
+            os.environ[DATA] = str((self._run_dir / "wandb").resolve())
+        keys = {k: v for k, v in self._wandb_init.items() if v is not None and k != "resume"}
+        settings = wandb.Settings(
+            silent=True,
+            console="off",
+            init_timeout=self._patience,
+            finish_timeout=self._patience,
+            finish_timeout_raises=True,
+        )
+        return wandb.init(**keys, id=self._run_id(), resume="allow", mode=mode, settings=settings)
 
     def _run_id(self) -> str:
         path = self._run_dir / "wandb" / "id.txt"
@@ -166,7 +286,7 @@ class Wandb(WandbLogger):
         return path.read_text().strip()
 
 
-class TensorBoard(TensorBoardLogger):
+class TensorBoard(Extras, TensorBoardLogger):
     """TensorBoard event files in the run folder, under `tensorboard/`."""
 
     def __init__(self, run_dir: str | Path) -> None:

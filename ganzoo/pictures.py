@@ -69,6 +69,34 @@ def font_of(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(fonts / "DejaVuSans.ttf", size)
 
 
+def titled_rows(rows: Mapping[str, tuple[Tensor, Sequence[str]]]) -> Image.Image:
+    """Float NCHW images in [-1, 1], each under its title, a row for each name, on white.
+
+    Images less than 64 pixels wide are enlarged, so that a title has room; those of more than 128
+    are shrunk.
+    """
+    font = font_of(11)
+    above = 16 * max(title.count("\n") + 1 for _, titles in rows.values() for title in titles)
+    margin = margin_of(rows)
+    height, width = next(iter(rows.values()))[0].shape[-2:]
+    scale = max(1, -(-64 // width)) if width <= 128 else 128 / width
+    height, width = round(scale * height), round(scale * width)
+    way = Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.BOX
+    columns = max(len(titles) for _, titles in rows.values())
+    size = margin + columns * (width + GAP), len(rows) * (above + height + GAP)
+    sheet = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(sheet)
+    for row, (name, (images, titles)) in enumerate(rows.items()):
+        top = row * (above + height + GAP) + above
+        draw.text((4, top + height // 2), name, fill="black", font=font, anchor="lm")
+        for column, (tile, title) in enumerate(zip(singles(images), titles, strict=True)):
+            left = margin + column * (width + GAP)
+            shown = tile.convert("RGB").resize((width, height), way)
+            sheet.paste(shown, (left, top))
+            draw.text((left, top - above), title, fill="black", font=font, spacing=2)
+    return sheet
+
+
 def save_gif(frames: Sequence[Image.Image], path: Path, frames_per_second: int = 20) -> None:
     """An endless GIF."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -110,10 +138,11 @@ def plot_curves(columns: Mapping[str, tuple[list[float], list[float]]], path: Pa
     """
     panels: dict[str, list[str]] = {}
     for name in columns:
-        if "/" in name:
-            ending = name.rpartition("/")[2].removeprefix("copy_")
+        group, _, short = name.rpartition("/")
+        if group.startswith("metrics"):
+            ending = short.removeprefix("copy_")
         else:
-            ending = name.partition("_")[2] or name
+            ending = short.partition("_")[2] or short
         panels.setdefault(ending.replace("_", " "), []).append(name)
     if not panels:
         return

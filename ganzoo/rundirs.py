@@ -18,6 +18,7 @@ from ganzoo.state import SILENCE, State, read_state
 
 # Each of these makes a folder a run folder.
 MARKS = frozenset((states.FILE, "train.log", "config.yaml", "metrics.csv", "last.ckpt"))
+SPEED = "speed/images_per_second"  # in metrics.csv
 TAIL = 4096  # bytes of the end of a file that are looked at first
 # Metrics of which more is better, in files that do not say so themselves.
 HIGHER = frozenset(("is", "precision", "recall", "density", "coverage", "psnr", "ssim"))
@@ -210,7 +211,7 @@ def _of_csv(path: Path) -> dict[str, Any]:
     rows = last_rows(path / "metrics.csv")
     if not rows:
         return {}
-    speeds = [float(row["images_per_second"]) for row in rows if row.get("images_per_second")]
+    speeds = [float(row[SPEED]) for row in rows if row.get(SPEED)]
     told = {"kimg": max(int(row["images_seen"]) for row in rows) / 1000}
     return told | ({"images_per_second": statistics.median(speeds[-5:])} if speeds else {})
 
@@ -252,7 +253,7 @@ def last_rows(path: Path) -> list[dict[str, str]]:
             lines = file.read(end - start).split(b"\n")[:-1]
             told = [line.decode() for line in (header, *lines[start > len(header) :])]
             rows = [row for row in csv.DictReader(told) if None not in row.values()]
-            if start == len(header) or any(row.get("images_per_second") for row in rows):
+            if start == len(header) or any(row.get(SPEED) for row in rows):
                 return rows
             size *= 4
 

@@ -11,18 +11,11 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from ganzoo.errors import UserError
 from ganzoo.gan import GAN
 from ganzoo.metrics.protocol import Scores
 from ganzoo.metrics.scoring import fakes_of
 from ganzoo.metrics.suite import Suite
-from ganzoo.views import Threshold, statistics, threshold_name
-
-
-def check(thresholds: Sequence[Threshold]) -> None:
-    """Raise `UserError` unless these are thresholds, at least one."""
-    if not thresholds or any(t is not None and t <= 0 for t in thresholds):
-        raise UserError("Thresholds of truncation are numbers above 0, or null for no limit.")
+from ganzoo.views import Threshold, check, statistics, threshold_name
 
 
 def sweep(

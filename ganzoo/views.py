@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ganzoo.errors import UserError
 from ganzoo.gan import GAN
 
 Threshold = float | None  # of truncation; None: no limit
@@ -52,6 +53,12 @@ def truncations(
             images = gan.sample(seeds, label=label, truncation=threshold, raw=raw)
         made[threshold_name(threshold)] = images
     return made
+
+
+def check(thresholds: Sequence[Threshold]) -> None:
+    """Raise `UserError` unless these are thresholds, at least one."""
+    if not thresholds or any(t is not None and t <= 0 for t in thresholds):
+        raise UserError("Thresholds of truncation are numbers above 0, or null for no limit.")
 
 
 def threshold_name(threshold: Threshold) -> str:

@@ -97,18 +97,23 @@ def test_ticks_have_finite_numbers_at_their_images(finished) -> None:
     assert [row["images_seen"] for row in table] == ["40", "80", "120"]
     for row in table:
         assert all(math.isfinite(float(value)) for value in row.values())
-        assert float(row["images_per_second"]) > 0
-        assert float(row["images_per_second"]) * float(row["sec_per_kimg"]) == pytest.approx(1000)
-        assert 0 < float(row["data_wait_share"]) < 1
-        assert 0 < float(row["peak_memory_gib"]) < 100
+        assert float(row["speed/images_per_second"]) > 0
+        assert float(row["speed/images_per_second"]) * float(
+            row["speed/sec_per_kimg"]
+        ) == pytest.approx(1000)
+        assert 0 < float(row["speed/data_wait_share"]) < 1
+        assert 0 < float(row["speed/peak_memory_gib"]) < 100
         assert float(row["lr/generator"]) == float(row["lr/discriminator"]) == 0.0002
     curves = read_curves(folder / "metrics.csv")
     assert set(curves) == {
-        *("d_loss", "g_loss", "real_score", "fake_score"),
-        *("generator_grad_norm", "discriminator_grad_norm"),
-        *("generator_weight_norm", "discriminator_weight_norm"),
+        *("losses/d_loss", "losses/g_loss", "scores/real_score", "scores/fake_score"),
+        *("norms/generator_grad_norm", "norms/discriminator_grad_norm"),
+        *("norms/generator_weight_norm", "norms/discriminator_weight_norm"),
     }
-    assert curves["d_loss"] == ([0.04, 0.08, 0.12], [float(row["d_loss"]) for row in table])
+    assert curves["losses/d_loss"] == (
+        [0.04, 0.08, 0.12],
+        [float(row["losses/d_loss"]) for row in table],
+    )
     assert Image.open(folder / "curves.png").height > 3 * 200
 
 
@@ -129,7 +134,7 @@ def test_a_tick_is_the_mean_of_its_iterations(tmp_path: Path) -> None:
     train(config(f"run_dir={tmp_path / 'b'}", *cut, "callbacks.ticks.every_kimg=0.024"))
     fine, coarse = rows(tmp_path / "a"), rows(tmp_path / "b")
     assert [len(fine), len(coarse)] == [6, 2]
-    for name in ("d_loss", "g_loss", "real_score", "generator_grad_norm"):
+    for name in ("losses/d_loss", "losses/g_loss", "norms/generator_grad_norm"):
         for i in range(2):
             mean = sum(float(row[name]) for row in fine[3 * i : 3 * i + 3]) / 3
             assert float(coarse[i][name]) == pytest.approx(mean, rel=1e-5)

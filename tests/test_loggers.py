@@ -9,6 +9,7 @@ import wandb
 from conftest import run, train_command
 from PIL import Image
 from tiny import config
+from wandb_world import KEY
 
 from ganzoo.loggers import MetricsCSV, Wandb, read_rows
 from ganzoo.train import train
@@ -96,7 +97,9 @@ def test_wandb_that_fails_does_not_fail_the_run(tiny, tmp_path: Path, monkeypatc
         return inner(*args, mode=mode, **kwargs)
 
     monkeypatch.setattr(wandb, "init", fails)
+    wandb.teardown()  # what it knows of the environment
     monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
     train(config(*tiny, "logger=wandb"))
     assert started == ["online", "offline", "disabled"]
     assert (tmp_path / "done").exists()
@@ -109,10 +112,12 @@ def test_tensorboard_writes_events(tiny, tmp_path: Path) -> None:
     train(config(*tiny, "logger=tensorboard", "callbacks.ticks.every_kimg=0.008"))
     seen = events.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     rows = table(tmp_path / "metrics.csv")
-    scalars = seen.Scalars("d_loss")
+    scalars = seen.Scalars("losses/d_loss")
     assert [s.step for s in scalars] == [8, 16] == [int(r["images_seen"]) for r in rows]
-    assert [s.value for s in scalars] == pytest.approx([float(r["d_loss"]) for r in rows], rel=1e-6)
-    assert [image.step for image in seen.Images("samples")] == [0, 8, 16]
-    (tmp_path / "x.png").write_bytes(seen.Images("samples")[0].encoded_image_string)
+    assert [s.value for s in scalars] == pytest.approx(
+        [float(r["losses/d_loss"]) for r in rows], rel=1e-6
+    )
+    assert [image.step for image in seen.Images("pictures/samples")] == [0, 8, 16]
+    (tmp_path / "x.png").write_bytes(seen.Images("pictures/samples")[0].encoded_image_string)
     name = "samples/000000.000.png"
     assert Image.open(tmp_path / "x.png").tobytes() == Image.open(tmp_path / name).tobytes()

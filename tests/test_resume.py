@@ -188,7 +188,7 @@ def test_a_complete_run_is_left_alone_and_a_longer_one_goes_on(straight, tmp_pat
     assert_same_tensors(checkpoint(short)["state_dict"], checkpoint(straight)["state_dict"])
     ours, theirs = rows(short), rows(straight)
     assert [r["images_seen"] for r in ours] == [r["images_seen"] for r in theirs]
-    assert [r["d_loss"] for r in ours] == [r["d_loss"] for r in theirs]
+    assert [r["losses/d_loss"] for r in ours] == [r["losses/d_loss"] for r in theirs]
 
 
 def test_two_processes_stop_and_go_on(tmp_path: Path) -> None:

@@ -62,7 +62,9 @@ def make(
     if config is not None:
         (path / "config.yaml").write_text(config)
     if rows is not None:
-        (path / "metrics.csv").write_text(f"images_seen,d_loss,images_per_second\n{rows}")
+        (path / "metrics.csv").write_text(
+            f"images_seen,losses/d_loss,speed/images_per_second\n{rows}"
+        )
     if value is not None:
         evaluation = {"images_seen": 20000, "values": {monitor: value}, "protocol": protocol}
         told = {
@@ -161,14 +163,18 @@ def test_a_row_that_is_being_written_is_left_out(tmp_path) -> None:
 def test_only_the_end_of_the_rows_is_read(tmp_path, monkeypatch) -> None:
     path = tmp_path / "metrics.csv"
     rows = [f"{i},0.5,{i if i % 100 == 50 else ''}\n" for i in range(100_000)]
-    path.write_text("images_seen,d_loss,images_per_second\n" + "".join(rows))
+    path.write_text("images_seen,losses/d_loss,speed/images_per_second\n" + "".join(rows))
     last = last_rows(path)
-    assert last[-1] == {"images_seen": "99999", "d_loss": "0.5", "images_per_second": ""}
+    assert last[-1] == {
+        "images_seen": "99999",
+        "losses/d_loss": "0.5",
+        "speed/images_per_second": "",
+    }
     assert [int(row["images_seen"]) for row in last] == list(range(100_000 - len(last), 100_000))
     assert len(last) < 2000
-    assert any(row["images_per_second"] for row in last)
+    assert any(row["speed/images_per_second"] for row in last)
     monkeypatch.setattr(rundirs, "TAIL", 8)  # smaller than a row
-    assert "99950" in [row["images_per_second"] for row in last_rows(path)]
+    assert "99950" in [row["speed/images_per_second"] for row in last_rows(path)]
 
 
 def test_a_process_that_is_killed_and_one_that_goes_on(tmp_path) -> None:
@@ -210,7 +216,7 @@ def empty_metrics(run: Path) -> None:
 
 
 def spoil_rows(run: Path) -> None:
-    (run / "metrics.csv").write_text("images_seen,images_per_second\nmany,few\n")
+    (run / "metrics.csv").write_text("images_seen,speed/images_per_second\nmany,few\n")
 
 
 def binary_rows(run: Path) -> None:

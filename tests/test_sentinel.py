@@ -241,14 +241,19 @@ def test_ten_healthy_runs_of_real_networks(seed, tmp_path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("model", "keys", "lrs"), REAL)
 def test_real_networks(model, keys, lrs, tmp_path) -> None:
-    """The three failures, on emoji at 32 pixels."""
+    """The three failures, on emoji.
+
+    Networks with spectral norms (BigGAN) or equalized learning rates (PGGAN) take a learning rate a
+    hundred times as high without falling apart, so that one is DCGAN's.
+    """
     labels = {"dcgan": "AllReal", "biggan": "AllRealHinge", "pggan": "AllReal"}[model]
     strong = (lrs[0] / 1000, lrs[1] * 5)
     runs: dict[str, tuple[Sequence[str], tuple[float, float]]] = {
-        "spectrum explodes|collapse": ((), (100 * lrs[0], 100 * lrs[1])),
         "discriminator wins": (("model.augment=null", "model.discriminator_steps=4"), strong),
         "wrong labels": ((f"loss.function._target_=test_sentinel.{labels}",), lrs),
     }
+    if model == "dcgan":
+        runs["spectrum explodes|collapse"] = (), (100 * lrs[0], 100 * lrs[1])
     for name, (more, rates) in runs.items():
         run_dir = tmp_path / name.partition("|")[0]
         base = [key for key in TINY if key.startswith(("callbacks", "logger", "trainer"))]

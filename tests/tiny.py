@@ -31,6 +31,7 @@ TINY = (
     "callbacks.grid.every_kimg=0.04",
     "callbacks.grid.seeds=4",
     "callbacks.save.every_kimg=0.04",
+    "callbacks.scores=null",
     "callbacks.evaluate=null",
     "callbacks.accuracy=null",
     "callbacks.spectra=null",

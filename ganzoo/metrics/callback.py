@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Callback
 
 from ganzoo.errors import UserError
 from ganzoo.gan import GAN
+from ganzoo.loggers import save_checkpoint
 from ganzoo.metrics import translation
 from ganzoo.metrics.protocol import Scores, best_of, monitored
 from ganzoo.metrics.scoring import scorer_of
@@ -125,12 +126,33 @@ class Evaluate(Callback):
         values |= {"metrics/seconds": scores.seconds, "metrics/share_of_time": share}
         for logger in trainer.loggers:
             logger.log_metrics(values, step=gan.images_seen)
+            logger.log_facts(*self._facts())  # type: ignore[attr-defined]
         best = self.best() is self.evaluations[-1]
         if trainer.is_global_zero:
             self._say(scores, gan, share, best)
             self._write(Path(trainer.default_root_dir) / "metrics.json")
         if best:
-            trainer.save_checkpoint(Path(trainer.default_root_dir) / "best.ckpt")
+            path = Path(trainer.default_root_dir) / "best.ckpt"
+            save_checkpoint(trainer, path, gan.images_seen)
+
+    def _facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The protocols by their ids, each with when its numbers begin; and the best number."""
+        since: dict[str, int] = {}
+        for evaluation in self.evaluations:
+            since.setdefault(evaluation["protocol"], evaluation["images_seen"])
+        protocols = {
+            name: {"since_images_seen": since[name], **protocol}
+            for name, protocol in self.protocols.items()
+        }
+        best = self.best()
+        assert best is not None
+        told = {
+            "metric": self.monitor,
+            "value": monitored(self.monitor, best["values"]),
+            "images_seen": best["images_seen"],
+            "protocol": best["protocol"],
+        }
+        return {"protocols": protocols}, {"best": told}
 
     def _say(self, scores: Scores, gan: GAN, share: float, best: bool) -> None:
         log.info(
