@@ -243,8 +243,8 @@ def test_ten_healthy_runs_of_real_networks(seed, tmp_path) -> None:
 def test_real_networks(model, keys, lrs, tmp_path) -> None:
     """The three failures, on emoji.
 
-    Networks with spectral norms (BigGAN) or equalized learning rates (PGGAN) take a learning rate a
-    hundred times as high without falling apart, so that one is DCGAN's.
+    A learning rate a hundred times as high is DCGAN's: with spectral norms (BigGAN) or equalized
+    learning rates (PGGAN) such runs show no sign.
     """
     labels = {"dcgan": "AllReal", "biggan": "AllRealHinge", "pggan": "AllReal"}[model]
     strong = (lrs[0] / 1000, lrs[1] * 5)
