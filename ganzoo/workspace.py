@@ -153,7 +153,8 @@ def save(view: Any) -> str:
         return str(view.url)
     except Exception as error:
         raise UserError(
-            f"{address} did not take the view of {view.entity}/{view.project} ({first_line(error)}): "
+            f"{address} did not take the view of {view.entity}/{view.project} "
+            f"({first_line(error)}): "
             "see that the project is there and yours to write to."
         ) from error
 

@@ -145,7 +145,8 @@ def test_every_network_that_is_updated_has_its_norms(finished) -> None:
     last = read_rows(folder / "metrics.csv")[-1]
     for network in gan.optimizer_makers:
         squares = sum(
-            float(p.detach().double().square().sum()) for p in gan.get_submodule(network).parameters()
+            float(p.detach().double().square().sum())
+            for p in gan.get_submodule(network).parameters()
         )
         assert float(last[f"norms/{network}_weight_norm"]) == pytest.approx(squares**0.5, rel=1e-5)
         assert float(last[f"norms/{network}_grad_norm"]) > 0
