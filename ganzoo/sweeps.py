@@ -34,7 +34,8 @@ class Folders(Callback):
     """Sees to run folders and sweeps around Hydra's calls of `main`."""
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        # Hydra makes the run folder before it calls `main`.
+        # Hydra makes the run folder before it calls `main`; its name is made of Hydra's config.
+        HydraConfig.instance().set_config(config)
         _made(config.hydra.run.dir)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:

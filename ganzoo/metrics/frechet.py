@@ -66,7 +66,7 @@ def frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -
     # be zero, which rounding makes 1e-16, and the root 1e-8.
     narrow, wide = sorted((_factor(cov1), _factor(cov2)), key=lambda factor: factor.shape[1])
     product = narrow.T @ wide
-    roots = torch.linalg.eigvalsh(product @ product.T).clamp(min=0).sqrt()
+    roots = _eigen(product @ product.T)[0].clamp(min=0).sqrt()
     return (mean1 - mean2).square().sum() + cov1.trace() + cov2.trace() - 2 * roots.sum()
 
 
@@ -75,6 +75,15 @@ def _factor(cov: Tensor) -> Tensor:
     factor, failed = torch.linalg.cholesky_ex(cov)
     if not failed:
         return factor
-    values, vectors = torch.linalg.eigh(cov)
+    values, vectors = _eigen(cov)
     kept = values > values[-1] * len(values) * torch.finfo(values.dtype).eps
     return vectors[:, kept] * values[kept].sqrt()
+
+
+def _eigen(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues in ascending order, and eigenvectors in columns, of a positive semidefinite one."""
+    try:
+        return torch.linalg.eigh(matrix)
+    except torch.linalg.LinAlgError:  # it may not converge where many eigenvalues are alike
+        vectors, values, _ = torch.linalg.svd(matrix)
+        return values.flip(0), vectors.flip(1)
