@@ -81,6 +81,19 @@ def test_frechet_distance_of_independent_columns_has_a_closed_form():
 
 
 @pytest.mark.parametrize(("n_real", "n_fake"), [(20, 30), (20, 200), (200, 20), (60, 61)])
+def test_eigenvalues_that_do_not_converge_are_found_otherwise(monkeypatch) -> None:
+    torch.manual_seed(0)
+    few, other = torch.randn(5, 12, dtype=torch.float64), torch.randn(40, 12, dtype=torch.float64)
+    arguments = few.mean(0), few.T.cov(), other.mean(0), other.T.cov()
+    expected = frechet_distance(*arguments)
+
+    def fails(*_: object) -> None:
+        raise torch.linalg.LinAlgError("failed to converge")
+
+    monkeypatch.setattr(torch.linalg, "eigh", fails)
+    close(frechet_distance(*arguments), expected, rel=1e-9)
+
+
 def test_frechet_distance_of_fewer_samples_than_dimensions(n_real, n_fake):
     real, fake = skewed(n_real, 60).double(), skewed(n_fake, 60, seed=1).double()
     # tr (C1 C2)^(1/2) is the sum of the singular values of X1 X2ᵀ, with Ci = XiᵀXi: no roots.

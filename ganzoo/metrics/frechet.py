@@ -81,7 +81,7 @@ def _factor(cov: Tensor) -> Tensor:
 
 
 def _eigen(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues in ascending order, and eigenvectors in columns, of a positive semidefinite one."""
+    """Ascending eigenvalues, and eigenvectors in columns, of a positive semidefinite matrix."""
     try:
         return torch.linalg.eigh(matrix)
     except torch.linalg.LinAlgError:  # it may not converge where many eigenvalues are alike
