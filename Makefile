@@ -29,11 +29,14 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 train: setup
 	$(BIN)/python -m ganzoo.train
 
+# A file at a time on each core.
+PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile
+
 test: setup
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-slow: setup
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(PYTEST) -m "slow or not slow"
 
 # Tests that want them are skipped where these are not installed.
 test-data: setup

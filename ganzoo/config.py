@@ -1,13 +1,14 @@
 """Where the configs are, and what is made of them."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ganzoo.checkpoint import check_trusted
@@ -33,6 +34,53 @@ def make(node: Any) -> Any:
             cause = cause.__cause__
         message = str(error).replace("\n", "; ")
         raise UserError(f"The config does not fit the code: {message}.") from error
+
+
+@cache
+def _number_of_classes(data: str) -> int:
+    """The number of classes of data, given as the YAML of its config."""
+    node = OmegaConf.create(data)
+    if "source" not in node or "_target_" not in node.source:
+        return 0  # of two domains; a model with classes refuses it
+    source = make(node).source
+    try:
+        labels = source.labels()
+    except UserError as error:
+        if node.source.get("download") or node.source.get("unpack"):
+            raise UserError(
+                "How many classes there are cannot be known before the data is there: give "
+                "model.classes=NUMBER until it is."
+            ) from error
+        raise
+    if labels is None:
+        raise UserError(
+            f"{source.name} has no labels: choose data with labels (a folder has them where every "
+            f"image lies in a folder of its class), or train without classes: model.classes=0."
+        )
+    return len(source.classes) if source.classes is not None else int(labels.max()) + 1
+
+
+# `${classes:${data}}`: how many classes the data has; looked at once in a process.
+OmegaConf.register_new_resolver(
+    "classes", lambda data: _number_of_classes(OmegaConf.to_yaml(data, resolve=True)), replace=True
+)
+
+
+def resolved(cfg: DictConfig) -> dict[str, Any]:
+    """A config as plain dicts and lists, with every value found.
+
+    Raises:
+        UserError: one cannot be found, for a reason that the user has to mend.
+    """
+    try:
+        return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
+    except OmegaConfBaseException as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, UserError):
+            cause = cause.__cause__ or cause.__context__
+        if cause is None:
+            raise
+        raise cause from None
 
 
 def source_of(

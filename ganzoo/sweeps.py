@@ -68,7 +68,7 @@ class Folders(Callback):
             os.environ["CUDA_VISIBLE_DEVICES"] = devices[(int(worker[1]) - 1) % count]
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
+        if rank_zero_only.rank != 0 or config.dry:  # type: ignore[attr-defined]
             return
         folder = Path(config.hydra.sweep.dir)
         try:

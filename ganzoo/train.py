@@ -27,7 +27,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ganzoo import cluster, sweeps
 from ganzoo.checkpoint import AtomicCheckpointIO, initialize_from, read, restore
-from ganzoo.config import CONF, make
+from ganzoo.config import CONF, make, resolved
 from ganzoo.errors import NotFinite, UserError
 from ganzoo.gan import GAN
 from ganzoo.loggers import MetricsCSV
@@ -69,7 +69,7 @@ def attempt(cfg: DictConfig, run_dir: Path, children: list[Any]) -> tuple[GAN, l
     resumed = read(last) if last.is_file() else None
     images_seen = resumed["ganzoo"]["images_seen"] if resumed else 0
     going_on = resumed is not None
-    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    config = resolved(cfg)
     config.pop("sweep_dir", None)
     if resumed:
         check_same_run(resumed["ganzoo"]["config"], config)
@@ -258,7 +258,7 @@ def recorded_by_first(run_dir: Path, cfg: DictConfig) -> Iterator[None]:
     if rank_zero_only.rank != 0 or cfg.dry:  # type: ignore[attr-defined]
         yield
         return
-    with recorded(run_dir, about(run_dir, OmegaConf.to_container(cfg, resolve=True))):  # type: ignore[arg-type]
+    with recorded(run_dir, about(run_dir, cfg)):
         yield
 
 
