@@ -122,7 +122,7 @@ class Wandb(Extras, WandbLogger):
     Args:
         run_dir: for its files and the run's id, by which a resumed run goes on in the same run.
         project, entity, group, tags, notes: as in `wandb.init`.
-        name: of the run; the last parts of `run_dir` by default.
+        name: of the run; by default the last part of `run_dir` in a group, else the last three.
         checkpoints: which are uploaded, as versions of an artifact that has the run's name: each
             "best", the "last" one when the run ends or stops, "all" that are written, or None.
         patience: seconds to wait for the server when the run starts, and when it ends.
@@ -145,7 +145,7 @@ class Wandb(Extras, WandbLogger):
         self._run_dir = Path(run_dir)
         super().__init__(
             project=project,
-            name=name or "-".join(self._run_dir.parts[-3:]),
+            name=name or "-".join(self._run_dir.parts[-1 if group else -3 :]),
             save_dir=run_dir,
             group=group,
             tags=tags,

@@ -17,6 +17,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 from omegaconf import OmegaConf
 from tiny import TINY, TINY_METRICS
+from wandb_world import kept
 
 from ganzoo.state import read_state
 from ganzoo.sweeps import Folders, objective
@@ -80,7 +81,9 @@ def test_two_models_and_two_seeds_under_each_launcher(launcher: list[str], tmp_p
     # A wandb run each, of its own.
     ids = [(folder / name / "wandb" / "id.txt").read_text() for name in runs]
     assert len(set(ids)) == 4
-    assert all(len(list((folder / n / "wandb").glob("offline-run-*"))) == 1 for n in runs)
+    for name, identity in zip(runs, ids, strict=True):
+        ((told,),) = (one.runs for one in kept(folder / name))
+        assert (told.run_id, told.run_group, told.display_name) == (identity, "sweep", name)
     weights = [checkpoint(folder / name)["state_dict"] for name in runs]
     first = next(key for key in weights[2] if key.endswith("weight"))
     assert not torch.equal(weights[2][first], weights[3][first])

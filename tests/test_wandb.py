@@ -271,7 +271,7 @@ def test_two_runs_in_one_process_are_two_of_a_group(tmp_path: Path) -> None:
     (a,), (b,) = kept(tmp_path / "a"), kept(tmp_path / "b")
     assert a.runs[0].run_id != b.runs[0].run_id
     assert a.runs[0].run_group == b.runs[0].run_group == "sweep"
-    assert a.runs[0].display_name.endswith("-a")
+    assert (a.runs[0].display_name, b.runs[0].display_name) == ("a", "b")
     for one, name in ((a, "a"), (b, "b")):
         losses = [row["losses/d_loss"] for row in one.rows if "losses/d_loss" in row]
         rows = read_rows(tmp_path / name / "metrics.csv")
