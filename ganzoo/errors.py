@@ -10,3 +10,7 @@ class UserError(Exception):
 
 class NotFinite(UserError):
     """A loss, a gradient or another number of training became NaN or infinite."""
+
+
+class AnotherRun(UserError):
+    """The run folder is another run's, and stays as it is."""

@@ -20,7 +20,7 @@ from typing import Any
 
 import psutil
 
-from ganzoo.errors import UserError
+from ganzoo.errors import AnotherRun, UserError
 
 FILE = "state.json"
 BEAT = 30.0  # seconds between two signs of life
@@ -64,7 +64,7 @@ def read_state(run_dir: Path) -> State | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError) as error:
-        return State("failed", f"{run_dir / FILE} cannot be read ({error})")
+        return State("failed", f"{FILE} cannot be read ({error})")
     lives = silent < SILENCE
     if state.host == socket.gethostname():
         lives = _there(state, lives)
@@ -92,10 +92,14 @@ def recorded(run_dir: Path, about: Mapping[str, Any]) -> Iterator[None]:
             f"{before.since}: wait for it, stop it, or choose another run_dir. If that machine is "
             f"gone, delete {run_dir / FILE}."
         )
+    old = (run_dir / FILE).read_bytes() if before else b""
     _write(run_dir, "running", "", about)
     try:
         with _beating(run_dir):
             yield
+    except AnotherRun:  # which keeps its state
+        (run_dir / FILE).write_bytes(old) if old else (run_dir / FILE).unlink()
+        raise
     except BaseException as error:
         _write(run_dir, *_end(error), about)
         raise

@@ -28,7 +28,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from ganzoo import cluster, sweeps
 from ganzoo.checkpoint import AtomicCheckpointIO, initialize_from, read, restore
 from ganzoo.config import CONF, make, resolved
-from ganzoo.errors import NotFinite, UserError
+from ganzoo.errors import AnotherRun, NotFinite, UserError
 from ganzoo.gan import GAN
 from ganzoo.loggers import MetricsCSV
 from ganzoo.names import about, changeable, in_sweep
@@ -213,7 +213,7 @@ def check_same_run(old: dict[str, Any] | None, new: dict[str, Any]) -> None:
     ]
     if changed:
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
-        raise UserError(
+        raise AnotherRun(
             f"The run folder holds a run with another config: {', '.join(changed[:3])}{more}. Give "
             f"the same keys to go on with it, or another run_dir (with init_from to start from its "
             f"weights)."
@@ -303,7 +303,8 @@ def main(cfg: DictConfig) -> float | None:
             raise
         trace = not told or bool(os.environ.get("HYDRA_FULL_ERROR"))
         log.error("%s", error, exc_info=trace)
-        if not in_sweep() or not sweeps.failed_together(run_dir):
+        refused = isinstance(error, AnotherRun)  # so would the other runs of a sweep be
+        if not in_sweep() or refused or not sweeps.failed_together(run_dir):
             sys.exit(1)
         return None
     log.info("%s in all", timedelta(seconds=round(time.perf_counter() - start)))

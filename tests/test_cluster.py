@@ -18,6 +18,7 @@ from lightning.fabric.plugins.environments.lightning import find_free_network_po
 from test_resume import group_is_gone
 from tiny import TINY, TINY_METRICS, config
 
+from ganzoo.names import run_name
 from ganzoo.train import train
 
 KNOWN = ("SLURM_", "MASTER_", "TORCHELASTIC_", "LOCAL_", "GROUP_", "WORLD_SIZE", "RANK", "NODE_")
@@ -30,6 +31,8 @@ LONG = (
     "callbacks.save.every_kimg=0.1",
     "callbacks.grid.every_kimg=0.5",
 )
+GIVEN = [key for key in (*TASK, *SLURM, *LONG) if not key.startswith("data=")]
+FOLDER = Path("runs", "dcgan", "synthetic", f"slurm-4711_{run_name(GIVEN)}")
 HERE = Path(__file__).resolve().parent
 PATHS = os.pathsep.join([str(HERE), str(HERE.parent)])
 WHOLE = ("state_dict", "optimizer_states")
@@ -166,7 +169,7 @@ def test_one_of_four_tasks_writes_one_run_folder(four: tuple[Path, Path]) -> Non
         return {str(p.relative_to(of)) for p in of.rglob("*") if not p.name.startswith("seen")}
 
     folder, alone = four
-    assert folder.name == "slurm-4711"
+    assert folder.name.startswith("slurm-4711_")
     assert files(folder) == files(alone)
     log = (folder / "train.log").read_text()
     assert log.count("run folder:") == log.count("done:") == log.count("tick 1 ") == 1
@@ -204,7 +207,7 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_requeued_job_ends_like_an_uninterrupted_one(straight: Path, tmp_path: Path) -> None:
     path = scontrol(tmp_path)
-    run_dir = tmp_path / "runs" / "dcgan" / "synthetic" / "slurm-4711"
+    run_dir = tmp_path / FOLDER
     tasks = start(tmp_path, 2, 1, *LONG, PATH=path)
     wait_for(run_dir / "metrics.csv", "\n80,", tasks)
     tasks[1].send_signal(signal.SIGUSR1)  # the other will hear of it from this one
@@ -256,7 +259,7 @@ def test_torchrun_restarts_after_a_killed_worker(straight: Path, tmp_path: Path)
 
 def test_a_lost_process_is_a_sentence(tmp_path: Path) -> None:
     tasks = start(tmp_path, 1, 2, *LONG)
-    run_dir = tmp_path / "runs" / "dcgan" / "synthetic" / "slurm-4711"
+    run_dir = tmp_path / FOLDER
     wait_for(run_dir / "metrics.csv", "\n40,", tasks)
     tasks[1].kill()
     codes, written = ended(tasks)
@@ -348,5 +351,5 @@ for task in "${tasks[@]}"; do wait "$task" || exit; done
         check=False,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert only(tmp_path).name == "slurm-4711"
+    assert only(tmp_path).name.startswith("slurm-4711_")
     assert (only(tmp_path) / "done").exists()

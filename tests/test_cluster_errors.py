@@ -18,8 +18,9 @@ from tiny import config
 
 from ganzoo import cluster
 from ganzoo.errors import UserError
+from ganzoo.names import start_time
 from ganzoo.strategy import Replicated
-from ganzoo.train import make_trainer, start_time
+from ganzoo.train import make_trainer
 
 SLURM = ("trainer=slurm", "trainer.accelerator=cpu")
 DDP = ("trainer=ddp", "trainer.accelerator=cpu")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import assert_same_tensors, checkpoint, run, train_command
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from tiny import TINY, config
 from torch import Tensor
 
@@ -18,7 +18,7 @@ from ganzoo.config import make
 from ganzoo.data.images import to_uint8
 from ganzoo.gan import GAN
 from ganzoo.loggers import read_rows
-from ganzoo.pictures import GAP, titled_rows
+from ganzoo.pictures import GAP, font_of, titled_rows
 from ganzoo.train import train
 
 SMALL = [o for o in TINY if not o.startswith(("model.", "callbacks.scores", "total_kimg"))]
@@ -166,7 +166,7 @@ def test_two_processes_with_synchronized_batchnorm_do_not_wait_for_each_other(tm
 def test_a_title_stands_above_its_image() -> None:
     images = torch.linspace(-1, 1, 2 * 3 * 16 * 16).reshape(2, 3, 16, 16)
     sheet = np.asarray(titled_rows({"real": (images, ["+0.5", "-12"]), "x": (images, ["1", "2"])}))
-    font = ImageFont.load_default(11)
+    font = font_of(11)
     margin = 10 + int(font.getlength("real"))
     assert sheet.shape == (2 * (16 + 64 + GAP), margin + 2 * (64 + GAP), 3)
     pixels = to_uint8(images).permute(0, 2, 3, 1).numpy()
