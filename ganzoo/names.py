@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from ganzoo import cluster
 from ganzoo.config import CONF
@@ -68,7 +68,7 @@ def about(run_dir: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     if HydraConfig.initialized():
         hydra = HydraConfig.get()
         told |= {key: hydra.runtime.choices.get(key) for key in ("model", "data", "experiment")}
-        told["keys"] = list(hydra.overrides.task)
+        told["keys"] = given()
     return told
 
 
@@ -93,15 +93,21 @@ def torchrun_store() -> torch.distributed.TCPStore:
     )
 
 
+def given(config: DictConfig | None = None) -> list[str]:
+    """The overrides of this run, or of a config of Hydra's, as they were typed."""
+    hydra = HydraConfig.get() if config is None else config.hydra
+    # Unresolved: a value such as {suite: ${metrics}} is not one that can be parsed again.
+    return OmegaConf.to_container(hydra.overrides.task, resolve=False)  # type: ignore[return-value]
+
+
 def _folder() -> str:
     """`start_time`, and what was given beside the model and the data, which are folders already."""
-    overrides = HydraConfig.get().overrides.task
-    others = [o for o in overrides if o.partition("=")[0] not in ("model", "data")]
+    others = [o for o in given() if o.partition("=")[0] not in ("model", "data")]
     return "_".join(part for part in (start_time(), run_name(others)) if part)
 
 
 def _job(*keys: str) -> str:
-    return run_name(HydraConfig.get().overrides.task, keys) or "run"
+    return run_name(given(), keys) or "run"
 
 
 def _sweep() -> str | None:

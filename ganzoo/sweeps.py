@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 from ganzoo.errors import UserError
 from ganzoo.leaderboard import leaderboard
 from ganzoo.metrics.callback import Evaluate
-from ganzoo.names import in_sweep, torchrun_store
+from ganzoo.names import given, in_sweep, torchrun_store
 from ganzoo.state import State, read_state
 
 log = logging.getLogger(__name__)
@@ -39,8 +39,7 @@ class Folders(Callback):
         _made(config.hydra.run.dir)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        given = [o.partition("=")[0].lstrip("+") for o in config.hydra.overrides.task]
-        if "run_dir" in given:
+        if "run_dir" in (o.partition("=")[0].lstrip("+") for o in given(config)):
             _stop(
                 "A sweep makes a run folder for each of its runs: give sweep_dir, the folder that "
                 "they lie in, instead of run_dir."
@@ -81,7 +80,7 @@ class Folders(Callback):
 
 def swept(config: DictConfig) -> set[str]:
     """The keys that differ among the runs of a sweep, from its first config."""
-    overrides = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
+    overrides = OverridesParser.create().parse_overrides(given(config))
     keys = {o.key_or_group for o in overrides if o.is_sweep_override()}
     fixed = {o.key_or_group for o in overrides} - keys
     return (keys | {str(key) for key in config.hydra.sweeper.get("params") or {}}) - fixed

@@ -154,7 +154,7 @@ def test_links_are_followed_unless_they_lead_back(tree, tmp_path) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_folders_that_may_not_be_opened(tmp_path_factory) -> None:
     root = tmp_path_factory.mktemp("locked")
-    for folder in (root, *root.parents[:2]):
+    for folder in (root, *(p for p in root.parents if p.name.startswith(("pytest", "popen")))):
         folder.chmod(0o755)
     for name in ("open", "locked"):
         (root / name).mkdir()

@@ -97,7 +97,7 @@ def test_training_refuses_at_the_start(root, fate, tmp_path) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_files_that_may_not_be_read(tmp_path_factory) -> None:
     base = tmp_path_factory.mktemp("theirs")
-    for folder in (base, *base.parents[:2]):
+    for folder in (base, *(p for p in base.parents if p.name.startswith(("pytest", "popen")))):
         folder.chmod(0o755)
     root = base / "photos"
     hostile.make(root)

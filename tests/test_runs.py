@@ -77,6 +77,11 @@ def make(
     return path
 
 
+@pytest.fixture(autouse=True)
+def _as_wide_as_usual(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+
+
 def listed(folder: Path, capsys: pytest.CaptureFixture[str], *more: str) -> str:
     main([str(folder), *more])
     return capsys.readouterr().out
