@@ -40,8 +40,8 @@ def make(node: Any) -> Any:
 def _number_of_classes(data: str) -> int:
     """The number of classes of data, given as the YAML of its config."""
     node = OmegaConf.create(data)
-    if "source" not in node or "_target_" not in node.source:
-        return 0  # of two domains; a model with classes refuses it
+    if "source" not in node or "_target_" not in node.source or OmegaConf.missing_keys(node):
+        return 0  # of two domains, or not all is given: either is refused elsewhere
     source = make(node).source
     try:
         labels = source.labels()
@@ -70,17 +70,20 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
     """A config as plain dicts and lists, with every value found.
 
     Raises:
-        UserError: one cannot be found, for a reason that the user has to mend.
+        UserError: one was not given, or cannot be found for another reason that the user can mend.
     """
     try:
+        if missing := sorted(OmegaConf.missing_keys(cfg)):
+            raise UserError(
+                f"There is no default for {' and '.join(missing)}: give {missing[0]}=VALUE."
+            )
         return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
     except OmegaConfBaseException as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, UserError):
-            cause = cause.__cause__ or cause.__context__
-        if cause is None:
+        # OmegaConf keeps of an error in a resolver no more than its name and what it said.
+        name, _, said = str(error).partition("\n")[0].partition(" raised while resolving ")
+        if name != UserError.__name__:
             raise
-        raise cause from None
+        raise UserError(said.partition(": ")[2]) from None
 
 
 def source_of(

@@ -331,14 +331,26 @@ def test_classes_that_are_not_there_are_refused() -> None:
     ("overrides", "sentence"),
     [
         (["data.source.classes=1", "model.classes=1"], "All images are of one class, 'class 0'"),
-        (["data.source.classes=5"], "The data has 5 classes and the model 10: set model.classes=5"),
-        (["data.source.classes=0"], "the data has no labels.*model.classes=0"),
+        (
+            ["data.source.classes=5", "model.classes=10"],
+            "The data has 5 classes and the model 10: set model.classes=5",
+        ),
+        (["data.source.classes=0", "model.classes=10"], "the data has no labels.*model.classes=0"),
+        (["data.source.classes=0"], "synthetic has no labels.*model.classes=0"),
     ],
 )
 def test_data_that_does_not_fit_is_refused(overrides, sentence, tmp_path) -> None:
     cfg = config(*SMALL, *NARROW, *overrides, f"run_dir={tmp_path}", tiny=False)
     with pytest.raises(UserError, match=sentence):
         train(cfg)
+
+
+def test_the_number_of_classes_is_the_datas() -> None:
+    for given in ("data.source.classes=3", "data.source.classes=7"):
+        cfg = config(*SMALL, *NARROW, given, "data.source.num=70", tiny=False)
+        assert cfg.model.classes == cfg.model.generator.classes == int(given[-1])
+    cfg = config(*SMALL, *NARROW, "data.classes=[class 1,class 4]", tiny=False)
+    assert cfg.model.classes == 2
 
 
 def test_one_class_in_a_folder_names_it() -> None:
