@@ -28,6 +28,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from ganzoo import cluster, sweeps
 from ganzoo.checkpoint import AtomicCheckpointIO, initialize_from, read, restore
 from ganzoo.config import CONF, make, resolved
+from ganzoo.differences import flatten
 from ganzoo.errors import AnotherRun, NotFinite, UserError
 from ganzoo.gan import GAN
 from ganzoo.loggers import MetricsCSV
@@ -218,15 +219,6 @@ def check_same_run(old: dict[str, Any] | None, new: dict[str, Any]) -> None:
             f"the same keys to go on with it, or another run_dir (with init_from to start from its "
             f"weights)."
         )
-
-
-def flatten(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dicts as one, keys joined by dots."""
-    flat: dict[str, Any] = {}
-    for key, value in node.items():
-        name = f"{prefix}{key}"
-        flat |= flatten(value, name + ".") if isinstance(value, dict) else {name: value}
-    return flat
 
 
 def describe(gan: GAN) -> str:
