@@ -78,6 +78,11 @@ def read_state(run_dir: Path) -> State | None:
 def recorded(run_dir: Path, about: Mapping[str, Any]) -> Iterator[None]:
     """Inside, the run in `run_dir` is running; after, it is done, stopped or failed.
 
+    After `AnotherRun` the file is what it was.
+
+    Args:
+        about: as in `State`.
+
     Raises:
         UserError: another process is at work in the folder.
     """
@@ -98,7 +103,10 @@ def recorded(run_dir: Path, about: Mapping[str, Any]) -> Iterator[None]:
         with _beating(run_dir):
             yield
     except AnotherRun:  # which keeps its state
-        (run_dir / FILE).write_bytes(old) if old else (run_dir / FILE).unlink()
+        if before:
+            (run_dir / FILE).write_bytes(old)
+        else:
+            (run_dir / FILE).unlink()
         raise
     except BaseException as error:
         _write(run_dir, *_end(error), about)
