@@ -23,6 +23,7 @@ from ganzoo import __version__ as version_now
 from ganzoo.checkpoint import check_fits
 from ganzoo.draws import Draws, seed_of
 from ganzoo.errors import NotFinite, UserError
+from ganzoo.losses import Loss
 from ganzoo.schedule import ema_beta
 from ganzoo.strategy import Replicated, average_over_processes, local_batchnorm, world_size
 
@@ -60,10 +61,12 @@ class GAN(L.LightningModule):
         directions: what a model that translates between domains of images does, such as "AtoB";
             none where images are made from seeds.
         channels: of the images of each domain, where there are several.
+        loss: of the two networks, as functions of logits.
     """
 
     directions: tuple[str, ...] = ()
     channels: dict[str, int]
+    loss: Loss
 
     def __init__(
         self,
@@ -121,8 +124,9 @@ class GAN(L.LightningModule):
         self.boundary: float | None = 0.0  # of logits; None where only differences count
         # Loss of a discriminator that tells nothing apart; None where losses have no such scale.
         self.ignorance: float | None = None
-        # What is reported of each discriminator: its loss, its mean logits of reals and of fakes.
-        self.contests = {"discriminator": ("d_loss", "real_score", "fake_score")}
+        # What is reported of each discriminator: its loss without penalties, its mean logits of
+        # reals and of fakes.
+        self.contests = {"discriminator": ("adversarial_loss", "real_score", "fake_score")}
         self.classes = 0  # of images; 0 for none
         self.class_names: list[str] | None = None  # of the data that it was trained on
         self.images_seen = 0  # the clock: images shown to the discriminator, over all processes
@@ -343,6 +347,15 @@ class GAN(L.LightningModule):
         """Report scalars beside the losses. Means are logged; not finite ones stop the run."""
         self._recent.append((self.images_seen, {k: v.detach() for k, v in values.items()}))
 
+    def contest(self, real: Tensor, fake: Tensor) -> Tensor:
+        """The discriminator's loss on logits of reals and of fakes, before penalties are added.
+
+        Reports it and the mean logits.
+        """
+        loss = self.loss.discriminator(real, fake)
+        self.note(adversarial_loss=loss, real_score=real.mean(), fake_score=fake.mean())
+        return loss
+
     @property
     def number_type(self) -> torch.dtype:
         """Of the weights, and so of latents and images."""
@@ -375,7 +388,7 @@ class GAN(L.LightningModule):
             }
         self.note(**self.step(batch))
         average_over_processes(self._synced_buffers())
-        images = len(next(iter(batch.values()))) * world_size()
+        images = self.images_in(batch)
         self.images_before, self.images_seen = self.images_seen, self.images_seen + images
         self._update_average(images)
         self.after_step()
@@ -385,6 +398,10 @@ class GAN(L.LightningModule):
             self.check_finite()
         if self.images_seen >= self.total_images:
             self.trainer.should_stop = True
+
+    def images_in(self, batch: Batch) -> int:
+        """By how much the clock moves on with a batch: its images, over all processes."""
+        return len(next(iter(batch.values()))) * world_size()
 
     def validation_step(self, prompts: Any, batch_idx: int = 0) -> Tensor:
         return self.sample(prompts)

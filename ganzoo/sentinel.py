@@ -21,7 +21,7 @@ from ganzoo.data.source import check_choice
 from ganzoo.errors import NotFinite, UserError
 from ganzoo.gan import GAN
 from ganzoo.schedule import crossed
-from ganzoo.signs import Diversity, Growth, Heard, Memory
+from ganzoo.signs import Diversity, Growth, Heard, Memory, Pace
 from ganzoo.strategy import average_over_processes, rank, world_size
 
 log = logging.getLogger(__name__)
@@ -36,6 +36,7 @@ ADVICE = {
     "(model.augment), or a penalty (model.r1=1)",
     "wrong labels": "to find out what the discriminator is told to be real and to be fake: the two "
     "are exchanged, or all the same",
+    "steps too large": "a lower learning rate",
     "spectrum explodes": "a lower learning rate, model.clip, or an earlier checkpoint",
     "diversity gone": "an earlier checkpoint with augmentation (model.augment), a larger batch or "
     "another loss",
@@ -56,6 +57,7 @@ class Sentinel(Callback):
     - discriminator wins: it loses almost nothing, and knows held-out images, too, if there are any.
     - wrong labels: reals and fakes are alike to it, and it loses less than that could cost if one
       was labeled real and the other fake.
+    - steps too large: one iteration changes a network's weights by a large share; see `signs.Pace`.
     - spectrum explodes: singular values grow faster than evenly; see `signs.Growth`.
     - diversity gone: samples are alike that were not; see `signs.Diversity`.
     - memorization: training images are real to it, held-out ones about as often fake; only warned.
@@ -72,6 +74,7 @@ class Sentinel(Callback):
         collapse: sign of it: the discriminator's loss over that of one that tells nothing apart is
             more than this.
         wins: the same is less than this, in the median of the last looks.
+        pace: an iteration moves the weights by more than this share, in the same median.
         growth: a weight's largest singular value has grown by more than this; see `signs.Growth`.
         diversity: it is less than this share of the largest of the run.
         training, held_out: accuracies: at least this on training images and at most that on
@@ -87,6 +90,7 @@ class Sentinel(Callback):
         rollbacks: int = 3,
         collapse: float = 1.2,
         wins: float = 0.02,
+        pace: float = 0.02,
         growth: float = 5.0,
         diversity: float = 0.3,
         training: float = 0.98,
@@ -97,11 +101,12 @@ class Sentinel(Callback):
             raise UserError("callbacks.sentinel.num must be at least 2 and patience at least 1.")
         self.action, self.every_kimg, self.patience, self.num = action, every_kimg, patience, num
         self.rollbacks = rollbacks
-        self.collapse, self.wins, self.growth, self.diversity = collapse, wins, growth, diversity
+        self.collapse, self.wins, self.pace = collapse, wins, pace
+        self.growth, self.diversity = growth, diversity
         self.training, self.held_out = training, held_out
-        self.grown, self.heard = Growth(), Heard([])
+        self.grown, self.moved, self.heard = Growth(), Pace(), Heard([])
         self.most_diverse = 0.0
-        self.shares: dict[str, list[float]] = {}  # losses of each discriminator at the last looks
+        self.recent: dict[str, list[float]] = {}  # numbers at the last looks, for their medians
         self.least_losses: dict[str, float] = {}  # of each discriminator, as shares of ignorance
         self.widest_gaps: dict[str, float] = {}  # between the mean logits of its reals and fakes
         self.losses: list[float] = []  # of the discriminator at the last looks
@@ -114,7 +119,7 @@ class Sentinel(Callback):
             "heard": [dict(self.heard.sums), dict(self.heard.counts)],
             "most_diverse": self.most_diverse,
             "losses": list(self.losses),
-            "shares": {name: list(shares) for name, shares in self.shares.items()},
+            "recent": {name: list(numbers) for name, numbers in self.recent.items()},
             "least_losses": dict(self.least_losses),
             "widest_gaps": dict(self.widest_gaps),
             "signs": dict(self.signs),
@@ -125,7 +130,7 @@ class Sentinel(Callback):
         self.grown.load_state_dict(state["grown"])
         self.heard.sums, self.heard.counts = map(dict, state["heard"])
         self.most_diverse, self.losses = state["most_diverse"], list(state["losses"])
-        self.shares, self.least_losses = dict(state["shares"]), dict(state["least_losses"])
+        self.recent, self.least_losses = dict(state["recent"]), dict(state["least_losses"])
         self.widest_gaps = dict(state["widest_gaps"])
         self.signs, self.raised = dict(state["signs"]), list(state["raised"])
 
@@ -148,14 +153,21 @@ class Sentinel(Callback):
             self.grown.look(gan)
             self._keep(trainer)
 
+    def on_train_batch_start(self, trainer: L.Trainer, gan: GAN, batch: Any, *_: Any) -> None:  # type: ignore[override]
+        if self._due(gan, gan.images_seen, gan.images_seen + gan.images_in(batch)):
+            self.moved.start(gan)
+
     def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *_: Any) -> None:  # type: ignore[override]
-        every = self.every_kimg
-        if every is None:
-            every = min(20.0, gan.total_images / 50_000)
-        if crossed(gan.images_before, gan.images_seen, every):
+        if self._due(gan, gan.images_before, gan.images_seen):
             start = time.perf_counter()
             self._look(trainer, gan)
             gan.aside += time.perf_counter() - start
+
+    def _due(self, gan: GAN, before: int, now: int) -> bool:
+        every = self.every_kimg
+        return crossed(
+            before, now, min(20.0, gan.total_images / 50_000) if every is None else every
+        )
 
     def on_exception(self, trainer: L.Trainer, gan: GAN, exception: BaseException) -> None:  # type: ignore[override]
         if isinstance(exception, NotFinite) and hasattr(self, "_path"):
@@ -201,6 +213,7 @@ class Sentinel(Callback):
     def _measure(self, gan: GAN) -> tuple[dict[str, float], str]:
         """Numbers by name, the same in all processes, and the weight that has grown most."""
         numbers = {f"heard/{name}": mean for name, mean in self.heard.drain().items()}
+        numbers["pace"] = self.moved.end(gan)
         numbers["growth"], weight = self.grown.look(gan)
         if self._diversity is not None:
             numbers["diversity"] = self._diversity.of(gan)
@@ -245,7 +258,7 @@ class Sentinel(Callback):
                     found["collapse"] = f"{who} loses {cost}, after it had learned"
                 elif share > BLANK and gap < 0.002 * widest:
                     found["collapse"] = f"{who} no longer tells anything apart: {alike}"
-            usual = self._usual(name, share)
+            usual = self._usual(f"loss of {name}", share)
             if usual < self.wins and fake < real and not by_heart:
                 found["discriminator wins"] = (
                     f"{who} loses {100 * usual:.2g} % of what knowing nothing would cost"
@@ -254,6 +267,9 @@ class Sentinel(Callback):
                 found["wrong labels"] = f"{alike}, and yet {who} loses only {loss:.3g}"
             self.least_losses[name] = min(share, self.least_losses.get(name, math.inf))
             self.widest_gaps[name] = max(widest, gap)
+        pace = self._usual("pace", numbers["pace"])
+        if pace > self.pace:
+            found["steps too large"] = f"an iteration changes weights by {100 * pace:.2g} %"
         if numbers["growth"] > self.growth:
             found["spectrum explodes"] = (
                 f"the largest singular value of {weight} has grown {numbers['growth']:.3g} times "
@@ -268,12 +284,12 @@ class Sentinel(Callback):
             )
         return found
 
-    def _usual(self, name: str, share: float) -> float:
-        """The median loss of a discriminator at this and the last looks; NaN at the first ones."""
+    def _usual(self, name: str, number: float) -> float:
+        """The median of a number at this and the last looks; NaN at the first ones."""
         span = 2 * self.patience - 1
-        self.shares[name] = [*self.shares.get(name, []), share][-span:]
-        few = len(self.shares[name]) < min(span, self.patience)
-        return math.nan if few else statistics.median(self.shares[name])
+        self.recent[name] = [*self.recent.get(name, []), number][-span:]
+        few = len(self.recent[name]) < min(span, self.patience)
+        return math.nan if few else statistics.median(self.recent[name])
 
     # -- what follows ------------------------------------------------------------------------------
 

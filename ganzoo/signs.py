@@ -137,6 +137,37 @@ class Growth:
         return float(factors.max()), list(weights)[int(factors.argmax())]
 
 
+class Pace:
+    """How far one iteration moves the weights of a network, as a share of how large they are.
+
+    The Frobenius norm of all changes over that of all weights before, of weights that are matrices
+    or more and that moved at all; of the generator or the discriminator, whichever moves farther.
+    """
+
+    def __init__(self) -> None:
+        self.before: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def start(self, gan: GAN) -> None:
+        """Take the weights before the iteration."""
+        self.before = {name: matrix.clone() for name, matrix, _ in weight_matrices(gan)}
+
+    @torch.no_grad()
+    def end(self, gan: GAN) -> float:
+        """The share, after the iteration; NaN without a start, or where nothing moved."""
+        moved: dict[str, list[Tensor]] = {}
+        for name, matrix, _ in weight_matrices(gan):
+            if name in self.before:
+                squares = torch.stack(
+                    [(matrix - self.before[name]).square().sum(), self.before[name].square().sum()]
+                )
+                moved.setdefault(name.partition(".")[0], []).append(squares * (squares[0] > 0))
+        self.before = {}
+        sums = [torch.stack(squares).sum(0) for squares in moved.values()]
+        shares = [float((of / all_).sqrt()) for of, all_ in sums if of > 0]
+        return max(shares, default=math.nan)
+
+
 def least(values: Tensor, networks: Sequence[str]) -> Tensor:
     """Values [weights], but none below the mean of those of the same network, and none 0."""
     means = {

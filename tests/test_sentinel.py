@@ -29,7 +29,7 @@ from ganzoo.losses import (
 )
 from ganzoo.models.dcgan import DCGAN
 from ganzoo.sentinel import Sentinel, wrong
-from ganzoo.signs import Diversity, Growth, nearest
+from ganzoo.signs import Diversity, Growth, Pace, nearest
 from ganzoo.train import make_trainer, train
 
 LRS = tuple(f"model.optimizers.{name}.lr" for name in ("generator", "discriminator"))
@@ -45,6 +45,11 @@ BIGGAN = (
 )
 PGGAN = (
     *("data=emoji", "image_size=16", "loss=nonsaturating", "total_kimg=16"),
+    *(
+        "model.growth.train_kimg=3",
+        "model.growth.fade_kimg=2",
+        "model.growth.batch_sizes={4:16,8:16,16:16}",
+    ),
     *("model.generator.fmap_base=256", "model.generator.fmap_max=32"),
     *("model.discriminator.fmap_base=256", "model.discriminator.fmap_max=32"),
 )
@@ -144,6 +149,21 @@ def test_failures_are_named_rightly_within_a_fifth_of_the_run(loss, failure, tmp
     assert float(rows[-1]["sentinel/alarms"]) == 1
 
 
+def test_penalties_are_no_part_of_what_a_discriminator_loses(tmp_path, monkeypatch) -> None:
+    losses = []
+
+    def contest(self: GAN, *logits: Tensor) -> Tensor:
+        losses.append(contest_of(self, *logits))
+        return losses[-1]
+
+    contest_of = GAN.contest
+    monkeypatch.setattr(GAN, "contest", contest)
+    gan = trained(tmp_path, "model.r1=1000", "total_kimg=0.2", every_kimg=0.2)
+    (row,) = read_rows(tmp_path / "metrics.csv")
+    mean = torch.stack(losses[1:]).mean() / gan.ignorance  # the first is the preflight's
+    assert float(row["sentinel/d_loss"]) == pytest.approx(float(mean), rel=1e-5)
+
+
 def test_exchanged_labels_are_wrong_labels(tmp_path) -> None:
     trained(tmp_path, "loss.function._target_=test_sentinel.Exchanged", "total_kimg=0.4")
     assert {alarm["alarm"] for alarm in told(tmp_path)} == {"wrong labels"}
@@ -221,6 +241,14 @@ def test_both_discriminators_of_a_cyclegan_are_watched(loss, tmp_path) -> None:
     assert gan.ignorance == 0.25, "halved, as the loss is"
 
 
+WIDE = {  # discriminators that a generator of the sizes above has no chance against
+    "dcgan": (),
+    "biggan": ("model.discriminator.ch=16", "total_kimg=32"),
+    "pggan": (
+        *("model.discriminator.fmap_base=1024", "model.discriminator.fmap_max=128"),
+        "total_kimg=32",
+    ),
+}
 REAL = [
     ("dcgan", DCGAN_KEYS, (2e-4, 2e-4)),
     ("biggan", BIGGAN, (2e-4, 2e-4)),
@@ -228,37 +256,40 @@ REAL = [
 ]
 
 
+def watched(run_dir: Path, model: str, *keys: str, **options: Any) -> Any:
+    """The config of a run of real networks."""
+    base = [key for key in TINY if key.startswith(("callbacks", "logger", "trainer"))]
+    given = keys_of(*keys, **options)
+    return config(f"run_dir={run_dir}", f"model={model}", *base, *given, tiny=False)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(10))
 def test_ten_healthy_runs_of_real_networks(seed, tmp_path) -> None:
     model, keys, lrs = REAL[seed % 3]
-    base = [key for key in TINY if key.startswith(("callbacks", "logger", "trainer"))]
-    given = keys_of(*keys, f"seed={seed}", lrs=lrs)
-    train(config(f"run_dir={tmp_path}", f"model={model}", *base, *given, tiny=False))
+    train(watched(tmp_path, model, *keys, f"seed={seed}", lrs=lrs))
     assert told(tmp_path) == []
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("failure", ["fast", "strong", "labels"])
 @pytest.mark.parametrize(("model", "keys", "lrs"), REAL)
-def test_real_networks(model, keys, lrs, tmp_path) -> None:
-    """The three failures, on emoji."""
+def test_failures_of_real_networks(model, keys, lrs, failure, tmp_path) -> None:
+    """On emoji."""
     labels = {"dcgan": "AllReal", "biggan": "AllRealHinge", "pggan": "AllReal"}[model]
-    strong = (lrs[0] / 1000, lrs[1] * 5)
-    runs: dict[str, tuple[Sequence[str], tuple[float, float]]] = {
-        "spectrum explodes|collapse": ((), (100 * lrs[0], 100 * lrs[1])),
-        "discriminator wins": (("model.augment=null", "model.discriminator_steps=4"), strong),
-        "wrong labels": ((f"loss.function._target_=test_sentinel.{labels}",), lrs),
+    strong = ("model.augment=null", "model.discriminator_steps=4", *WIDE[model])
+    failures: dict[str, tuple[Sequence[str], tuple[float, float], set[str]]] = {
+        "fast": ((), (100 * lrs[0], 100 * lrs[1]), {"steps too large", "spectrum explodes"}),
+        "strong": (strong, (lrs[0] / 1000, lrs[1] * 5), {"discriminator wins"}),
+        "labels": ((f"loss.function._target_=test_sentinel.{labels}",), lrs, {"wrong labels"}),
     }
-    for name, (more, rates) in runs.items():
-        run_dir = tmp_path / name.partition("|")[0]
-        base = [key for key in TINY if key.startswith(("callbacks", "logger", "trainer"))]
-        given = keys_of(*keys, *more, lrs=rates, action="stop")
-        cfg = config(f"run_dir={run_dir}", f"model={model}", *base, *given, tiny=False)
-        with pytest.raises(UserError, match="Stopped by the sentinel"):
-            train(cfg)
-        alarm = told(run_dir)[0]
-        assert alarm["alarm"] in name.split("|"), alarm
-        assert alarm["images_seen"] <= 0.2 * 1000 * cfg.total_kimg
+    more, rates, names = failures[failure]
+    cfg = watched(tmp_path, model, *keys, *more, lrs=rates, action="stop")
+    with pytest.raises(UserError, match="Stopped by the sentinel"):
+        train(cfg)
+    alarm = told(tmp_path)[0]
+    assert alarm["alarm"] in names, alarm
+    assert alarm["images_seen"] <= 0.2 * 1000 * cfg.total_kimg
 
 
 # -- going back ------------------------------------------------------------------------------------
@@ -420,6 +451,25 @@ def test_growth_by_hand(law, most) -> None:
     factor, name = growth.look(gan)
     assert name == "generator.layers.2.weight"
     assert factor == pytest.approx(9 * expected, rel=0.5)
+
+
+def test_pace_by_hand() -> None:
+    """The network that moves farther, and of it only the weights that move."""
+    gan = GAN(PlainGenerator(), PlainDiscriminator(), {"generator": adam()}, total_kimg=1)
+    pace = Pace()
+    assert math.isnan(pace.end(gan))
+    pace.start(gan)
+    assert math.isnan(pace.end(gan)), "nothing moved"
+    pace.start(gan)
+    with torch.no_grad():
+        first, second = (gan.generator.layers[i].weight for i in (0, 2))
+        before = math.sqrt(first.square().sum() + second.square().sum())
+        first[0, 0] += 3
+        second[0, 0] += 4
+        gan.discriminator.layers[0].weight.mul_(1.001)
+    moved = math.sqrt(9 * first[0, 0].numel() + 16 * second[0, 0].numel())
+    assert pace.end(gan) == pytest.approx(moved / before, rel=1e-5)
+    assert math.isnan(pace.end(gan)), "it needs another start"
 
 
 def test_weights_that_start_at_zero_do_not_explode() -> None:

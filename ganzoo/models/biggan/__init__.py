@@ -83,7 +83,7 @@ class BigGAN(GAN):
         **shared: Any,
     ) -> None:
         super().__init__(generator, discriminator, **shared)
-        self.loss: Loss = loss or Hinge()
+        self.loss = loss or Hinge()
         self.boundary, self.ignorance = self.loss.boundary, ignorance(self.loss)
         self.prior, self.truncate, self.augment = prior, truncate, augment
         self.fake_labels = labels
@@ -182,8 +182,7 @@ class BigGAN(GAN):
             None if y_real is None or y_fake is None else torch.cat([y_fake, y_real]),
             torch.cat([u_fake, u_real]),
         ).chunk(2)
-        self.note(real_score=real_logits.mean(), fake_score=fake_logits.mean())
-        loss = self.loss.discriminator(real_logits, fake_logits)
+        loss = self.contest(real_logits, fake_logits)
         if self.gradient_penalty:
             judge = partial(self._logits, y=y_real, u=u_real)
             loss = loss + self.gradient_penalty * gradient_penalty(judge, reals, images, mix)

@@ -132,7 +132,7 @@ class CycleGAN(GAN):
             **shared,
         )
         self.directions, self.order, self.channels = tuple(directions), tuple(order), channels
-        self.loss: Loss = loss or LeastSquares()
+        self.loss = loss or LeastSquares()
         self.boundary = self.loss.boundary
         self.lambdas, self.lambda_identity = {"A": lambda_a, "B": lambda_b}, lambda_identity
         self.discriminator_scale = discriminator_scale
@@ -300,7 +300,7 @@ class CycleGAN(GAN):
         for i, domain in enumerate(domains):
             judge, real, fake = partial(self._logits, domain), reals[domain], fakes[domain]
             real_logits, fake_logits = judge(real), judge(fake)
-            loss = self.loss.discriminator(real_logits, fake_logits)
+            loss = contest = self.loss.discriminator(real_logits, fake_logits)
             if self.gradient_penalty:
                 penalty = gradient_penalty(judge, real, fake, mix[:, i])
                 loss = loss + self.gradient_penalty * penalty
@@ -308,15 +308,14 @@ class CycleGAN(GAN):
                 loss = loss + self.r1 / 2 * zero_centered_penalty(judge, real)
             if self.r2:
                 loss = loss + self.r2 / 2 * zero_centered_penalty(judge, fake)
-            loss = self.discriminator_scale * loss
+            total = total + self.discriminator_scale * loss
             self.note(
                 **{
-                    f"{domain}_loss": loss,
+                    f"{domain}_loss": self.discriminator_scale * contest,
                     f"real_{domain}_score": real_logits.mean(),
                     f"fake_{domain}_score": fake_logits.mean(),
                 }
             )
-            total = total + loss
         return total
 
     def _logits(self, domain: str, images: Tensor) -> Tensor:

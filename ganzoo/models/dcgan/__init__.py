@@ -68,7 +68,7 @@ class DCGAN(GAN):
         **shared: Any,
     ) -> None:
         super().__init__(generator, discriminator, **shared)
-        self.loss: Loss = loss or NonSaturating()
+        self.loss = loss or NonSaturating()
         self.boundary, self.ignorance = self.loss.boundary, ignorance(self.loss)
         self.nz, self.prior, self.augment = nz, prior, augment
         self.gradient_penalty, self.r1, self.r2 = gradient_penalty, r1, r2
@@ -154,8 +154,7 @@ class DCGAN(GAN):
         self, real: Tensor, fake: Tensor, u_real: Tensor, u_fake: Tensor, mix: Tensor
     ) -> Tensor:
         real_logits, fake_logits = self._logits(real, u_real), self._logits(fake, u_fake)
-        self.note(real_score=real_logits.mean(), fake_score=fake_logits.mean())
-        loss = self.loss.discriminator(real_logits, fake_logits)
+        loss = self.contest(real_logits, fake_logits)
         judge = partial(self._logits, u=u_real)
         if self.gradient_penalty:
             loss = loss + self.gradient_penalty * gradient_penalty(judge, real, fake, mix)

@@ -85,7 +85,7 @@ class PGGAN(GAN):
     ) -> None:
         super().__init__(generator, discriminator, **shared)
         self.growth, self.prior, self.augment = growth, prior, augment
-        self.loss: Loss = loss or Wasserstein()
+        self.loss = loss or Wasserstein()
         self.boundary, self.ignorance = self.loss.boundary, ignorance(self.loss)
         self.gradient_penalty, self.target, self.drift = gradient_penalty, target, drift
         self.r1, self.r2, self.label_weight = r1, r2, label_weight
@@ -226,8 +226,7 @@ class PGGAN(GAN):
     ) -> Tensor:
         judged_real, judged_fake = self._judged(real, u_real, lod), self._judged(fake, u_fake, lod)
         real_scores, fake_scores = self._scores(judged_real), self._scores(judged_fake)
-        self.note(real_score=real_scores.mean(), fake_score=fake_scores.mean())
-        loss = self.loss.discriminator(real_scores, fake_scores)
+        loss = self.contest(real_scores, fake_scores)
         loss = loss + self.drift * real_scores.square().mean()
         if y is not None:
             loss = loss + self.label_weight * (
