@@ -107,7 +107,8 @@ def test_ticks_have_finite_numbers_at_their_images(finished) -> None:
         assert float(row["lr/generator"]) == float(row["lr/discriminator"]) == 0.0002
     curves = read_curves(folder / "metrics.csv")
     assert set(curves) == {
-        *("losses/d_loss", "losses/g_loss", "scores/real_score", "scores/fake_score"),
+        *("losses/adversarial_loss", "losses/d_loss", "losses/g_loss"),
+        *("scores/real_score", "scores/fake_score"),
         *("norms/generator_grad_norm", "norms/discriminator_grad_norm"),
         *("norms/generator_weight_norm", "norms/discriminator_weight_norm"),
     }

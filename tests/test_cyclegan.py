@@ -232,7 +232,9 @@ def test_a_gradient_penalty_is_halved_like_the_loss(tmp_path: Path) -> None:
 
     gan = known(loss=Wasserstein(), gradient_penalty=10.0)
     gan.discriminator["A"], gan.discriminator["B"] = Flat(), Flat()
-    assert noted(gan, tmp_path)["A_loss"] == pytest.approx(0.5 * 10)
+    seen = noted(gan, tmp_path)
+    assert seen["discriminator_loss"] == pytest.approx(0.5 * 10 + 0.5 * 10)
+    assert seen["A_loss"] == seen["B_loss"] == 0
 
 
 # -- the pool -------------------------------------------------------------------------------------
