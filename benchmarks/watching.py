@@ -75,8 +75,10 @@ def look(name: str, callback: Any, trainer: L.Trainer, gan: GAN) -> None:
         before, callback.every_kimg = callback.every_kimg, 1e-3
         callback.on_train_batch_end(trainer, gan)
         callback.every_kimg = before
-    else:
-        callback._look(trainer, gan)
+        return
+    if name == "sentinel":
+        callback.moved.start(gan)
+    callback._look(trainer, gan)
 
 
 def main() -> None:

@@ -78,6 +78,7 @@ def plot(path: Path, found: Sequence[Scores], limit: float = 3.0) -> None:
         ordered = sorted(found, key=lambda scores: threshold_of(scores) or limit)
         across = [s.values[x] if x else threshold_of(s) or limit for s in ordered]
         axes.plot(across, [s.values[y] for s in ordered], marker="o", markersize=4, linewidth=1)
+        axes.margins(0.1)
         for scores, at in zip(ordered, across, strict=True):
             axes.annotate(
                 threshold_name(threshold_of(scores)),
