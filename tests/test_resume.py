@@ -161,7 +161,7 @@ def test_resumed_metrics_are_those_of_the_straight_run(interrupted, straight) ->
         now = int(row["images_seen"])
         whole = not any(start < at < now for at in resumed_at)
         names = [name for name in row if name.endswith(("_loss", "_score", "_norm"))]
-        assert len(names) == 8
+        assert len(names) == 9
         for name in names if whole else ():
             assert ours_at[row["images_seen"]][name] == row[name], (name, now)
             compared += 1
