@@ -130,7 +130,7 @@ class Sentinel(Callback):
         self.grown.load_state_dict(state["grown"])
         self.heard.sums, self.heard.counts = map(dict, state["heard"])
         self.most_diverse, self.losses = state["most_diverse"], list(state["losses"])
-        self.recent, self.least_losses = dict(state["recent"]), dict(state["least_losses"])
+        self.recent, self.least_losses = dict(state.get("recent", {})), dict(state["least_losses"])
         self.widest_gaps = dict(state["widest_gaps"])
         self.signs, self.raised = dict(state["signs"]), list(state["raised"])
 
@@ -145,8 +145,9 @@ class Sentinel(Callback):
             for alarm in read_warnings(self._path)
             if alarm["rollbacks"] < gan.rollbacks or alarm["images_seen"] <= gan.images_seen
         ]
-        if not self.heard.sums:
-            self.heard = Heard(name for names in gan.contests.values() for name in names)
+        names = {name for names in gan.contests.values() for name in names}
+        if self.heard.sums.keys() != names:  # at first, or when models report other numbers
+            self.heard = Heard(sorted(names))
         gan.listeners.append(self.heard.hear)
         self._prepare(gan, trainer.datamodule)  # type: ignore[attr-defined]
         if not self.grown.moments:
