@@ -160,7 +160,7 @@ def test_penalties_are_no_part_of_what_a_discriminator_loses(tmp_path, monkeypat
     monkeypatch.setattr(GAN, "contest", contest)
     gan = trained(tmp_path, "model.r1=1000", "total_kimg=0.2", every_kimg=0.2)
     (row,) = read_rows(tmp_path / "metrics.csv")
-    mean = torch.stack(losses[1:]).mean() / gan.ignorance  # the first is the preflight's
+    mean = torch.stack(losses[1:]).detach().mean() / gan.ignorance  # the first is the preflight's
     assert float(row["sentinel/d_loss"]) == pytest.approx(float(mean), rel=1e-5)
 
 
