@@ -347,13 +347,21 @@ class GAN(L.LightningModule):
         """Report scalars beside the losses. Means are logged; not finite ones stop the run."""
         self._recent.append((self.images_seen, {k: v.detach() for k, v in values.items()}))
 
-    def contest(self, real: Tensor, fake: Tensor) -> Tensor:
-        """The discriminator's loss on logits of reals and of fakes, before penalties are added.
+    def contest(
+        self, real: Tensor, fake: Tensor, name: str = "discriminator", scale: float = 1.0
+    ) -> Tensor:
+        """The loss of a discriminator, before penalties are added: a scalar.
 
-        Reports it and the mean logits.
+        Reports it and the mean logits, by the names that `contests` has for them.
+
+        Args:
+            real, fake: logits of as many reals and fakes, [N] or [N, ...].
+            name: of the discriminator, where there are several.
+            scale: that `self.loss` is multiplied with.
         """
-        loss = self.loss.discriminator(real, fake)
-        self.note(adversarial_loss=loss, real_score=real.mean(), fake_score=fake.mean())
+        loss = scale * self.loss.discriminator(real, fake)
+        told = (loss, real.mean(), fake.mean())
+        self.note(**dict(zip(self.contests[name], told, strict=True)))
         return loss
 
     @property

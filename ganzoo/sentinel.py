@@ -166,9 +166,9 @@ class Sentinel(Callback):
 
     def _due(self, gan: GAN, before: int, now: int) -> bool:
         every = self.every_kimg
-        return crossed(
-            before, now, min(20.0, gan.total_images / 50_000) if every is None else every
-        )
+        if every is None:
+            every = min(20.0, gan.total_images / 50_000)
+        return crossed(before, now, every)
 
     def on_exception(self, trainer: L.Trainer, gan: GAN, exception: BaseException) -> None:  # type: ignore[override]
         if isinstance(exception, NotFinite) and hasattr(self, "_path"):

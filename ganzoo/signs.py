@@ -145,27 +145,32 @@ class Pace:
     """
 
     def __init__(self) -> None:
-        self.before: dict[str, Tensor] = {}
+        self.before: dict[str, list[Tensor]] = {}  # weights of each network
 
-    @torch.no_grad()
     def start(self, gan: GAN) -> None:
         """Take the weights before the iteration."""
-        self.before = {name: matrix.clone() for name, matrix, _ in weight_matrices(gan)}
+        self.before = {
+            network: [weight.clone() for weight in weights_of(gan, network)]
+            for network in ("generator", "discriminator")
+        }
 
-    @torch.no_grad()
     def end(self, gan: GAN) -> float:
         """The share, after the iteration; NaN without a start, or where nothing moved."""
-        moved: dict[str, list[Tensor]] = {}
-        for name, matrix, _ in weight_matrices(gan):
-            if name in self.before:
-                squares = torch.stack(
-                    [(matrix - self.before[name]).square().sum(), self.before[name].square().sum()]
-                )
-                moved.setdefault(name.partition(".")[0], []).append(squares * (squares[0] > 0))
+        shares = []
+        for network, before in self.before.items():
+            moved = sizes = torch.zeros((), device=gan.device)
+            for old, new in zip(before, weights_of(gan, network), strict=True):
+                square = (new - old).square().sum()
+                moved, sizes = moved + square, sizes + (square > 0) * old.square().sum()
+            if moved > 0:
+                shares.append(float((moved / sizes).sqrt()))
         self.before = {}
-        sums = [torch.stack(squares).sum(0) for squares in moved.values()]
-        shares = [float((of / all_).sqrt()) for of, all_ in sums if of > 0]
         return max(shares, default=math.nan)
+
+
+def weights_of(gan: GAN, network: str) -> list[Tensor]:
+    """The parameters of a network that are matrices or more."""
+    return [p.detach() for p in gan.get_submodule(network).parameters() if p.dim() > 1]
 
 
 def least(values: Tensor, networks: Sequence[str]) -> Tensor:

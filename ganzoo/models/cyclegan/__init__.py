@@ -296,26 +296,18 @@ class CycleGAN(GAN):
     def _discriminator_loss(
         self, domains: list[str], reals: Images, fakes: Images, mix: Tensor
     ) -> Tensor:
-        total = torch.zeros((), device=self.device)
+        total, scale = torch.zeros((), device=self.device), self.discriminator_scale
         for i, domain in enumerate(domains):
             judge, real, fake = partial(self._logits, domain), reals[domain], fakes[domain]
-            real_logits, fake_logits = judge(real), judge(fake)
-            loss = contest = self.loss.discriminator(real_logits, fake_logits)
+            loss = self.contest(judge(real), judge(fake), domain, scale)
             if self.gradient_penalty:
                 penalty = gradient_penalty(judge, real, fake, mix[:, i])
-                loss = loss + self.gradient_penalty * penalty
+                loss = loss + scale * self.gradient_penalty * penalty
             if self.r1:
-                loss = loss + self.r1 / 2 * zero_centered_penalty(judge, real)
+                loss = loss + scale * self.r1 / 2 * zero_centered_penalty(judge, real)
             if self.r2:
-                loss = loss + self.r2 / 2 * zero_centered_penalty(judge, fake)
-            total = total + self.discriminator_scale * loss
-            self.note(
-                **{
-                    f"{domain}_loss": self.discriminator_scale * contest,
-                    f"real_{domain}_score": real_logits.mean(),
-                    f"fake_{domain}_score": fake_logits.mean(),
-                }
-            )
+                loss = loss + scale * self.r2 / 2 * zero_centered_penalty(judge, fake)
+            total = total + loss
         return total
 
     def _logits(self, domain: str, images: Tensor) -> Tensor:
