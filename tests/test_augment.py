@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from ganzoo.augment import DiffAugment, cut_out, translate
+from ganzoo.nn.augment import DiffAugment, cut_out, translate
 from ganzoo.draws import Draws
 
 COLOR = DiffAugment(translation=False, cutout=False)

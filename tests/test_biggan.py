@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from worlds import biggan
 
 import ganzoo
-from ganzoo.augment import DiffAugment
+from ganzoo.nn.augment import DiffAugment
 from ganzoo.data.synthetic import Synthetic
 from ganzoo.draws import Draws, bernoulli, integers, unit
 from ganzoo.errors import UserError
 from ganzoo.gan import STANDING
-from ganzoo.losses import Hinge, Relativistic
+from ganzoo.nn.losses import Hinge, Relativistic
 from ganzoo.models.biggan import BigGAN, Discriminator, Generator, class_counts
 from ganzoo.train import train
 

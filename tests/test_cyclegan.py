@@ -18,7 +18,7 @@ from worlds import cyclegan, fit, pairs
 from ganzoo.config import make
 from ganzoo.draws import Draws, integers, unit
 from ganzoo.errors import UserError
-from ganzoo.losses import NonSaturating, Relativistic, Wasserstein
+from ganzoo.nn.losses import NonSaturating, Relativistic, Wasserstein
 from ganzoo.models.cyclegan import CycleGAN, ImagePool, PatchDiscriminator, ResNetGenerator
 from ganzoo.models.pggan import Growth
 from ganzoo.schedule import EpochDecay

@@ -16,7 +16,7 @@ from ganzoo.config import make
 from ganzoo.draws import bernoulli, censored_normal, normal, uniform
 from ganzoo.errors import UserError
 from ganzoo.gan import GAN
-from ganzoo.losses import Hinge
+from ganzoo.nn.losses import Hinge
 from ganzoo.models.dcgan import DCGAN, Discriminator, Generator
 from ganzoo.preflight import Preflight
 from ganzoo.schedule import LinearDecay, Warmup

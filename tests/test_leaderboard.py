@@ -406,7 +406,7 @@ def test_what_is_derived_goes_by_what_was_given() -> None:
 
 def test_a_choice_goes_by_its_name_unless_more_differs() -> None:
     def of(loss: str, penalty: int, lr: float) -> dict[str, Any]:
-        loss = f"ganzoo.losses.{loss}"
+        loss = f"ganzoo.nn.losses.{loss}"
         return {
             "loss": {"function": {"_target_": loss}, "gradient_penalty": penalty},
             "model": {"loss": {"_target_": loss}, "gradient_penalty": penalty, "lr": lr},
@@ -425,7 +425,7 @@ def test_a_choice_goes_by_its_name_unless_more_differs() -> None:
     # Not told what was chosen: by the class.
     told = differing(hinge, wasserstein)
     assert [row["loss.function._target_"] for row in told] == [
-        "ganzoo.losses.Hinge", "ganzoo.losses.Wasserstein",
+        "ganzoo.nn.losses.Hinge", "ganzoo.nn.losses.Wasserstein",
     ]  # fmt: skip
     assert set(told[0]) == {"loss.function._target_", "loss.gradient_penalty"}
 

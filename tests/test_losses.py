@@ -6,7 +6,7 @@ from torch.autograd import gradcheck
 from torch.func import functional_call
 
 from ganzoo.errors import UserError
-from ganzoo.losses import (
+from ganzoo.nn.losses import (
     Hinge,
     LeastSquares,
     Loss,

@@ -20,7 +20,7 @@ from ganzoo.data.images import to_float
 from ganzoo.data.packing import write_pack
 from ganzoo.data.synthetic import Synthetic
 from ganzoo.errors import UserError
-from ganzoo.layers import shrunk
+from ganzoo.nn.layers import shrunk
 from ganzoo.models.pggan import PGGAN, Discriminator, Generator, Growth
 from ganzoo.train import train
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ganzoo.errors import UserError
-from ganzoo.losses import gradient_penalty
+from ganzoo.nn.losses import gradient_penalty
 from ganzoo.models.pggan.diagram import describe
 from ganzoo.models.pggan.networks import (
     Discriminator,

@@ -27,10 +27,10 @@ from ganzoo.train import train
 
 CONFIG = """\
 loss:
-  _target_: ganzoo.losses.Hinge
+  _target_: ganzoo.nn.losses.Hinge
 model:
   loss:
-    _target_: ganzoo.losses.Hinge
+    _target_: ganzoo.nn.losses.Hinge
   _target_: ganzoo.models.pggan.PGGAN
   total_kimg: 7
 data:

@@ -19,7 +19,7 @@ from ganzoo.config import make
 from ganzoo.errors import NotFinite, UserError
 from ganzoo.gan import GAN
 from ganzoo.loggers import read_rows
-from ganzoo.losses import (
+from ganzoo.nn.losses import (
     Hinge,
     LeastSquares,
     NonSaturating,

@@ -15,13 +15,13 @@ import torch
 import torch.distributed as dist
 from tiny import TINY, TINY_METRICS, PlainDiscriminator, PlainGenerator, adam, config
 
-from ganzoo.augment import DiffAugment
+from ganzoo.nn.augment import DiffAugment
 from ganzoo.config import make
 from ganzoo.data.synthetic import Synthetic
 from ganzoo.data.unpaired import Unpaired
 from ganzoo.gan import GAN
 from ganzoo.loggers import read_rows
-from ganzoo.losses import Wasserstein
+from ganzoo.nn.losses import Wasserstein
 from ganzoo.models.biggan import BigGAN
 from ganzoo.models.biggan import Discriminator as ProjectionDiscriminator
 from ganzoo.models.biggan import Generator as ClassGenerator

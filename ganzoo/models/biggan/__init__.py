@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ganzoo.augment import DiffAugment
+from ganzoo.nn.augment import DiffAugment
 from ganzoo.draws import Sampler, from_seeds, integers, normal, unit
 from ganzoo.errors import UserError
 from ganzoo.gan import GAN, Batch, evaluating
-from ganzoo.losses import Hinge, Loss, gradient_penalty, ignorance, zero_centered_penalty
+from ganzoo.nn.losses import Hinge, Loss, gradient_penalty, ignorance, zero_centered_penalty
 from ganzoo.models.biggan.deep import DeepDiscriminator, DeepGenerator
 from ganzoo.models.biggan.layers import (
     StoredBatchNorm,
@@ -45,7 +45,7 @@ class BigGAN(GAN):
         generator: latents [N, nz] and classes -> images [N, C, H, W] in [-1, 1].
         discriminator: images and labels -> logits [N].
         classes: of both; 0: an unconditional GAN.
-        loss: of both; see `ganzoo.losses`.
+        loss: of both; see `ganzoo.nn.losses`.
         labels: of fakes: "uniform", each class as likely as any; or "data", those of the reals
             beside them, and in sampling as often as in the training data.
         prior: of the latents; see `ganzoo.draws`.

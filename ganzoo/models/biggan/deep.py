@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ganzoo.layers import enlarged, halved_grid
+from ganzoo.nn.layers import enlarged, halved_grid
 from ganzoo.models.biggan.layers import Attention, ConditionalNorm, Init, Layers, initialize
 from ganzoo.models.biggan.networks import (
     GENERATOR,

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ganzoo.errors import UserError
-from ganzoo.layers import fused_down, fused_up
+from ganzoo.nn.layers import fused_down, fused_up
 
 Init = Literal["orthogonal", "normal", "xavier"]
 Layer = TypeVar("Layer", bound="Spectral")

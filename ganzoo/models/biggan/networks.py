@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ganzoo.errors import UserError
-from ganzoo.layers import enlarged, halved_grid
+from ganzoo.nn.layers import enlarged, halved_grid
 from ganzoo.models.biggan.layers import (
     Attention,
     ConditionalNorm,

@@ -17,8 +17,8 @@ from torch.optim import Optimizer
 from ganzoo.draws import unit
 from ganzoo.errors import UserError
 from ganzoo.gan import GAN, Batch, evaluating, trying
-from ganzoo.layers import enlarged, shrunk
-from ganzoo.losses import (
+from ganzoo.nn.layers import enlarged, shrunk
+from ganzoo.nn.losses import (
     LeastSquares,
     Loss,
     gradient_penalty,
@@ -66,7 +66,7 @@ class CycleGAN(GAN):
         discriminator: makes a discriminator of its number of input channels; None for none, which
             leaves a model that translates and cannot be trained.
         optimizers: for "generator" and "discriminator", or for a part of one ("generator.AtoB").
-        loss: of generators and discriminators; see `ganzoo.losses`.
+        loss: of generators and discriminators; see `ganzoo.nn.losses`.
         channels_a, channels_b: of the images of A and of B.
         image_size: of training images, one number or [height, width].
         order: the networks that are updated one after the other. Two generators, or two

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ganzoo.errors import UserError
-from ganzoo.layers import normal_init
+from ganzoo.nn.layers import normal_init
 
 Norm = Literal["instance", "batch", "none"]
 Padding = Literal["reflect", "zeros"]

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from ganzoo.layers import normal_init
+from ganzoo.nn.layers import normal_init
 from ganzoo.models.cyclegan.networks import Norm, Residual, at_any_size, normalization
 
 

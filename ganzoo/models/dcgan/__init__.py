@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ganzoo.augment import DiffAugment
+from ganzoo.nn.augment import DiffAugment
 from ganzoo.draws import Sampler, from_seeds, normal, unit
 from ganzoo.errors import UserError
 from ganzoo.gan import GAN, Batch, evaluating
-from ganzoo.losses import Loss, NonSaturating, gradient_penalty, ignorance, zero_centered_penalty
+from ganzoo.nn.losses import Loss, NonSaturating, gradient_penalty, ignorance, zero_centered_penalty
 from ganzoo.models.dcgan.capacity import CapacityDiscriminator, CapacityGenerator
 from ganzoo.models.dcgan.deep import DeepDiscriminator, DeepGenerator
 from ganzoo.models.dcgan.networks import Discriminator, Generator
@@ -42,7 +42,7 @@ class DCGAN(GAN):
     Args:
         generator: latents [N, nz] -> images [N, C, H, W] in [-1, 1].
         discriminator: images -> logits [N].
-        loss: of both; see `ganzoo.losses`.
+        loss: of both; see `ganzoo.nn.losses`.
         nz: size of the latent vector.
         prior: of the latents; see `ganzoo.draws`.
         augment: applied to everything that the discriminator sees; None for nothing.

@@ -11,7 +11,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from ganzoo.errors import UserError
-from ganzoo.layers import halved_grid, normal_init
+from ganzoo.nn.layers import halved_grid, normal_init
 
 Norm = Literal["batch", "layer", "none"]
 

@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ganzoo.augment import DiffAugment
+from ganzoo.nn.augment import DiffAugment
 from ganzoo.draws import Sampler, from_seeds, integers, normal, unit
 from ganzoo.errors import UserError
 from ganzoo.gan import GAN, Batch, evaluating
-from ganzoo.layers import enlarged, shrunk
-from ganzoo.losses import Loss, Wasserstein, gradient_penalty, ignorance, zero_centered_penalty
+from ganzoo.nn.layers import enlarged, shrunk
+from ganzoo.nn.losses import Loss, Wasserstein, gradient_penalty, ignorance, zero_centered_penalty
 from ganzoo.models.pggan.diagram import describe
 from ganzoo.models.pggan.networks import (
     Discriminator,
@@ -48,7 +48,7 @@ class PGGAN(GAN):
         generator: (z [N, nz], y, lod) -> images at the resolution of the lod.
         discriminator: (images, lod) -> scores [N], or [N, 1 + classes].
         growth: the schedule.
-        loss: of both; see `ganzoo.losses`.
+        loss: of both; see `ganzoo.nn.losses`.
         gradient_penalty: weight of WGAN-GP's penalty (10 in the paper).
         target: gradient norm that it asks for (1; 750 for CIFAR-10).
         drift: weight of the mean squared score of reals (0.001).

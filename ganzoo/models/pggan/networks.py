@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ganzoo.errors import UserError
-from ganzoo.layers import convolution, enlarged, fused_down, fused_up, halved_grid
+from ganzoo.nn.layers import convolution, enlarged, fused_down, fused_up, halved_grid
 
 SQRT2 = math.sqrt(2)
 Op = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # input, weight, bias -> output

@@ -1,0 +1,1 @@
+"""The papers' formulas: losses, layers, augmentation. Plain PyTorch: no Lightning, no Hydra."""
