@@ -25,7 +25,7 @@ from ganzoo.loggers import read_rows, save_checkpoint
 from ganzoo.panels import Panel
 from ganzoo.pictures import columns_for, grid, named_rows, plot_curves, progress_strip, save_gif
 from ganzoo.preflight import peak_memory
-from ganzoo.schedule import crossed
+from ganzoo.schedules.images import crossed
 from ganzoo.strategy import largest
 from ganzoo.views import batches_for, check, class_sheet, truncations
 

@@ -24,7 +24,7 @@ from ganzoo.checkpoint import check_fits
 from ganzoo.draws import Draws, seed_of
 from ganzoo.errors import NotFinite, UserError
 from ganzoo.nn.losses import Loss
-from ganzoo.schedule import ema_beta
+from ganzoo.schedules.images import ema_beta
 from ganzoo.strategy import Replicated, average_over_processes, local_batchnorm, world_size
 
 Batch = dict[str, Tensor]

@@ -18,7 +18,7 @@ from ganzoo.data.reference import Reference, mixed
 from ganzoo.data.subset import Subset
 from ganzoo.errors import UserError
 from ganzoo.gan import GAN, translated
-from ganzoo.schedule import crossed
+from ganzoo.schedules.images import crossed
 from ganzoo.strategy import gather_rows, rank, world_size
 
 log = logging.getLogger(__name__)

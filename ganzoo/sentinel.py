@@ -20,7 +20,7 @@ from ganzoo.checkpoint import AtomicCheckpointIO, read
 from ganzoo.data.source import check_choice
 from ganzoo.errors import NotFinite, UserError
 from ganzoo.gan import GAN
-from ganzoo.schedule import crossed
+from ganzoo.schedules.images import crossed
 from ganzoo.signs import Diversity, Growth, Heard, Memory, Pace
 from ganzoo.strategy import average_over_processes, rank, world_size
 

@@ -194,7 +194,7 @@ def test_a_broken_image_ends_the_run_and_loses_nothing(
 
 BLOWS_UP = (
     "model.optimizers.discriminator.lr=1e30",
-    "model.lr_factors={discriminator: {_target_: ganzoo.schedule.Warmup, kimg: 1}}",
+    "model.lr_factors={discriminator: {_target_: ganzoo.schedules.images.Warmup, kimg: 1}}",
     "callbacks.save.every_kimg=0.008",
 )
 

@@ -21,7 +21,7 @@ from ganzoo.errors import UserError
 from ganzoo.nn.losses import NonSaturating, Relativistic, Wasserstein
 from ganzoo.models.cyclegan import CycleGAN, ImagePool, PatchDiscriminator, ResNetGenerator
 from ganzoo.models.pggan import Growth
-from ganzoo.schedule import EpochDecay
+from ganzoo.schedules.images import EpochDecay
 from ganzoo.train import make_trainer
 
 SCRIPT = str(Path(__file__).parent / "worlds.py")

@@ -19,7 +19,7 @@ from ganzoo.gan import GAN
 from ganzoo.nn.losses import Hinge
 from ganzoo.models.dcgan import DCGAN, Discriminator, Generator
 from ganzoo.preflight import Preflight
-from ganzoo.schedule import LinearDecay, Warmup
+from ganzoo.schedules.images import LinearDecay, Warmup
 from ganzoo.train import make_trainer, train
 
 QUIET = ("~callbacks.ticks", "~callbacks.grid", "~callbacks.bar")

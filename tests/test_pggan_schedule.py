@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 
 from ganzoo.errors import UserError
-from ganzoo.models.pggan.schedule import Growth
+from ganzoo.schedules.growth import Growth
 
 FP32 = {256: 16, 512: 8, 1024: 4}
 V1 = {

@@ -1,7 +1,7 @@
 import pytest
 
 from ganzoo.errors import UserError
-from ganzoo.schedule import Constant, LinearDecay, Warmup, crossed, ema_beta
+from ganzoo.schedules.images import Constant, LinearDecay, Warmup, crossed, ema_beta
 
 
 def test_crossed_fires_once_per_multiple_whatever_the_batch():

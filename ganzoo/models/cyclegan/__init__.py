@@ -34,7 +34,7 @@ from ganzoo.models.cyclegan.networks import (
 )
 from ganzoo.models.cyclegan.pool import ImagePool
 from ganzoo.models.cyclegan.small import SmallDiscriminator, SmallGenerator
-from ganzoo.models.pggan.schedule import Growth
+from ganzoo.schedules.growth import Growth
 from ganzoo.strategy import world_size
 
 __all__ = [

@@ -27,7 +27,7 @@ from ganzoo.models.pggan.networks import (
     GrowingGenerator,
     MinibatchDiscrimination,
 )
-from ganzoo.models.pggan.schedule import Growth
+from ganzoo.schedules.growth import Growth
 from ganzoo.strategy import average_over_processes, world_size
 
 log = logging.getLogger(__name__)

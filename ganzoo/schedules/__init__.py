@@ -1,0 +1,1 @@
+"""Functions of images seen: learning rates, the average, growth."""
