@@ -26,7 +26,7 @@ from ganzoo.panels import Panel
 from ganzoo.pictures import columns_for, grid, named_rows, plot_curves, progress_strip, save_gif
 from ganzoo.preflight import peak_memory
 from ganzoo.schedules.images import crossed
-from ganzoo.strategy import largest
+from ganzoo.distributed.strategy import largest
 from ganzoo.views import batches_for, check, class_sheet, truncations
 
 log = logging.getLogger(__name__)

@@ -33,7 +33,7 @@ from ganzoo.gan import GAN
 from ganzoo.metrics.protocol import Scores
 from ganzoo.metrics.scoring import fakes_of, scorer_of
 from ganzoo.metrics.suite import Fakes, Suite
-from ganzoo.strategy import rank
+from ganzoo.distributed.strategy import rank
 from ganzoo.truncation import check as check_thresholds
 from ganzoo.truncation import plot, sweep, write_table
 from ganzoo.views import batches_for, statistics, threshold_name

@@ -25,7 +25,7 @@ from ganzoo.draws import Draws, seed_of
 from ganzoo.errors import NotFinite, UserError
 from ganzoo.nn.losses import Loss
 from ganzoo.schedules.images import ema_beta
-from ganzoo.strategy import Replicated, average_over_processes, local_batchnorm, world_size
+from ganzoo.distributed.strategy import Replicated, average_over_processes, local_batchnorm, world_size
 
 Batch = dict[str, Tensor]
 
@@ -469,7 +469,7 @@ class GAN(L.LightningModule):
         if isinstance(strategy, DDPStrategy) and not isinstance(strategy, Replicated):
             raise UserError(
                 "Plain DDP cannot train two networks that take turns: start with trainer=ddp "
-                "(from Python: Trainer(strategy=ganzoo.strategy.Replicated()))."
+                "(from Python: Trainer(strategy=ganzoo.distributed.strategy.Replicated()))."
             )
         if self.channels_last:
             self.to(memory_format=torch.channels_last)

@@ -19,7 +19,7 @@ from ganzoo.data.subset import Subset
 from ganzoo.errors import UserError
 from ganzoo.gan import GAN, translated
 from ganzoo.schedules.images import crossed
-from ganzoo.strategy import gather_rows, rank, world_size
+from ganzoo.distributed.strategy import gather_rows, rank, world_size
 
 log = logging.getLogger(__name__)
 

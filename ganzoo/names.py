@@ -15,7 +15,7 @@ from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from ganzoo import cluster
+from ganzoo.distributed import cluster
 from ganzoo.config import CONF
 
 # What may change between the runs of one run folder without making it another run.

@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import Callback
 
 from ganzoo.errors import UserError
 from ganzoo.gan import GAN
-from ganzoo.strategy import any_process
+from ganzoo.distributed.strategy import any_process
 
 log = logging.getLogger(__name__)
 

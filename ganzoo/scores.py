@@ -16,7 +16,7 @@ from ganzoo.gan import GAN, translated
 from ganzoo.monitors import Judge
 from ganzoo.pictures import titled_rows
 from ganzoo.signs import shown, some
-from ganzoo.strategy import local_batchnorm
+from ganzoo.distributed.strategy import local_batchnorm
 from ganzoo.views import class_name
 
 Part = tuple[Tensor, Tensor | None]  # images and their labels, if there are any

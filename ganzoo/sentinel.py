@@ -22,7 +22,7 @@ from ganzoo.errors import NotFinite, UserError
 from ganzoo.gan import GAN
 from ganzoo.schedules.images import crossed
 from ganzoo.signs import Diversity, Growth, Heard, Memory, Pace
-from ganzoo.strategy import average_over_processes, rank, world_size
+from ganzoo.distributed.strategy import average_over_processes, rank, world_size
 
 log = logging.getLogger(__name__)
 

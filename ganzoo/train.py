@@ -25,7 +25,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from ganzoo import cluster, sweeps
+from ganzoo import sweeps
+from ganzoo.distributed import cluster
 from ganzoo.checkpoint import AtomicCheckpointIO, initialize_from, read, restore
 from ganzoo.config import CONF, make, resolved
 from ganzoo.differences import flatten
@@ -36,7 +37,7 @@ from ganzoo.names import about, changeable, in_sweep
 from ganzoo.preflight import Preflight
 from ganzoo.sentinel import go_back
 from ganzoo.state import recorded
-from ganzoo.strategy import BatchNormSync
+from ganzoo.distributed.strategy import BatchNormSync
 
 log = logging.getLogger(__name__)
 

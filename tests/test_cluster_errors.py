@@ -16,10 +16,10 @@ from lightning_utilities.core.rank_zero import rank_zero_only as utils_rank_zero
 from test_cluster import KNOWN, job, scontrol
 from tiny import config
 
-from ganzoo import cluster
+from ganzoo.distributed import cluster
 from ganzoo.errors import UserError
 from ganzoo.names import start_time
-from ganzoo.strategy import Replicated
+from ganzoo.distributed.strategy import Replicated
 from ganzoo.train import make_trainer
 
 SLURM = ("trainer=slurm", "trainer.accelerator=cpu")

@@ -17,7 +17,7 @@ from ganzoo.metrics.protocol import Scores, best_of, monitored
 from ganzoo.metrics.scoring import scorer_of
 from ganzoo.metrics.suite import Suite
 from ganzoo.schedules.images import crossed
-from ganzoo.strategy import any_process
+from ganzoo.distributed.strategy import any_process
 
 log = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from ganzoo.metrics.extractors import Extractor
 from ganzoo.metrics.frechet import FrechetDistance
 from ganzoo.metrics.kernel import KernelDistance
 from ganzoo.metrics.protocol import Scores
-from ganzoo.strategy import rank, world_size
+from ganzoo.distributed.strategy import rank, world_size
 
 log = logging.getLogger(__name__)
 

@@ -35,7 +35,7 @@ from ganzoo.models.cyclegan.networks import (
 from ganzoo.models.cyclegan.pool import ImagePool
 from ganzoo.models.cyclegan.small import SmallDiscriminator, SmallGenerator
 from ganzoo.schedules.growth import Growth
-from ganzoo.strategy import world_size
+from ganzoo.distributed.strategy import world_size
 
 __all__ = [
     "CycleGAN",

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from ganzoo.draws import Draws, integers, unit
-from ganzoo.strategy import gather_rows
+from ganzoo.distributed.strategy import gather_rows
 
 
 class ImagePool(nn.Module):

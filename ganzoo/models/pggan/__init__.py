@@ -28,7 +28,7 @@ from ganzoo.models.pggan.networks import (
     MinibatchDiscrimination,
 )
 from ganzoo.schedules.growth import Growth
-from ganzoo.strategy import average_over_processes, world_size
+from ganzoo.distributed.strategy import average_over_processes, world_size
 
 log = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
-from ganzoo import cluster
+from ganzoo.distributed import cluster
 from ganzoo.errors import UserError
 
 

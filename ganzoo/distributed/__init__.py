@@ -1,0 +1,1 @@
+"""Several processes: the strategy, collectives, clusters."""
