@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from ganzoo.config import CONF, make
 from ganzoo.data.source import Source
-from ganzoo.data.synthetic import Synthetic
+from ganzoo.data.sources.synthetic import Synthetic
 from ganzoo.data.unpaired import Unpaired
 from ganzoo.models.cyclegan import PatchDiscriminator, ResNetGenerator
 from ganzoo.train import make_trainer

@@ -26,8 +26,8 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 
 from ganzoo.data import ImageData
-from ganzoo.data.folder import Folder
-from ganzoo.data.pack import Pack
+from ganzoo.data.sources.folder import Folder
+from ganzoo.data.sources.pack import Pack
 from ganzoo.data.packing import write_pack
 from ganzoo.data.source import Source
 

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from ganzoo import train
 from ganzoo.config import CONF, make
-from ganzoo.data.emoji import Emoji
+from ganzoo.data.sources.emoji import Emoji
 from ganzoo.data.images import to_float
 from ganzoo.models.dcgan import Discriminator, Generator
 

@@ -12,8 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ganzoo.checkpoint import check_trusted
-from ganzoo.data.faces import SETTINGS
-from ganzoo.data.pack import FACTS
+from ganzoo.data.sources.faces import SETTINGS
+from ganzoo.data.sources.pack import FACTS
 from ganzoo.data.source import Source
 from ganzoo.data.unpaired import Unpaired
 from ganzoo.errors import UserError

@@ -25,7 +25,7 @@ from ganzoo.checkpoint import find, load
 from ganzoo.config import CONF, make, source_of, training_data
 from ganzoo.data.encoded import EncodedImages
 from ganzoo.data.images import ImageData
-from ganzoo.data.pack import FACTS
+from ganzoo.data.sources.pack import FACTS
 from ganzoo.data.reference import Reference
 from ganzoo.data.source import Source, first, pair
 from ganzoo.errors import UserError

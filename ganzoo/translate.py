@@ -23,7 +23,7 @@ from ganzoo.data.files import One, open_files
 from ganzoo.data.images import to_float, to_uint8
 from ganzoo.data.originals import WHITE, Originals
 from ganzoo.data.source import first, shown
-from ganzoo.data.sweep import Batch, Seen, sweep
+from ganzoo.data.visit import Batch, Seen, sweep
 from ganzoo.errors import UserError
 from ganzoo.gan import GAN, translated
 from ganzoo.page import Page

@@ -17,7 +17,7 @@ from worlds import biggan
 
 import ganzoo
 from ganzoo.nn.augment import DiffAugment
-from ganzoo.data.synthetic import Synthetic
+from ganzoo.data.sources.synthetic import Synthetic
 from ganzoo.draws import Draws, bernoulli, integers, unit
 from ganzoo.errors import UserError
 from ganzoo.gan import STANDING

@@ -10,7 +10,7 @@ import torchvision
 from photos import crops
 from PIL import Image
 
-from ganzoo.data.celeba import CelebA
+from ganzoo.data.sources.celeba import CelebA
 from ganzoo.errors import UserError
 
 NUM = 12

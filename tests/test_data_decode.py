@@ -10,7 +10,7 @@ import torch
 from photos import crops
 from PIL import Image, ImageOps
 
-from ganzoo.data.celeba import CROPS
+from ganzoo.data.sources.celeba import CROPS
 from ganzoo.data.decode import Box, Decoder, Header, resample
 
 

@@ -13,9 +13,9 @@ from photos import crops
 from torch.utils.data import DataLoader
 
 from ganzoo.data.files import open_files
-from ganzoo.data.folder import Folder
+from ganzoo.data.sources.folder import Folder
 from ganzoo.data.images import as_it_is
-from ganzoo.data.pack import Pack
+from ganzoo.data.sources.pack import Pack
 from ganzoo.data.packing import write_pack
 from ganzoo.errors import UserError
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from ganzoo.data import ImageData
 from ganzoo.data.images import resize, to_float, to_uint8
 from ganzoo.data.source import Source
-from ganzoo.data.synthetic import Synthetic
+from ganzoo.data.sources.synthetic import Synthetic
 from ganzoo.errors import UserError
 
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from test_data_images import attach, batches, make
 
-from ganzoo.data.emoji import Emoji
+from ganzoo.data.sources.emoji import Emoji
 from ganzoo.data.subset import Subset
-from ganzoo.data.synthetic import Synthetic
+from ganzoo.data.sources.synthetic import Synthetic
 from ganzoo.errors import UserError
 
 

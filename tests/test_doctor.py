@@ -15,9 +15,9 @@ from PIL import Image, ImageEnhance
 
 from ganzoo import doctor
 from ganzoo.config import source_of
-from ganzoo.data.emoji import PACK
+from ganzoo.data.sources.emoji import PACK
 from ganzoo.data.findings import groups, near_duplicates
-from ganzoo.data.folder import Folder
+from ganzoo.data.sources.folder import Folder
 from ganzoo.data.packing import write_pack
 
 

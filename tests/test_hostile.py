@@ -11,8 +11,8 @@ from conftest import run
 from hostile import BAD, IGNORED, READ
 from tiny import TINY, config
 
-from ganzoo.data.folder import Folder
-from ganzoo.data.pack import Pack
+from ganzoo.data.sources.folder import Folder
+from ganzoo.data.sources.pack import Pack
 from ganzoo.data.packing import write_pack
 from ganzoo.data.source import shown
 from ganzoo.errors import UserError

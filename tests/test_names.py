@@ -64,7 +64,7 @@ def test_a_run_tells_what_it_is_without_hydra(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(HydraConfig.instance(), "cfg", None)
     config = {
         "model": {"_target_": "ganzoo.models.dcgan.DCGAN"},
-        "data": {"source": {"_target_": "ganzoo.data.synthetic.Synthetic"}},
+        "data": {"source": {"_target_": "ganzoo.data.sources.synthetic.Synthetic"}},
     }
     assert about(Path("runs/x/y"), config) == {
         "name": "y",

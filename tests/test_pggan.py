@@ -18,7 +18,7 @@ from worlds import fit, pggan
 import ganzoo
 from ganzoo.data.images import to_float
 from ganzoo.data.packing import write_pack
-from ganzoo.data.synthetic import Synthetic
+from ganzoo.data.sources.synthetic import Synthetic
 from ganzoo.errors import UserError
 from ganzoo.nn.layers import shrunk
 from ganzoo.models.pggan import PGGAN, Discriminator, Generator, Growth

@@ -17,7 +17,7 @@ from worlds import discriminated, fit, pggan
 
 from ganzoo.checkpoint import initialize_from
 from ganzoo.config import make
-from ganzoo.data.synthetic import Synthetic
+from ganzoo.data.sources.synthetic import Synthetic
 from ganzoo.errors import UserError
 from ganzoo.models.pggan import PGGAN, Discriminator, Generator
 from ganzoo.models.pggan.diagram import describe

@@ -36,7 +36,7 @@ model:
 data:
   _target_: ganzoo.data.ImageData
   source:
-    _target_: ganzoo.data.emoji.Emoji
+    _target_: ganzoo.data.sources.emoji.Emoji
 total_kimg: 80
 """
 HERE = {"host": socket.gethostname(), "pid": os.getpid()}

@@ -17,7 +17,7 @@ from tiny import TINY, TINY_METRICS, PlainDiscriminator, PlainGenerator, adam, c
 
 from ganzoo.nn.augment import DiffAugment
 from ganzoo.config import make
-from ganzoo.data.synthetic import Synthetic
+from ganzoo.data.sources.synthetic import Synthetic
 from ganzoo.data.unpaired import Unpaired
 from ganzoo.gan import GAN
 from ganzoo.loggers import read_rows

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ganzoo.data.decode import Decoder, Header
 from ganzoo.data.encoded import EncodedImages
-from ganzoo.data.folder import Folder
+from ganzoo.data.sources.folder import Folder
 from ganzoo.data.source import Source, first, shown
 
 FEW_IMAGES = 1000

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from ganzoo.data.source import Source, check_choice, pair
 from ganzoo.data.stream import BatchSize, Indices, Size, Stream, batch_size_at
 from ganzoo.data.subset import Subset
-from ganzoo.data.workers import keep_working
+from ganzoo.data.loader import keep_working
 from ganzoo.draws import Draws, integers, unit
 from ganzoo.errors import UserError
 

@@ -1,4 +1,4 @@
-"""Writing packs; `ganzoo.data.pack` says what they are."""
+"""Writing packs; `ganzoo.data.sources.pack` says what they are."""
 
 import hashlib
 import json
@@ -15,9 +15,9 @@ import numpy as np
 from tqdm import tqdm
 
 from ganzoo import __version__
-from ganzoo.data.pack import FACTS, FORMAT, level_file, levels_of, pyramid, sha256
+from ganzoo.data.sources.pack import FACTS, FORMAT, level_file, levels_of, pyramid, sha256
 from ganzoo.data.source import Source
-from ganzoo.data.sweep import Batch, sweep
+from ganzoo.data.visit import Batch, sweep
 from ganzoo.errors import UserError
 
 CHUNK_BYTES = 8 * 2**20  # of images that a worker reads before it writes them

@@ -18,7 +18,7 @@ from threading import Thread
 
 from tqdm import tqdm
 
-from ganzoo.data.faces import SETTINGS, TABLE
+from ganzoo.data.sources.faces import SETTINGS, TABLE
 from ganzoo.errors import UserError
 
 HERE = Path(__file__).parent

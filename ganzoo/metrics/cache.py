@@ -22,7 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ganzoo import __version__
-from ganzoo.data.pack import sha256
+from ganzoo.data.sources.pack import sha256
 from ganzoo.data.reference import Reference
 from ganzoo.errors import UserError
 from ganzoo.metrics.extractors import Extractor

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 
-from ganzoo.data import pack
+from ganzoo.data.sources import pack
 from ganzoo.errors import UserError
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 import torchvision
 
-from ganzoo.data.attributes import classes_of
+from ganzoo.data.sources.attributes import classes_of
 from ganzoo.data.decode import Box
 from ganzoo.data.encoded import EncodedImages, Listing
 from ganzoo.data.files import open_files

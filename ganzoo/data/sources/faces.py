@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from ganzoo.data.attributes import classes_of
+from ganzoo.data.sources.attributes import classes_of
 from ganzoo.data.encoded import EncodedImages, Listing
 from ganzoo.data.files import open_files
 from ganzoo.data.source import first, part
