@@ -23,7 +23,7 @@ from lightning.pytorch.callbacks import Callback
 from watching import Moment, now, since
 
 from ganzoo.config import CONF, make
-from ganzoo.gan import GAN
+from ganzoo.engine.gan import GAN
 from ganzoo.train import describe, make_trainer
 
 LOGGING = ("log_metrics", "log_picture", "log_sheet", "log_facts", "log_checkpoint")

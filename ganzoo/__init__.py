@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from ganzoo.errors import UserError
 
 if TYPE_CHECKING:
-    from ganzoo.checkpoint import load
+    from ganzoo.engine.checkpoint import load
 
 try:
     __version__ = version("ganzoo-lightning")
@@ -19,7 +19,7 @@ __all__ = ["UserError", "__version__", "load"]
 def __getattr__(name: str) -> Any:
     # Not before it is asked for: torch takes seconds, and some commands do without.
     if name == "load":
-        from ganzoo.checkpoint import load
+        from ganzoo.engine.checkpoint import load
 
         return load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -20,14 +20,14 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from ganzoo.gan import GAN
+from ganzoo.engine.gan import GAN
 from ganzoo.loggers import read_rows, save_checkpoint
 from ganzoo.panels import Panel
 from ganzoo.pictures import columns_for, grid, named_rows, plot_curves, progress_strip, save_gif
-from ganzoo.preflight import peak_memory
+from ganzoo.engine.preflight import peak_memory
 from ganzoo.schedules.images import crossed
 from ganzoo.distributed.strategy import largest
-from ganzoo.views import batches_for, check, class_sheet, truncations
+from ganzoo.engine.sampling import batches_for, check, class_sheet, truncations
 
 log = logging.getLogger(__name__)
 

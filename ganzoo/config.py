@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ganzoo.checkpoint import check_trusted
+from ganzoo.engine.checkpoint import check_trusted
 from ganzoo.data.sources.faces import SETTINGS
 from ganzoo.data.sources.pack import FACTS
 from ganzoo.data.source import Source

@@ -21,7 +21,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from ganzoo.checkpoint import find, load
+from ganzoo.engine.checkpoint import find, load
 from ganzoo.config import CONF, make, source_of, training_data
 from ganzoo.data.encoded import EncodedImages
 from ganzoo.data.images import ImageData
@@ -29,14 +29,14 @@ from ganzoo.data.sources.pack import FACTS
 from ganzoo.data.reference import Reference
 from ganzoo.data.source import Source, first, pair
 from ganzoo.errors import UserError
-from ganzoo.gan import GAN
+from ganzoo.engine.gan import GAN
 from ganzoo.metrics.protocol import Scores
 from ganzoo.metrics.scoring import fakes_of, scorer_of
 from ganzoo.metrics.suite import Fakes, Suite
 from ganzoo.distributed.strategy import rank
 from ganzoo.truncation import check as check_thresholds
 from ganzoo.truncation import plot, sweep, write_table
-from ganzoo.views import batches_for, statistics, threshold_name
+from ganzoo.engine.sampling import batches_for, statistics, threshold_name
 
 log = logging.getLogger(__name__)
 

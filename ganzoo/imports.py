@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from ganzoo.checkpoint import AtomicCheckpointIO
+from ganzoo.engine.checkpoint import AtomicCheckpointIO
 from ganzoo.errors import UserError
-from ganzoo.gan import GAN
+from ganzoo.engine.gan import GAN
 from ganzoo.models.biggan.imports import (
     ajbrock_files,
     ajbrock_model,

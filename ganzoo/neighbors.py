@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ganzoo.checkpoint import load
+from ganzoo.engine.checkpoint import load
 from ganzoo.config import source_of, training_data
 from ganzoo.data.images import to_float, to_uint8
 from ganzoo.data.reference import CHUNK, Reference

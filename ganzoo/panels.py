@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from ganzoo.data.images import to_float
-from ganzoo.gan import GAN, translated
+from ganzoo.engine.gan import GAN, translated
 from ganzoo.pictures import GAP, named_rows, progress_strip
 
 

@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from ganzoo.checkpoint import load
+from ganzoo.engine.checkpoint import load
 from ganzoo.errors import UserError
-from ganzoo.gan import GAN
+from ganzoo.engine.gan import GAN
 from ganzoo.pictures import grid, named_rows, save_gif, singles
-from ganzoo.views import batches_for, class_sheet, morph, statistics, truncations, walk
+from ganzoo.engine.sampling import batches_for, class_sheet, morph, statistics, truncations, walk
 
 
 def main(argv: list[str] | None = None) -> None:

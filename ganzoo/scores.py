@@ -12,12 +12,12 @@ from torch import Tensor
 
 from ganzoo.callbacks import due, kimg_name
 from ganzoo.errors import UserError
-from ganzoo.gan import GAN, translated
+from ganzoo.engine.gan import GAN, translated
 from ganzoo.monitors import Judge
 from ganzoo.pictures import titled_rows
 from ganzoo.signs import shown, some
 from ganzoo.distributed.strategy import local_batchnorm
-from ganzoo.views import class_name
+from ganzoo.engine.sampling import class_name
 
 Part = tuple[Tensor, Tensor | None]  # images and their labels, if there are any
 

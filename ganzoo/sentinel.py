@@ -16,10 +16,10 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from ganzoo.checkpoint import AtomicCheckpointIO, read
+from ganzoo.engine.checkpoint import AtomicCheckpointIO, read
 from ganzoo.data.source import check_choice
 from ganzoo.errors import NotFinite, UserError
-from ganzoo.gan import GAN
+from ganzoo.engine.gan import GAN
 from ganzoo.schedules.images import crossed
 from ganzoo.signs import Diversity, Growth, Heard, Memory, Pace
 from ganzoo.distributed.strategy import average_over_processes, rank, world_size

@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from ganzoo.data.images import ImageData
 from ganzoo.draws import Draws, seed_of
-from ganzoo.gan import GAN
+from ganzoo.engine.gan import GAN
 from ganzoo.monitors import held_out
 from ganzoo.spectra import SingularValues, weight_matrices
 

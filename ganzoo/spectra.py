@@ -19,7 +19,7 @@ from torch import Generator, Tensor, nn
 from ganzoo.callbacks import due
 from ganzoo.draws import seed_of
 from ganzoo.errors import UserError
-from ganzoo.gan import GAN, evaluating
+from ganzoo.engine.gan import GAN, evaluating
 from ganzoo.loggers import MetricsCSV
 
 COUNT = 3  # how many of the largest are looked at

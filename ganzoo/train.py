@@ -27,14 +27,14 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ganzoo import sweeps
 from ganzoo.distributed import cluster
-from ganzoo.checkpoint import AtomicCheckpointIO, initialize_from, read, restore
+from ganzoo.engine.checkpoint import AtomicCheckpointIO, initialize_from, read, restore
 from ganzoo.config import CONF, make, resolved
 from ganzoo.differences import flatten
 from ganzoo.errors import AnotherRun, NotFinite, UserError
-from ganzoo.gan import GAN
+from ganzoo.engine.gan import GAN
 from ganzoo.loggers import MetricsCSV
 from ganzoo.names import about, changeable, in_sweep
-from ganzoo.preflight import Preflight
+from ganzoo.engine.preflight import Preflight
 from ganzoo.sentinel import go_back
 from ganzoo.state import recorded
 from ganzoo.distributed.strategy import BatchNormSync

@@ -11,11 +11,11 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from ganzoo.gan import GAN
+from ganzoo.engine.gan import GAN
 from ganzoo.metrics.protocol import Scores
 from ganzoo.metrics.scoring import fakes_of
 from ganzoo.metrics.suite import Suite
-from ganzoo.views import Threshold, check, statistics, threshold_name
+from ganzoo.engine.sampling import Threshold, check, statistics, threshold_name
 
 
 def sweep(

@@ -21,7 +21,7 @@ from ganzoo.config import make
 from ganzoo.data.stream import Stream
 from ganzoo.errors import UserError
 from ganzoo.models.dcgan import DCGAN
-from ganzoo.preflight import check_room
+from ganzoo.engine.preflight import check_room
 from ganzoo.train import choose_precision, train
 
 QUIET = ("~callbacks.ticks", "~callbacks.grid", "~callbacks.bar")

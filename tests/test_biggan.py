@@ -20,7 +20,7 @@ from ganzoo.nn.augment import DiffAugment
 from ganzoo.data.sources.synthetic import Synthetic
 from ganzoo.draws import Draws, bernoulli, integers, unit
 from ganzoo.errors import UserError
-from ganzoo.gan import STANDING
+from ganzoo.engine.gan import STANDING
 from ganzoo.nn.losses import Hinge, Relativistic
 from ganzoo.models.biggan import BigGAN, Discriminator, Generator, class_counts
 from ganzoo.train import train

@@ -15,7 +15,7 @@ from tiny import config
 from ganzoo import load
 from ganzoo.callbacks import kimg_name, read_curves
 from ganzoo.data.images import to_uint8
-from ganzoo.gan import GAN
+from ganzoo.engine.gan import GAN
 from ganzoo.pictures import GAP
 from ganzoo.train import train
 

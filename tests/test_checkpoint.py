@@ -10,10 +10,10 @@ from tiny import config
 
 import ganzoo
 from ganzoo import UserError
-from ganzoo.checkpoint import AtomicCheckpointIO, check_fits, find, initialize_from, read
+from ganzoo.engine.checkpoint import AtomicCheckpointIO, check_fits, find, initialize_from, read
 from ganzoo.config import make
 from ganzoo.data.images import to_uint8
-from ganzoo.gan import GAN
+from ganzoo.engine.gan import GAN
 from ganzoo.train import train
 
 

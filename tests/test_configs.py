@@ -10,7 +10,7 @@ from tiny import TINY, config
 
 from ganzoo.config import CONF, make
 from ganzoo.errors import UserError
-from ganzoo.gan import GAN
+from ganzoo.engine.gan import GAN
 from ganzoo.train import flatten, train
 
 

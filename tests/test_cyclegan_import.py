@@ -176,8 +176,8 @@ def pixel() -> State:
 
 
 @pytest.fixture
-def imported(tmp_path: Path) -> Callable[..., ganzoo.gan.GAN]:
-    def of(contents: State, name: str = "latest_net_G.pth", **options: Any) -> ganzoo.gan.GAN:
+def imported(tmp_path: Path) -> Callable[..., ganzoo.engine.gan.GAN]:
+    def of(contents: State, name: str = "latest_net_G.pth", **options: Any) -> ganzoo.engine.gan.GAN:
         torch.save(contents, tmp_path / name, **options)
         out = tmp_path / f"{len(list(tmp_path.iterdir()))}.ckpt"
         import_checkpoint(tmp_path / name, out)

@@ -14,7 +14,7 @@ from ganzoo.data.sources.folder import Folder
 from ganzoo.data.sources.pack import Pack
 from ganzoo.data.packing import write_pack
 from ganzoo.errors import UserError
-from ganzoo.gan import GAN
+from ganzoo.engine.gan import GAN
 from ganzoo.pictures import GAP
 from ganzoo.train import train
 

@@ -32,7 +32,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GANZOO_CACHE", str(tmp_path / "cache"))
 
 
-def trained(run_dir: Path, *keys: str) -> ganzoo.gan.GAN:
+def trained(run_dir: Path, *keys: str) -> ganzoo.engine.gan.GAN:
     return train(config(*BASE, *TINY_METRICS, *OFTEN, f"run_dir={run_dir}", *keys, tiny=False))
 
 

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from ganzoo.config import make
 from ganzoo.draws import bernoulli, censored_normal, normal, uniform
 from ganzoo.errors import UserError
-from ganzoo.gan import GAN
+from ganzoo.engine.gan import GAN
 from ganzoo.nn.losses import Hinge
 from ganzoo.models.dcgan import DCGAN, Discriminator, Generator
-from ganzoo.preflight import Preflight
+from ganzoo.engine.preflight import Preflight
 from ganzoo.schedules.images import LinearDecay, Warmup
 from ganzoo.train import make_trainer, train
 

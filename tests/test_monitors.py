@@ -9,7 +9,7 @@ from tiny import TINY, config
 from torch import Tensor, nn
 
 from ganzoo.config import make
-from ganzoo.gan import GAN
+from ganzoo.engine.gan import GAN
 from ganzoo.loggers import read_rows
 from ganzoo.models.dcgan import Discriminator
 from ganzoo.train import train

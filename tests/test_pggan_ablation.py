@@ -15,7 +15,7 @@ from tiny import TINY, config
 from torch import Tensor, nn
 from worlds import discriminated, fit, pggan
 
-from ganzoo.checkpoint import initialize_from
+from ganzoo.engine.checkpoint import initialize_from
 from ganzoo.config import make
 from ganzoo.data.sources.synthetic import Synthetic
 from ganzoo.errors import UserError

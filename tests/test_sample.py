@@ -11,11 +11,11 @@ from tiny import PlainDiscriminator, PlainGenerator, adam, config
 
 from ganzoo import UserError, load
 from ganzoo.__main__ import main as command
-from ganzoo.gan import GAN
+from ganzoo.engine.gan import GAN
 from ganzoo.pictures import GAP
 from ganzoo.sample import main, number_list
 from ganzoo.train import train
-from ganzoo.views import slerp, walk
+from ganzoo.engine.sampling import slerp, walk
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ import ganzoo
 from ganzoo import scores
 from ganzoo.config import make
 from ganzoo.data.images import to_uint8
-from ganzoo.gan import GAN
+from ganzoo.engine.gan import GAN
 from ganzoo.loggers import read_rows
 from ganzoo.pictures import GAP, font_of, titled_rows
 from ganzoo.train import train

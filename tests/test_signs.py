@@ -7,7 +7,7 @@ import torch
 from tiny import PlainDiscriminator, PlainGenerator, adam, config
 
 from ganzoo.config import make
-from ganzoo.gan import GAN
+from ganzoo.engine.gan import GAN
 from ganzoo.signs import Diversity, Growth, Pace, nearest
 
 

@@ -12,7 +12,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from ganzoo.config import make
 from ganzoo.errors import UserError
-from ganzoo.gan import GAN
+from ganzoo.engine.gan import GAN
 from ganzoo.loggers import MetricsCSV
 from ganzoo.spectra import COLUMNS, SingularValues, read, weight_matrices
 from ganzoo.train import train

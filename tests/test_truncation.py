@@ -17,11 +17,11 @@ import ganzoo
 from ganzoo import evaluate
 from ganzoo.config import CONF, make
 from ganzoo.errors import UserError
-from ganzoo.gan import GAN
+from ganzoo.engine.gan import GAN
 from ganzoo.pictures import GAP
 from ganzoo.sample import main
 from ganzoo.train import train
-from ganzoo.views import class_sheet, morph, statistics, truncations
+from ganzoo.engine.sampling import class_sheet, morph, statistics, truncations
 
 BIGGAN = (
     *(key for key in TINY if not key.startswith("model.")),
@@ -99,7 +99,7 @@ def test_a_walk_stays_in_its_class(gan, run_dir, tmp_path) -> None:
     out = tmp_path / "walk.gif"
     main([str(run_dir), "--walk", "0,1", "--classes", "4", "--frames", "3", "--out", str(out)])
     assert Image.open(out).n_frames == 6
-    way = ganzoo.views.walk(gan, [0, 1], 3, label=4)
+    way = ganzoo.engine.sampling.walk(gan, [0, 1], 3, label=4)
     torch.testing.assert_close(way[::3], gan.sample([0, 1], label=4), atol=1e-5, rtol=0)
 
 

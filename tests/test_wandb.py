@@ -25,7 +25,7 @@ from ganzoo.loggers import Wandb, read_rows
 from ganzoo.metrics import Evaluate
 from ganzoo.pictures import grid
 from ganzoo.train import train
-from ganzoo.views import truncations
+from ganzoo.engine.sampling import truncations
 from ganzoo.workspace import CURVES, SYSTEM, TABLES, workspace
 from ganzoo.workspace import main as save_view
 

@@ -19,7 +19,7 @@ from ganzoo.nn.augment import DiffAugment
 from ganzoo.config import make
 from ganzoo.data.sources.synthetic import Synthetic
 from ganzoo.data.unpaired import Unpaired
-from ganzoo.gan import GAN
+from ganzoo.engine.gan import GAN
 from ganzoo.loggers import read_rows
 from ganzoo.nn.losses import Wasserstein
 from ganzoo.models.biggan import BigGAN

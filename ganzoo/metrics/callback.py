@@ -10,7 +10,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from ganzoo.errors import UserError
-from ganzoo.gan import GAN
+from ganzoo.engine.gan import GAN
 from ganzoo.loggers import save_checkpoint
 from ganzoo.metrics import translation
 from ganzoo.metrics.protocol import Scores, best_of, monitored

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from ganzoo.nn.augment import DiffAugment
 from ganzoo.draws import Sampler, from_seeds, integers, normal, unit
 from ganzoo.errors import UserError
-from ganzoo.gan import GAN, Batch, evaluating
+from ganzoo.engine.gan import GAN, Batch, evaluating
 from ganzoo.nn.losses import Hinge, Loss, gradient_penalty, ignorance, zero_centered_penalty
 from ganzoo.models.biggan.deep import DeepDiscriminator, DeepGenerator
 from ganzoo.models.biggan.layers import (

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ganzoo.config import make
 from ganzoo.errors import UserError
-from ganzoo.gan import GAN
+from ganzoo.engine.gan import GAN
 from ganzoo.models.biggan import deep, networks
 
 State = Mapping[str, Tensor]

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from ganzoo.draws import unit
 from ganzoo.errors import UserError
-from ganzoo.gan import GAN, Batch, evaluating, trying
+from ganzoo.engine.gan import GAN, Batch, evaluating, trying
 from ganzoo.nn.layers import enlarged, shrunk
 from ganzoo.nn.losses import (
     LeastSquares,

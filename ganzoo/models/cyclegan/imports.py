@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ganzoo.config import make
 from ganzoo.errors import UserError
-from ganzoo.gan import GAN
+from ganzoo.engine.gan import GAN
 
 State = Mapping[str, Tensor]
 PACKAGE = "ganzoo.models.cyclegan"

@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ganzoo.nn.augment import DiffAugment
 from ganzoo.draws import Sampler, from_seeds, normal, unit
 from ganzoo.errors import UserError
-from ganzoo.gan import GAN, Batch, evaluating
+from ganzoo.engine.gan import GAN, Batch, evaluating
 from ganzoo.nn.losses import Loss, NonSaturating, gradient_penalty, ignorance, zero_centered_penalty
 from ganzoo.models.dcgan.capacity import CapacityDiscriminator, CapacityGenerator
 from ganzoo.models.dcgan.deep import DeepDiscriminator, DeepGenerator

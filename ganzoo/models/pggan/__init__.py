@@ -16,7 +16,7 @@ from torch import Tensor
 from ganzoo.nn.augment import DiffAugment
 from ganzoo.draws import Sampler, from_seeds, integers, normal, unit
 from ganzoo.errors import UserError
-from ganzoo.gan import GAN, Batch, evaluating
+from ganzoo.engine.gan import GAN, Batch, evaluating
 from ganzoo.nn.layers import enlarged, shrunk
 from ganzoo.nn.losses import Loss, Wasserstein, gradient_penalty, ignorance, zero_centered_penalty
 from ganzoo.models.pggan.diagram import describe

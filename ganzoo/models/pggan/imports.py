@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ganzoo.config import make
 from ganzoo.errors import UserError
-from ganzoo.gan import GAN
+from ganzoo.engine.gan import GAN
 from ganzoo.models.pggan.networks import Discriminator, Generator, feature_maps
 
 Network = TypeVar("Network", Generator, Discriminator)

@@ -20,7 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from ganzoo import __version__ as version_now
-from ganzoo.checkpoint import check_fits
+from ganzoo.engine.checkpoint import check_fits
 from ganzoo.draws import Draws, seed_of
 from ganzoo.errors import NotFinite, UserError
 from ganzoo.nn.losses import Loss

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ganzoo.errors import UserError
 
 if TYPE_CHECKING:
-    from ganzoo.gan import GAN
+    from ganzoo.engine.gan import GAN
 
 # What a checkpoint's config may call when a model is rebuilt from it: what models are made of, and
 # torch's optimizers. Anything else has to be named by the caller.

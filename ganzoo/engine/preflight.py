@@ -16,7 +16,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from ganzoo.errors import UserError
-from ganzoo.gan import GAN
+from ganzoo.engine.gan import GAN
 from ganzoo.distributed.strategy import any_process
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ganzoo.errors import UserError
-from ganzoo.gan import GAN
+from ganzoo.engine.gan import GAN
 
 Threshold = float | None  # of truncation; None: no limit
 
