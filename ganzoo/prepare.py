@@ -14,7 +14,7 @@ from ganzoo.config import source_of
 from ganzoo.data.packing import write_pack
 from ganzoo.errors import UserError
 from ganzoo.faces import STYLES, draw_faces
-from ganzoo.imports import import_checkpoint
+from ganzoo.models.imports import import_checkpoint
 from ganzoo.metrics import cache, weights
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 import ganzoo
 from ganzoo import prepare
 from ganzoo.errors import UserError
-from ganzoo.imports import import_checkpoint
+from ganzoo.models.imports import import_checkpoint
 
 State = dict[str, Tensor]
 

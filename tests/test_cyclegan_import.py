@@ -12,7 +12,7 @@ from torch import Tensor
 import ganzoo
 from ganzoo import prepare
 from ganzoo.errors import UserError
-from ganzoo.imports import import_checkpoint
+from ganzoo.models.imports import import_checkpoint
 from ganzoo.models.cyclegan.imports import authors_model, discriminator, generator
 
 State = dict[str, Tensor]  # files hold float32; formulas are computed in float64

@@ -15,7 +15,7 @@ from test_pggan_import import tf_arrays, tf_images, zoo_checkpoint, zoo_images
 import ganzoo
 from ganzoo import prepare
 from ganzoo.errors import UserError
-from ganzoo.imports import import_checkpoint, read
+from ganzoo.models.imports import import_checkpoint, read
 from ganzoo.models.pggan import Discriminator, Generator
 
 
