@@ -34,8 +34,8 @@ from ganzoo.metrics.protocol import Scores
 from ganzoo.metrics.scoring import fakes_of, scorer_of
 from ganzoo.metrics.suite import Fakes, Suite
 from ganzoo.distributed.strategy import rank
-from ganzoo.truncation import check as check_thresholds
-from ganzoo.truncation import plot, sweep, write_table
+from ganzoo.metrics.truncation import check as check_thresholds
+from ganzoo.metrics.truncation import plot, sweep, write_table
 from ganzoo.engine.sampling import batches_for, statistics, threshold_name
 
 log = logging.getLogger(__name__)

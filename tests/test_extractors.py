@@ -18,7 +18,7 @@ from torch import Tensor
 from torch_fidelity import feature_extractor_inceptionv3 as original
 
 from ganzoo import UserError, prepare
-from ganzoo.metrics import weights
+from ganzoo.metrics import pretrained as weights
 from ganzoo.metrics.extractors import (
     Clean,
     DINOv2,

@@ -26,7 +26,7 @@ from ganzoo.data.sources.pack import sha256
 from ganzoo.data.reference import Reference
 from ganzoo.errors import UserError
 from ganzoo.metrics.extractors import Extractor
-from ganzoo.metrics.weights import cache_folder
+from ganzoo.metrics.pretrained import cache_folder
 from ganzoo.distributed.strategy import any_process, gather_rows, local_rank, rank, world_size
 
 log = logging.getLogger(__name__)

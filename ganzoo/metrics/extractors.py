@@ -21,7 +21,7 @@ from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d
 
 from ganzoo.data.source import check_choice
 from ganzoo.errors import UserError
-from ganzoo.metrics import weights as files
+from ganzoo.metrics import pretrained as files
 
 log = logging.getLogger(__name__)
 
