@@ -25,7 +25,7 @@ from ganzoo.data.sources.pack import Pack
 from ganzoo.data.source import Source, shown
 from ganzoo.data.visit import Batch, sweep
 from ganzoo.errors import UserError
-from ganzoo.pictures import grid, named_rows
+from ganzoo.pictures.grids import grid, named_rows
 from ganzoo.prepare import add_shape, key_value
 
 CHUNK = 64  # images that are read together,

@@ -19,7 +19,7 @@ from ganzoo.errors import UserError
 from ganzoo.metrics.protocol import best_of, monitored, sentences, without_names
 from ganzoo.rundirs import Run, higher_is_better, natural, runs_under
 from ganzoo.runs import number
-from ganzoo.strips import Row, picture_of, samples_of
+from ganzoo.pictures.thumbnails import Row, picture_of, samples_of
 
 MOST = 64  # runs in the picture
 TOLD = 6  # differences between protocols that are named

@@ -22,7 +22,7 @@ from ganzoo.data.reference import CHUNK, Reference
 from ganzoo.errors import UserError
 from ganzoo.metrics.cache import real_features, rgb
 from ganzoo.metrics.extractors import Extractor, auto
-from ganzoo.pictures import named_rows
+from ganzoo.pictures.grids import named_rows
 from ganzoo.sample import number_list
 from ganzoo.signs import some
 

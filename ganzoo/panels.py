@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ganzoo.data.images import to_float
 from ganzoo.engine.gan import GAN, translated
-from ganzoo.pictures import GAP, named_rows, progress_strip
+from ganzoo.pictures.grids import GAP, named_rows, progress_strip
 
 
 class Panel:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from ganzoo.engine.checkpoint import load
 from ganzoo.errors import UserError
 from ganzoo.engine.gan import GAN
-from ganzoo.pictures import grid, named_rows, save_gif, singles
+from ganzoo.pictures.grids import grid, named_rows, save_gif, singles
 from ganzoo.engine.sampling import batches_for, class_sheet, morph, statistics, truncations, walk
 
 

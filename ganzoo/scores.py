@@ -14,7 +14,7 @@ from ganzoo.callbacks import due, kimg_name
 from ganzoo.errors import UserError
 from ganzoo.engine.gan import GAN, translated
 from ganzoo.monitors import Judge
-from ganzoo.pictures import titled_rows
+from ganzoo.pictures.grids import titled_rows
 from ganzoo.signs import shown, some
 from ganzoo.distributed.strategy import local_batchnorm
 from ganzoo.engine.sampling import class_name

@@ -26,7 +26,7 @@ from ganzoo.data.source import first, shown
 from ganzoo.data.visit import Batch, Seen, sweep
 from ganzoo.errors import UserError
 from ganzoo.engine.gan import GAN, translated
-from ganzoo.page import Page
+from ganzoo.pictures.page import Page
 
 # Endings of what is written as its source was, the modes that it holds, and Pillow's options.
 PNG_LIKE = ("L", "LA", "RGB", "RGBA")

@@ -16,7 +16,7 @@ from ganzoo import load
 from ganzoo.callbacks import kimg_name, read_curves
 from ganzoo.data.images import to_uint8
 from ganzoo.engine.gan import GAN
-from ganzoo.pictures import GAP
+from ganzoo.pictures.grids import GAP
 from ganzoo.train import train
 
 PICTURES = [f"samples/000000.{at:03d}.png" for at in (0, 40, 80, 120)]

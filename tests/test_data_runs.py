@@ -15,7 +15,7 @@ from ganzoo.data.sources.pack import Pack
 from ganzoo.data.packing import write_pack
 from ganzoo.errors import UserError
 from ganzoo.engine.gan import GAN
-from ganzoo.pictures import GAP
+from ganzoo.pictures.grids import GAP
 from ganzoo.train import train
 
 BASE = [o for o in TINY if not o.startswith("data")]

@@ -24,11 +24,11 @@ from ganzoo.differences import differences, flatten, read_config, short_names
 from ganzoo.errors import UserError
 from ganzoo.leaderboard import leaderboard, tables_of
 from ganzoo.metrics.protocol import best_of, monitored
-from ganzoo.pictures import GAP, grid, named_rows
+from ganzoo.pictures.grids import GAP, grid, named_rows
 from ganzoo.rundirs import Run, runs_under
 from ganzoo.runs import main
 from ganzoo.state import recorded
-from ganzoo.strips import SIDE, samples_of
+from ganzoo.pictures.thumbnails import SIDE, samples_of
 from ganzoo.train import train
 
 EVALUATE = "callbacks.evaluate={_target_:ganzoo.metrics.Evaluate,suite:${metrics},every_kimg:0.016}"

@@ -14,7 +14,7 @@ from ganzoo.config import make
 from ganzoo.data.images import to_float
 from ganzoo.data.reference import Reference
 from ganzoo.neighbors import at, by_features, by_pixels, main
-from ganzoo.pictures import GAP
+from ganzoo.pictures.grids import GAP
 from ganzoo.train import train
 
 KEYS = ("data=folder", "data.workers=0")

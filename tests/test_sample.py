@@ -12,7 +12,7 @@ from tiny import PlainDiscriminator, PlainGenerator, adam, config
 from ganzoo import UserError, load
 from ganzoo.__main__ import main as command
 from ganzoo.engine.gan import GAN
-from ganzoo.pictures import GAP
+from ganzoo.pictures.grids import GAP
 from ganzoo.sample import main, number_list
 from ganzoo.train import train
 from ganzoo.engine.sampling import slerp, walk

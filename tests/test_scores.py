@@ -18,7 +18,7 @@ from ganzoo.config import make
 from ganzoo.data.images import to_uint8
 from ganzoo.engine.gan import GAN
 from ganzoo.loggers import read_rows
-from ganzoo.pictures import GAP, font_of, titled_rows
+from ganzoo.pictures.grids import GAP, font_of, titled_rows
 from ganzoo.train import train
 
 SMALL = [o for o in TINY if not o.startswith(("model.", "callbacks.scores", "total_kimg"))]

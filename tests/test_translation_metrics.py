@@ -33,7 +33,7 @@ from ganzoo.metrics import FrechetDistance, InceptionScore, KernelDistance, Suit
 from ganzoo.metrics.scoring import TranslationScorer, scorer_of
 from ganzoo.metrics.ssim import ssim
 from ganzoo.metrics.translation import Cycle, Identity, PairL1, PairPSNR, PairSSIM, l1, psnr
-from ganzoo.pictures import GAP
+from ganzoo.pictures.grids import GAP
 from ganzoo.train import train
 
 SCRIPT = str(Path(__file__).parent / "worlds.py")

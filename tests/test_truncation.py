@@ -18,7 +18,7 @@ from ganzoo import evaluate
 from ganzoo.config import CONF, make
 from ganzoo.errors import UserError
 from ganzoo.engine.gan import GAN
-from ganzoo.pictures import GAP
+from ganzoo.pictures.grids import GAP
 from ganzoo.sample import main
 from ganzoo.train import train
 from ganzoo.engine.sampling import class_sheet, morph, statistics, truncations

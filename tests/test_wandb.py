@@ -23,7 +23,7 @@ import ganzoo
 from ganzoo.errors import UserError
 from ganzoo.loggers import Wandb, read_rows
 from ganzoo.metrics import Evaluate
-from ganzoo.pictures import grid
+from ganzoo.pictures.grids import grid
 from ganzoo.train import train
 from ganzoo.engine.sampling import truncations
 from ganzoo.workspace import CURVES, SYSTEM, TABLES, workspace

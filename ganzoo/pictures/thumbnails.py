@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image, ImageDraw
 
-from ganzoo.pictures import GAP, font_of, margin_of
+from ganzoo.pictures.grids import GAP, font_of, margin_of
 
 TILES = 8  # of a row
 SIDE = 96  # pixels that a tile is high, or somewhat less
