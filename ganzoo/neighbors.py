@@ -24,7 +24,7 @@ from ganzoo.metrics.cache import real_features, rgb
 from ganzoo.metrics.extractors import Extractor, auto
 from ganzoo.pictures.grids import named_rows
 from ganzoo.sample import number_list
-from ganzoo.signs import some
+from ganzoo.callbacks.signs import some
 
 USUAL = 128  # training images whose nearest neighbors tell what distance is usual
 BLOCK = 8192  # rows of features that are compared at once

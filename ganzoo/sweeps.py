@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 
 from ganzoo.errors import UserError
 from ganzoo.leaderboard import leaderboard
-from ganzoo.metrics.callback import Evaluate
+from ganzoo.callbacks.evaluation import Evaluate
 from ganzoo.names import given, in_sweep, torchrun_store
 from ganzoo.state import State, read_state
 

@@ -35,7 +35,7 @@ from ganzoo.engine.gan import GAN
 from ganzoo.loggers import MetricsCSV
 from ganzoo.names import about, changeable, in_sweep
 from ganzoo.engine.preflight import Preflight
-from ganzoo.sentinel import go_back
+from ganzoo.callbacks.sentinel import go_back
 from ganzoo.state import recorded
 from ganzoo.distributed.strategy import BatchNormSync
 

@@ -13,7 +13,7 @@ from PIL import Image
 from tiny import config
 
 from ganzoo import load
-from ganzoo.callbacks import kimg_name, read_curves
+from ganzoo.callbacks.ticks import kimg_name, read_curves
 from ganzoo.data.images import to_uint8
 from ganzoo.engine.gan import GAN
 from ganzoo.pictures.grids import GAP

@@ -19,7 +19,7 @@ from ganzoo import evaluate
 from ganzoo.config import CONF
 from ganzoo.errors import UserError
 from ganzoo.loggers import read_rows
-from ganzoo.metrics.callback import Evaluate
+from ganzoo.callbacks.evaluation import Evaluate
 from ganzoo.train import train
 
 BASE = [o for o in TINY if o != "callbacks.evaluate=null"]

@@ -28,7 +28,7 @@ from ganzoo.nn.losses import (
     ignorance,
 )
 from ganzoo.models.dcgan import DCGAN
-from ganzoo.sentinel import Sentinel, wrong
+from ganzoo.callbacks.sentinel import Sentinel, wrong
 from ganzoo.train import make_trainer, train
 
 LRS = tuple(f"model.optimizers.{name}.lr" for name in ("generator", "discriminator"))
@@ -97,7 +97,7 @@ class Once(Sentinel):
 
 def keys_of(*keys: str, lrs: tuple[float, float] = HEALTHY, **options: Any) -> list[str]:
     """Of a run of 2,000 images through small networks without BatchNorm."""
-    target = options.pop("target", "ganzoo.sentinel.Sentinel")
+    target = options.pop("target", "ganzoo.callbacks.sentinel.Sentinel")
     given = ",".join([f"_target_:{target}", *(f"{key}:{value}" for key, value in options.items())])
     return [
         "total_kimg=2",

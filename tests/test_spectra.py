@@ -14,10 +14,10 @@ from ganzoo.config import make
 from ganzoo.errors import UserError
 from ganzoo.engine.gan import GAN
 from ganzoo.loggers import MetricsCSV
-from ganzoo.spectra import COLUMNS, SingularValues, read, weight_matrices
+from ganzoo.callbacks.spectra import COLUMNS, SingularValues, read, weight_matrices
 from ganzoo.train import train
 
-OFTEN = "callbacks.spectra={_target_:ganzoo.spectra.Spectra,every_kimg:0.024}"
+OFTEN = "callbacks.spectra={_target_:ganzoo.callbacks.spectra.Spectra,every_kimg:0.024}"
 
 
 def exact(matrix: Tensor) -> Tensor:

@@ -307,7 +307,7 @@ def translations(folder: Path) -> Any:
         "precision=64-true",
         "metrics.num_real=71",
         "callbacks.evaluate.every_kimg=0.04",
-        "+callbacks.accuracy={_target_: ganzoo.monitors.DiscriminatorAccuracy, every_kimg: 0.04}",
+        "+callbacks.accuracy={_target_: ganzoo.callbacks.accuracy.DiscriminatorAccuracy, every_kimg: 0.04}",
         f"run_dir={folder}",
         tiny=False,
     )

@@ -1,6 +1,6 @@
 """Metrics of generated images; `Suite` runs a set of them, `Evaluate` does so during training."""
 
-from ganzoo.metrics.callback import Evaluate
+from ganzoo.callbacks.evaluation import Evaluate
 from ganzoo.metrics.frechet import FrechetDistance
 from ganzoo.metrics.inception_score import InceptionScore
 from ganzoo.metrics.kernel import KernelDistance

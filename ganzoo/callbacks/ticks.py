@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from ganzoo.engine.gan import GAN
 from ganzoo.loggers import read_rows, save_checkpoint
-from ganzoo.panels import Panel
+from ganzoo.callbacks.translations import Panel
 from ganzoo.pictures.grids import columns_for, grid, named_rows, plot_curves, progress_strip, save_gif
 from ganzoo.engine.preflight import peak_memory
 from ganzoo.schedules.images import crossed

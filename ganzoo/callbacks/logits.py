@@ -10,12 +10,12 @@ from lightning.pytorch.callbacks import Callback
 from PIL import Image
 from torch import Tensor
 
-from ganzoo.callbacks import due, kimg_name
+from ganzoo.callbacks.ticks import due, kimg_name
 from ganzoo.errors import UserError
 from ganzoo.engine.gan import GAN, translated
-from ganzoo.monitors import Judge
+from ganzoo.callbacks.accuracy import Judge
 from ganzoo.pictures.grids import titled_rows
-from ganzoo.signs import shown, some
+from ganzoo.callbacks.signs import shown, some
 from ganzoo.distributed.strategy import local_batchnorm
 from ganzoo.engine.sampling import class_name
 

@@ -21,7 +21,7 @@ from ganzoo.data.source import check_choice
 from ganzoo.errors import NotFinite, UserError
 from ganzoo.engine.gan import GAN
 from ganzoo.schedules.images import crossed
-from ganzoo.signs import Diversity, Growth, Heard, Memory, Pace
+from ganzoo.callbacks.signs import Diversity, Growth, Heard, Memory, Pace
 from ganzoo.distributed.strategy import average_over_processes, rank, world_size
 
 log = logging.getLogger(__name__)

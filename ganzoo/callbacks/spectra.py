@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import Callback
 from matplotlib.figure import Figure
 from torch import Generator, Tensor, nn
 
-from ganzoo.callbacks import due
+from ganzoo.callbacks.ticks import due
 from ganzoo.draws import seed_of
 from ganzoo.errors import UserError
 from ganzoo.engine.gan import GAN, evaluating
