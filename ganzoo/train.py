@@ -32,7 +32,7 @@ from ganzoo.config import CONF, make, resolved
 from ganzoo.differences import flatten
 from ganzoo.errors import AnotherRun, NotFinite, UserError
 from ganzoo.engine.gan import GAN
-from ganzoo.loggers import MetricsCSV
+from ganzoo.loggers.extras import MetricsCSV
 from ganzoo.names import about, changeable, in_sweep
 from ganzoo.engine.preflight import Preflight
 from ganzoo.callbacks.sentinel import go_back

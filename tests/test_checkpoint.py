@@ -82,7 +82,7 @@ def test_truncation_and_labels(trained) -> None:
         {"_target_": "os.makedirs", "name": "MADE"},
         {"_target_": "ganzoo.train.os.makedirs", "name": "MADE"},
         {"_target_": "torch.optim.os.makedirs", "name": "MADE"},
-        {"deep": [{"_target_": "hydra.utils.get_method", "path": "ganzoo.loggers.os.makedirs"}]},
+        {"deep": [{"_target_": "hydra.utils.get_method", "path": "ganzoo.loggers.extras.os.makedirs"}]},
         "${oc.create:${oc.decode:'{_target_: os.makedirs, name: MADE}'}}",
     ],
 )

@@ -18,7 +18,7 @@ import ganzoo
 from ganzoo import evaluate
 from ganzoo.config import CONF
 from ganzoo.errors import UserError
-from ganzoo.loggers import read_rows
+from ganzoo.loggers.extras import read_rows
 from ganzoo.callbacks.evaluation import Evaluate
 from ganzoo.train import train
 

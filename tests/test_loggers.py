@@ -11,7 +11,7 @@ from PIL import Image
 from tiny import config
 from wandb_world import KEY
 
-from ganzoo.loggers import MetricsCSV, Wandb, read_rows
+from ganzoo.loggers.extras import MetricsCSV, Wandb, read_rows
 from ganzoo.train import train
 
 

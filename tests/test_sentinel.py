@@ -18,7 +18,7 @@ from worlds import cyclegan, pairs
 from ganzoo.config import make
 from ganzoo.errors import NotFinite, UserError
 from ganzoo.engine.gan import GAN
-from ganzoo.loggers import read_rows
+from ganzoo.loggers.extras import read_rows
 from ganzoo.nn.losses import (
     Hinge,
     LeastSquares,

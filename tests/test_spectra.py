@@ -13,7 +13,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from ganzoo.config import make
 from ganzoo.errors import UserError
 from ganzoo.engine.gan import GAN
-from ganzoo.loggers import MetricsCSV
+from ganzoo.loggers.extras import MetricsCSV
 from ganzoo.callbacks.spectra import COLUMNS, SingularValues, read, weight_matrices
 from ganzoo.train import train
 
@@ -152,7 +152,7 @@ def test_the_picture_is_drawn(finished) -> None:
 def test_loggers_get_them_and_metrics_csv_is_spared(tmp_path, monkeypatch) -> None:
     told = []
     monkeypatch.setattr(
-        "ganzoo.loggers.TensorBoard.log_metrics",
+        "ganzoo.loggers.extras.TensorBoard.log_metrics",
         lambda _, metrics, step=None: told.append((step, metrics)),
     )
     train(config(f"run_dir={tmp_path}", "~callbacks.grid", OFTEN, "logger=tensorboard"))
@@ -187,7 +187,7 @@ def test_another_file_is_not_written_to(tmp_path) -> None:
 
 def test_weight_norms_are_logged(tmp_path) -> None:
     gan = train(config(f"run_dir={tmp_path}", "~callbacks.grid"))
-    from ganzoo.loggers import read_rows
+    from ganzoo.loggers.extras import read_rows
 
     last = read_rows(tmp_path / "metrics.csv")[-1]
     for name in ("generator", "discriminator"):

@@ -21,7 +21,7 @@ from wandb_world import KEY, NOWHERE, Kept, Server, kept
 
 import ganzoo
 from ganzoo.errors import UserError
-from ganzoo.loggers import Wandb, read_rows
+from ganzoo.loggers.extras import Wandb, read_rows
 from ganzoo.metrics import Evaluate
 from ganzoo.pictures.grids import grid
 from ganzoo.train import train

@@ -20,7 +20,7 @@ from ganzoo.config import make
 from ganzoo.data.sources.synthetic import Synthetic
 from ganzoo.data.unpaired import Unpaired
 from ganzoo.engine.gan import GAN
-from ganzoo.loggers import read_rows
+from ganzoo.loggers.extras import read_rows
 from ganzoo.nn.losses import Wasserstein
 from ganzoo.models.biggan import BigGAN
 from ganzoo.models.biggan import Discriminator as ProjectionDiscriminator

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Callback
 
 from ganzoo.errors import UserError
 from ganzoo.engine.gan import GAN
-from ganzoo.loggers import save_checkpoint
+from ganzoo.loggers.extras import save_checkpoint
 from ganzoo.metrics import translation
 from ganzoo.metrics.protocol import Scores, best_of, monitored
 from ganzoo.metrics.scoring import scorer_of

@@ -20,7 +20,7 @@ from ganzoo.callbacks.ticks import due
 from ganzoo.draws import seed_of
 from ganzoo.errors import UserError
 from ganzoo.engine.gan import GAN, evaluating
-from ganzoo.loggers import MetricsCSV
+from ganzoo.loggers.extras import MetricsCSV
 
 COUNT = 3  # how many of the largest are looked at
 BLOCK = 16  # vectors that are iterated: the more, the fewer iterations

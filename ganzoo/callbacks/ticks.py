@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ganzoo.engine.gan import GAN
-from ganzoo.loggers import read_rows, save_checkpoint
+from ganzoo.loggers.extras import read_rows, save_checkpoint
 from ganzoo.callbacks.translations import Panel
 from ganzoo.pictures.grids import columns_for, grid, named_rows, plot_curves, progress_strip, save_gif
 from ganzoo.engine.preflight import peak_memory
