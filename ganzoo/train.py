@@ -25,18 +25,18 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from ganzoo import sweeps
+from ganzoo.runs import sweeps
 from ganzoo.distributed import cluster
 from ganzoo.engine.checkpoint import AtomicCheckpointIO, initialize_from, read, restore
 from ganzoo.config import CONF, make, resolved
-from ganzoo.differences import flatten
+from ganzoo.runs.differences import flatten
 from ganzoo.errors import AnotherRun, NotFinite, UserError
 from ganzoo.engine.gan import GAN
 from ganzoo.loggers.extras import MetricsCSV
-from ganzoo.names import about, changeable, in_sweep
+from ganzoo.runs.names import about, changeable, in_sweep
 from ganzoo.engine.preflight import Preflight
 from ganzoo.callbacks.sentinel import go_back
-from ganzoo.state import recorded
+from ganzoo.runs.state import recorded
 from ganzoo.distributed.strategy import BatchNormSync
 
 log = logging.getLogger(__name__)
@@ -247,7 +247,7 @@ def write_done(run_dir: Path, gan: GAN) -> None:
 
 @contextmanager
 def recorded_by_first(run_dir: Path, cfg: DictConfig) -> Iterator[None]:
-    """`state.json` in the run folder, written by the first process; see `ganzoo.state`."""
+    """`state.json` in the run folder, written by the first process; see `ganzoo.runs.state`."""
     if rank_zero_only.rank != 0 or cfg.dry:  # type: ignore[attr-defined]
         yield
         return

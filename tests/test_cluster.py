@@ -18,7 +18,7 @@ from lightning.fabric.plugins.environments.lightning import find_free_network_po
 from test_resume import group_is_gone
 from tiny import TINY, TINY_METRICS, config
 
-from ganzoo.names import run_name
+from ganzoo.runs.names import run_name
 from ganzoo.train import train
 
 KNOWN = ("SLURM_", "MASTER_", "TORCHELASTIC_", "LOCAL_", "GROUP_", "WORLD_SIZE", "RANK", "NODE_")

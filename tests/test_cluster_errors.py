@@ -18,7 +18,7 @@ from tiny import config
 
 from ganzoo.distributed import cluster
 from ganzoo.errors import UserError
-from ganzoo.names import start_time
+from ganzoo.runs.names import start_time
 from ganzoo.distributed.strategy import Replicated
 from ganzoo.train import make_trainer
 

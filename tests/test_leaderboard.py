@@ -20,14 +20,14 @@ from tiny import TINY_METRICS, config
 import ganzoo
 from ganzoo.config import make
 from ganzoo.data.images import to_float, to_uint8
-from ganzoo.differences import differences, flatten, read_config, short_names
+from ganzoo.runs.differences import differences, flatten, read_config, short_names
 from ganzoo.errors import UserError
-from ganzoo.leaderboard import leaderboard, tables_of
+from ganzoo.runs.leaderboard import leaderboard, tables_of
 from ganzoo.metrics.protocol import best_of, monitored
 from ganzoo.pictures.grids import GAP, grid, named_rows
-from ganzoo.rundirs import Run, runs_under
-from ganzoo.runs import main
-from ganzoo.state import recorded
+from ganzoo.runs.folder import Run, runs_under
+from ganzoo.runs.__main__ import main
+from ganzoo.runs.state import recorded
 from ganzoo.pictures.thumbnails import SIDE, samples_of
 from ganzoo.train import train
 
@@ -253,7 +253,7 @@ def test_the_file_says_what_is_better_than_the_name(tmp_path) -> None:
     ],
 )  # fmt: skip
 def test_names_of_old_files(name, up) -> None:
-    assert ganzoo.rundirs.higher_is_better({"monitor": name}) is up
+    assert ganzoo.runs.folder.higher_is_better({"monitor": name}) is up
 
 
 def test_not_a_number_is_never_the_best(tmp_path) -> None:

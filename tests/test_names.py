@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hydra.core.hydra_config import HydraConfig
 
-from ganzoo.names import about, run_name
+from ganzoo.runs.names import about, run_name
 
 
 @pytest.mark.parametrize(

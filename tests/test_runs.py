@@ -20,9 +20,9 @@ import pytest
 from omegaconf import OmegaConf
 from tiny import TINY_METRICS, config
 
-from ganzoo import rundirs
-from ganzoo.rundirs import last_rows, look, natural, runs_under
-from ganzoo.runs import lines_of, main
+from ganzoo.runs import folder as rundirs
+from ganzoo.runs.folder import last_rows, look, natural, runs_under
+from ganzoo.runs.__main__ import lines_of, main
 from ganzoo.train import train
 
 CONFIG = """\
@@ -184,7 +184,7 @@ def test_only_the_end_of_the_rows_is_read(tmp_path, monkeypatch) -> None:
 
 def test_a_process_that_is_killed_and_one_that_goes_on(tmp_path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from ganzoo.state import recorded\n"
+        "import sys, time; from pathlib import Path; from ganzoo.runs.state import recorded\n"
         "with recorded(Path(sys.argv[1]), {'name': 'x', 'model': 'm', 'data': 'd'}):\n"
         "    print('in', flush=True)\n    time.sleep(60)"
     )

@@ -19,8 +19,8 @@ from omegaconf import OmegaConf
 from tiny import TINY, TINY_METRICS
 from wandb_world import kept
 
-from ganzoo.state import read_state
-from ganzoo.sweeps import Folders, objective
+from ganzoo.runs.state import read_state
+from ganzoo.runs.sweeps import Folders, objective
 
 # Of any model; without metrics.
 SMALL = tuple(key for key in TINY if not key.startswith("model."))

@@ -37,7 +37,7 @@ def samples_of(run_dir: Path, config: Mapping[str, Any]) -> tuple[Image.Image, s
     a model that translates, images of both domains are above what became of them.
 
     Args:
-        config: flat, as `ganzoo.differences.read_config` has it.
+        config: flat, as `ganzoo.runs.differences.read_config` has it.
     """
     path = newest(run_dir)
     if path is None:

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ganzoo import state as states
+from ganzoo.runs import state as states
 from ganzoo.errors import UserError
-from ganzoo.state import SILENCE, State, read_state
+from ganzoo.runs.state import SILENCE, State, read_state
 
 # Each of these makes a folder a run folder.
 MARKS = frozenset((states.FILE, "train.log", "config.yaml", "metrics.csv", "last.ckpt"))
@@ -30,9 +30,9 @@ class Run:
 
     Attributes:
         path: of its folder.
-        state: one of `ganzoo.state.STATES`, empty where it cannot be told.
+        state: one of `ganzoo.runs.state.STATES`, empty where it cannot be told.
         sentence: why it stopped or failed.
-        about: as in `ganzoo.state.State`.
+        about: as in `ganzoo.runs.state.State`.
         kimg, total_kimg: thousands of images that it has seen, and is to see.
         images_per_second: median of the last five ticks.
         metric, value, at_kimg: the monitored metric, its best value and when that was.

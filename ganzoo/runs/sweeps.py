@@ -20,10 +20,10 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig
 
 from ganzoo.errors import UserError
-from ganzoo.leaderboard import leaderboard
+from ganzoo.runs.leaderboard import leaderboard
 from ganzoo.callbacks.evaluation import Evaluate
-from ganzoo.names import given, in_sweep, torchrun_store
-from ganzoo.state import State, read_state
+from ganzoo.runs.names import given, in_sweep, torchrun_store
+from ganzoo.runs.state import State, read_state
 
 log = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from ganzoo.errors import UserError
-from ganzoo.rundirs import Run, natural, runs_under
-from ganzoo.state import STATES
+from ganzoo.runs.folder import Run, natural, runs_under
+from ganzoo.runs.state import STATES
 
 COLORS = {"running": "36", "done": "32", "stopped": "33", "failed": "31"}
 DIM, BOLD = "2", "1"
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
         if args.leaderboard:
-            from ganzoo.leaderboard import leaderboard
+            from ganzoo.runs.leaderboard import leaderboard
 
             print(leaderboard(args.folder), end="")
         elif args.watch is not None:

@@ -14,11 +14,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from ganzoo.differences import differences, flatten, read_config, short_names
+from ganzoo.runs.differences import differences, flatten, read_config, short_names
 from ganzoo.errors import UserError
 from ganzoo.metrics.protocol import best_of, monitored, sentences, without_names
-from ganzoo.rundirs import Run, higher_is_better, natural, runs_under
-from ganzoo.runs import number
+from ganzoo.runs.folder import Run, higher_is_better, natural, runs_under
+from ganzoo.runs.__main__ import number
 from ganzoo.pictures.thumbnails import Row, picture_of, samples_of
 
 MOST = 64  # runs in the picture
