@@ -26,10 +26,10 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 
 from ganzoo.data import ImageData
-from ganzoo.data.sources.folder import Folder
-from ganzoo.data.sources.pack import Pack
 from ganzoo.data.packing import write_pack
 from ganzoo.data.source import Source
+from ganzoo.data.sources.folder import Folder
+from ganzoo.data.sources.pack import Pack
 
 WIDTH, HEIGHT = 178, 218  # aligned CelebA
 Reader = Callable[[], int]  # reads a batch, returns its number of images

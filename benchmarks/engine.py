@@ -31,8 +31,8 @@ from torch import Tensor, nn
 
 from ganzoo import train
 from ganzoo.config import CONF, make
-from ganzoo.data.sources.emoji import Emoji
 from ganzoo.data.images import to_float
+from ganzoo.data.sources.emoji import Emoji
 from ganzoo.models.dcgan import Discriminator, Generator
 
 NZ, CHANNELS = 100, 3

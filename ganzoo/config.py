@@ -11,11 +11,11 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ganzoo.engine.checkpoint import check_trusted
+from ganzoo.data.source import Source
 from ganzoo.data.sources.faces import SETTINGS
 from ganzoo.data.sources.pack import FACTS
-from ganzoo.data.source import Source
 from ganzoo.data.unpaired import Unpaired
+from ganzoo.engine.checkpoint import check_trusted
 from ganzoo.errors import UserError
 
 PACKAGE = Path(__file__).resolve().parent

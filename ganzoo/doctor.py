@@ -21,8 +21,8 @@ from ganzoo.config import sources_of
 from ganzoo.data.decode import Header
 from ganzoo.data.encoded import EncodedImages
 from ganzoo.data.findings import Finding, Record, findings, fingerprints, is_plain
-from ganzoo.data.sources.pack import Pack
 from ganzoo.data.source import Source, shown
+from ganzoo.data.sources.pack import Pack
 from ganzoo.data.visit import Batch, sweep
 from ganzoo.errors import UserError
 from ganzoo.pictures.grids import grid, named_rows

@@ -15,16 +15,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ganzoo.engine.checkpoint import load
+from ganzoo.callbacks.signs import some
 from ganzoo.config import source_of, training_data
 from ganzoo.data.images import to_float, to_uint8
 from ganzoo.data.reference import CHUNK, Reference
+from ganzoo.engine.checkpoint import load
 from ganzoo.errors import UserError
 from ganzoo.metrics.cache import real_features, rgb
 from ganzoo.metrics.extractors import Extractor, auto
 from ganzoo.pictures.grids import named_rows
 from ganzoo.sample import number_list
-from ganzoo.callbacks.signs import some
 
 USUAL = 128  # training images whose nearest neighbors tell what distance is usual
 BLOCK = 8192  # rows of features that are compared at once

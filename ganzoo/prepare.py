@@ -14,9 +14,9 @@ from ganzoo.config import source_of
 from ganzoo.data.packing import write_pack
 from ganzoo.errors import UserError
 from ganzoo.faces import STYLES, draw_faces
-from ganzoo.models.imports import import_checkpoint
 from ganzoo.metrics import cache
 from ganzoo.metrics import pretrained as weights
+from ganzoo.models.imports import import_checkpoint
 
 
 def main(argv: list[str] | None = None) -> None:

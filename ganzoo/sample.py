@@ -13,10 +13,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from ganzoo.engine.checkpoint import load
-from ganzoo.errors import UserError
 from ganzoo.engine.gan import GAN
-from ganzoo.pictures.grids import grid, named_rows, save_gif, singles
 from ganzoo.engine.sampling import batches_for, class_sheet, morph, statistics, truncations, walk
+from ganzoo.errors import UserError
+from ganzoo.pictures.grids import grid, named_rows, save_gif, singles
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -25,19 +25,19 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from ganzoo.runs import sweeps
-from ganzoo.distributed import cluster
-from ganzoo.engine.checkpoint import AtomicCheckpointIO, initialize_from, read, restore
-from ganzoo.config import CONF, make, resolved
-from ganzoo.runs.differences import flatten
-from ganzoo.errors import AnotherRun, NotFinite, UserError
-from ganzoo.engine.gan import GAN
-from ganzoo.loggers.extras import MetricsCSV
-from ganzoo.runs.names import about, changeable, in_sweep
-from ganzoo.engine.preflight import Preflight
 from ganzoo.callbacks.sentinel import go_back
-from ganzoo.runs.state import recorded
+from ganzoo.config import CONF, make, resolved
+from ganzoo.distributed import cluster
 from ganzoo.distributed.strategy import BatchNormSync
+from ganzoo.engine.checkpoint import AtomicCheckpointIO, initialize_from, read, restore
+from ganzoo.engine.gan import GAN
+from ganzoo.engine.preflight import Preflight
+from ganzoo.errors import AnotherRun, NotFinite, UserError
+from ganzoo.loggers.extras import MetricsCSV
+from ganzoo.runs import sweeps
+from ganzoo.runs.differences import flatten
+from ganzoo.runs.names import about, changeable, in_sweep
+from ganzoo.runs.state import recorded
 
 log = logging.getLogger(__name__)
 

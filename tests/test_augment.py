@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from ganzoo.nn.augment import DiffAugment, cut_out, translate
 from ganzoo.draws import Draws
+from ganzoo.nn.augment import DiffAugment, cut_out, translate
 
 COLOR = DiffAugment(translation=False, cutout=False)
 

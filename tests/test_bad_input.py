@@ -19,9 +19,9 @@ from tiny import TINY, config
 import ganzoo
 from ganzoo.config import make
 from ganzoo.data.stream import Stream
+from ganzoo.engine.preflight import check_room
 from ganzoo.errors import UserError
 from ganzoo.models.dcgan import DCGAN
-from ganzoo.engine.preflight import check_room
 from ganzoo.train import choose_precision, train
 
 QUIET = ("~callbacks.ticks", "~callbacks.grid", "~callbacks.bar")

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from worlds import biggan
 
 import ganzoo
-from ganzoo.nn.augment import DiffAugment
 from ganzoo.data.sources.synthetic import Synthetic
 from ganzoo.draws import Draws, bernoulli, integers, unit
-from ganzoo.errors import UserError
 from ganzoo.engine.gan import STANDING
-from ganzoo.nn.losses import Hinge, Relativistic
+from ganzoo.errors import UserError
 from ganzoo.models.biggan import BigGAN, Discriminator, Generator, class_counts
+from ganzoo.nn.augment import DiffAugment
+from ganzoo.nn.losses import Hinge, Relativistic
 from ganzoo.train import train
 
 SCRIPT = str(Path(__file__).parent / "worlds.py")

@@ -10,9 +10,9 @@ from tiny import config
 
 import ganzoo
 from ganzoo import UserError
-from ganzoo.engine.checkpoint import AtomicCheckpointIO, check_fits, find, initialize_from, read
 from ganzoo.config import make
 from ganzoo.data.images import to_uint8
+from ganzoo.engine.checkpoint import AtomicCheckpointIO, check_fits, find, initialize_from, read
 from ganzoo.engine.gan import GAN
 from ganzoo.train import train
 
@@ -82,7 +82,11 @@ def test_truncation_and_labels(trained) -> None:
         {"_target_": "os.makedirs", "name": "MADE"},
         {"_target_": "ganzoo.train.os.makedirs", "name": "MADE"},
         {"_target_": "torch.optim.os.makedirs", "name": "MADE"},
-        {"deep": [{"_target_": "hydra.utils.get_method", "path": "ganzoo.loggers.extras.os.makedirs"}]},
+        {
+            "deep": [
+                {"_target_": "hydra.utils.get_method", "path": "ganzoo.loggers.extras.os.makedirs"}
+            ]
+        },
         "${oc.create:${oc.decode:'{_target_: os.makedirs, name: MADE}'}}",
     ],
 )

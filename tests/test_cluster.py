@@ -144,7 +144,7 @@ def four(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         "+callbacks.seen={_target_: tiny.Seen}",
         "data.source._target_=tiny.Unpacked",
         "+data.source.root=${oc.env:UNPACKED}/${oc.env:SLURM_NODEID,0}",
-        "callbacks.evaluate={_target_: ganzoo.metrics.Evaluate, suite: '${metrics}', "
+        "callbacks.evaluate={_target_: ganzoo.callbacks.evaluation.Evaluate, suite: '${metrics}', "
         "every_kimg: 0.08, monitor: fd}",
         *TINY_METRICS,
     )

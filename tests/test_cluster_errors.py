@@ -17,9 +17,9 @@ from test_cluster import KNOWN, job, scontrol
 from tiny import config
 
 from ganzoo.distributed import cluster
+from ganzoo.distributed.strategy import Replicated
 from ganzoo.errors import UserError
 from ganzoo.runs.names import start_time
-from ganzoo.distributed.strategy import Replicated
 from ganzoo.train import make_trainer
 
 SLURM = ("trainer=slurm", "trainer.accelerator=cpu")

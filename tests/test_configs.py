@@ -9,8 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 from tiny import TINY, config
 
 from ganzoo.config import CONF, make
-from ganzoo.errors import UserError
 from ganzoo.engine.gan import GAN
+from ganzoo.errors import UserError
 from ganzoo.train import flatten, train
 
 

@@ -18,9 +18,9 @@ from worlds import cyclegan, fit, pairs
 from ganzoo.config import make
 from ganzoo.draws import Draws, integers, unit
 from ganzoo.errors import UserError
-from ganzoo.nn.losses import NonSaturating, Relativistic, Wasserstein
 from ganzoo.models.cyclegan import CycleGAN, ImagePool, PatchDiscriminator, ResNetGenerator
 from ganzoo.models.pggan import Growth
+from ganzoo.nn.losses import NonSaturating, Relativistic, Wasserstein
 from ganzoo.schedules.images import EpochDecay
 from ganzoo.train import make_trainer
 

@@ -11,9 +11,10 @@ from torch import Tensor
 
 import ganzoo
 from ganzoo import prepare
+from ganzoo.engine.gan import GAN
 from ganzoo.errors import UserError
-from ganzoo.models.imports import import_checkpoint
 from ganzoo.models.cyclegan.imports import authors_model, discriminator, generator
+from ganzoo.models.imports import import_checkpoint
 
 State = dict[str, Tensor]  # files hold float32; formulas are computed in float64
 
@@ -176,8 +177,8 @@ def pixel() -> State:
 
 
 @pytest.fixture
-def imported(tmp_path: Path) -> Callable[..., ganzoo.engine.gan.GAN]:
-    def of(contents: State, name: str = "latest_net_G.pth", **options: Any) -> ganzoo.engine.gan.GAN:
+def imported(tmp_path: Path) -> Callable[..., GAN]:
+    def of(contents: State, name: str = "latest_net_G.pth", **options: Any) -> GAN:
         torch.save(contents, tmp_path / name, **options)
         out = tmp_path / f"{len(list(tmp_path.iterdir()))}.ckpt"
         import_checkpoint(tmp_path / name, out)

@@ -10,8 +10,8 @@ import torch
 from photos import crops
 from PIL import Image, ImageOps
 
-from ganzoo.data.sources.celeba import CROPS
 from ganzoo.data.decode import Box, Decoder, Header, resample
+from ganzoo.data.sources.celeba import CROPS
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:

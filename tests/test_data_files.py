@@ -13,10 +13,10 @@ from photos import crops
 from torch.utils.data import DataLoader
 
 from ganzoo.data.files import open_files
-from ganzoo.data.sources.folder import Folder
 from ganzoo.data.images import as_it_is
-from ganzoo.data.sources.pack import Pack
 from ganzoo.data.packing import write_pack
+from ganzoo.data.sources.folder import Folder
+from ganzoo.data.sources.pack import Pack
 from ganzoo.errors import UserError
 
 NAMES = ["b/2.jpg", "a/10.jpg", "a/9.png", "b/deep/é ü 日本.jpg", "b/1.jpeg"]

@@ -23,11 +23,11 @@ from tiny import TINY, config
 from torch.utils.data import DataLoader
 
 from ganzoo.data.encoded import EncodedImages
+from ganzoo.data.source import part
 from ganzoo.data.sources.faces import Faces
 from ganzoo.data.sources.huggingface import HuggingFace
 from ganzoo.data.sources.imagenet import ImageNet
 from ganzoo.data.sources.lsun import LSUN
-from ganzoo.data.source import part
 from ganzoo.errors import UserError
 from ganzoo.train import train
 

@@ -17,10 +17,10 @@ from photos import crops
 from torch import Tensor
 
 from ganzoo import prepare
+from ganzoo.data.packing import write_pack
 from ganzoo.data.sources.emoji import Emoji
 from ganzoo.data.sources.folder import Folder
 from ganzoo.data.sources.pack import Pack, levels_of, pyramid
-from ganzoo.data.packing import write_pack
 from ganzoo.data.sources.synthetic import Synthetic
 from ganzoo.errors import UserError
 

@@ -10,11 +10,11 @@ from test_data_celeba import write_images, zip_of
 from test_data_sources import DEBIAN, write_cifar10, write_fashion
 from tiny import TINY, config
 
+from ganzoo.data.packing import write_pack
 from ganzoo.data.sources.folder import Folder
 from ganzoo.data.sources.pack import Pack
-from ganzoo.data.packing import write_pack
-from ganzoo.errors import UserError
 from ganzoo.engine.gan import GAN
+from ganzoo.errors import UserError
 from ganzoo.pictures.grids import GAP
 from ganzoo.train import train
 

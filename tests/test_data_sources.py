@@ -16,8 +16,8 @@ from torchvision.datasets import FashionMNIST as Torchvision
 
 from ganzoo.config import make
 from ganzoo.data import ImageData
-from ganzoo.data.sources.cifar10 import CIFAR10
 from ganzoo.data.decode import Decoder
+from ganzoo.data.sources.cifar10 import CIFAR10
 from ganzoo.data.sources.emoji import PACK, Emoji
 from ganzoo.data.sources.folder import Folder
 from ganzoo.data.sources.mnist import MNIST, MNISTRGB, FashionMNIST

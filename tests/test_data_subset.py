@@ -7,8 +7,8 @@ import torch
 from test_data_images import attach, batches, make
 
 from ganzoo.data.sources.emoji import Emoji
-from ganzoo.data.subset import Subset
 from ganzoo.data.sources.synthetic import Synthetic
+from ganzoo.data.subset import Subset
 from ganzoo.errors import UserError
 
 

@@ -3,10 +3,10 @@ import torch
 from torch import nn
 
 from ganzoo.errors import UserError
-from ganzoo.nn.losses import zero_centered_penalty
 from ganzoo.models.dcgan.capacity import CapacityDiscriminator, CapacityGenerator
 from ganzoo.models.dcgan.deep import DeepDiscriminator, DeepGenerator
 from ganzoo.models.dcgan.networks import Discriminator, Generator, base_grid
+from ganzoo.nn.losses import zero_centered_penalty
 
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 

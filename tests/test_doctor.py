@@ -15,10 +15,10 @@ from PIL import Image, ImageEnhance
 
 from ganzoo import doctor
 from ganzoo.config import source_of
-from ganzoo.data.sources.emoji import PACK
 from ganzoo.data.findings import groups, near_duplicates
-from ganzoo.data.sources.folder import Folder
 from ganzoo.data.packing import write_pack
+from ganzoo.data.sources.emoji import PACK
+from ganzoo.data.sources.folder import Folder
 
 
 @pytest.fixture

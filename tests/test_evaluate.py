@@ -16,10 +16,11 @@ from tiny import TINY, TINY_METRICS, config
 
 import ganzoo
 from ganzoo import evaluate
+from ganzoo.callbacks.evaluation import Evaluate
 from ganzoo.config import CONF
+from ganzoo.engine.gan import GAN
 from ganzoo.errors import UserError
 from ganzoo.loggers.extras import read_rows
-from ganzoo.callbacks.evaluation import Evaluate
 from ganzoo.train import train
 
 BASE = [o for o in TINY if o != "callbacks.evaluate=null"]
@@ -32,7 +33,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GANZOO_CACHE", str(tmp_path / "cache"))
 
 
-def trained(run_dir: Path, *keys: str) -> ganzoo.engine.gan.GAN:
+def trained(run_dir: Path, *keys: str) -> GAN:
     return train(config(*BASE, *TINY_METRICS, *OFTEN, f"run_dir={run_dir}", *keys, tiny=False))
 
 

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from ganzoo.config import make
 from ganzoo.draws import bernoulli, censored_normal, normal, uniform
-from ganzoo.errors import UserError
 from ganzoo.engine.gan import GAN
-from ganzoo.nn.losses import Hinge
-from ganzoo.models.dcgan import DCGAN, Discriminator, Generator
 from ganzoo.engine.preflight import Preflight
+from ganzoo.errors import UserError
+from ganzoo.models.dcgan import DCGAN, Discriminator, Generator
+from ganzoo.nn.losses import Hinge
 from ganzoo.schedules.images import LinearDecay, Warmup
 from ganzoo.train import make_trainer, train
 

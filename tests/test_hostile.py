@@ -11,10 +11,10 @@ from conftest import run
 from hostile import BAD, IGNORED, READ
 from tiny import TINY, config
 
-from ganzoo.data.sources.folder import Folder
-from ganzoo.data.sources.pack import Pack
 from ganzoo.data.packing import write_pack
 from ganzoo.data.source import shown
+from ganzoo.data.sources.folder import Folder
+from ganzoo.data.sources.pack import Pack
 from ganzoo.errors import UserError
 from ganzoo.train import train
 

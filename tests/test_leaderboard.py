@@ -20,18 +20,21 @@ from tiny import TINY_METRICS, config
 import ganzoo
 from ganzoo.config import make
 from ganzoo.data.images import to_float, to_uint8
-from ganzoo.runs.differences import differences, flatten, read_config, short_names
 from ganzoo.errors import UserError
-from ganzoo.runs.leaderboard import leaderboard, tables_of
 from ganzoo.metrics.protocol import best_of, monitored
 from ganzoo.pictures.grids import GAP, grid, named_rows
-from ganzoo.runs.folder import Run, runs_under
-from ganzoo.runs.__main__ import main
-from ganzoo.runs.state import recorded
 from ganzoo.pictures.thumbnails import SIDE, samples_of
+from ganzoo.runs.__main__ import main
+from ganzoo.runs.differences import differences, flatten, read_config, short_names
+from ganzoo.runs.folder import Run, runs_under
+from ganzoo.runs.leaderboard import leaderboard, tables_of
+from ganzoo.runs.state import recorded
 from ganzoo.train import train
 
-EVALUATE = "callbacks.evaluate={_target_:ganzoo.metrics.Evaluate,suite:${metrics},every_kimg:0.016}"
+EVALUATE = (
+    "callbacks.evaluate={_target_:ganzoo.callbacks.evaluation.Evaluate,"
+    "suite:${metrics},every_kimg:0.016}"
+)
 SHORT = (*TINY_METRICS, EVALUATE, "total_kimg=0.032", "metrics.cache=false")
 
 

@@ -15,9 +15,9 @@ from tiny import TINY, config
 from torch import Tensor, nn
 from worlds import discriminated, fit, pggan
 
-from ganzoo.engine.checkpoint import initialize_from
 from ganzoo.config import make
 from ganzoo.data.sources.synthetic import Synthetic
+from ganzoo.engine.checkpoint import initialize_from
 from ganzoo.errors import UserError
 from ganzoo.models.pggan import PGGAN, Discriminator, Generator
 from ganzoo.models.pggan.diagram import describe

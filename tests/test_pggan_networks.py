@@ -6,7 +6,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from ganzoo.errors import UserError
-from ganzoo.nn.losses import gradient_penalty
 from ganzoo.models.pggan.diagram import describe
 from ganzoo.models.pggan.networks import (
     Discriminator,
@@ -19,6 +18,7 @@ from ganzoo.models.pggan.networks import (
     fused_up,
     minibatch_stddev,
 )
+from ganzoo.nn.losses import gradient_penalty
 
 NARROW = {"fmap_base": 64, "fmap_max": 8}
 LODS = (0, 0.3, 1, 1.5, 2, 2.9, 3)

@@ -21,8 +21,8 @@ from omegaconf import OmegaConf
 from tiny import TINY_METRICS, config
 
 from ganzoo.runs import folder as rundirs
-from ganzoo.runs.folder import last_rows, look, natural, runs_under
 from ganzoo.runs.__main__ import lines_of, main
+from ganzoo.runs.folder import last_rows, look, natural, runs_under
 from ganzoo.train import train
 
 CONFIG = """\
@@ -94,7 +94,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     os.environ["GANZOO_CACHE"] = str(folder / "cache")
     overrides = [
         *TINY_METRICS,
-        "callbacks.evaluate={_target_:ganzoo.metrics.Evaluate,suite:${metrics},every_kimg:0.04}",
+        "callbacks.evaluate={_target_:ganzoo.callbacks.evaluation.Evaluate,suite:${metrics},every_kimg:0.04}",
         "callbacks.ticks.every_kimg=0.016",
         f"run_dir={folder / 'tiny' / 'run'}",
         "seed=3",

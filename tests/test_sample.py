@@ -12,10 +12,10 @@ from tiny import PlainDiscriminator, PlainGenerator, adam, config
 from ganzoo import UserError, load
 from ganzoo.__main__ import main as command
 from ganzoo.engine.gan import GAN
+from ganzoo.engine.sampling import slerp, walk
 from ganzoo.pictures.grids import GAP
 from ganzoo.sample import main, number_list
 from ganzoo.train import train
-from ganzoo.engine.sampling import slerp, walk
 
 
 @pytest.fixture(scope="module")

@@ -157,7 +157,9 @@ def test_two_processes_with_synchronized_batchnorm_do_not_wait_for_each_other(tm
     two = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "sync_batchnorm=true")
     keys = [o for o in MODELS["dcgan"] if not o.startswith("trainer")]
     command = train_command(tmp_path, *keys, *two, "total_kimg=0.032")
-    command += ["callbacks.scores={_target_:ganzoo.callbacks.logits.ScorePanel,every_kimg:0.016,num:8}"]
+    command += [
+        "callbacks.scores={_target_:ganzoo.callbacks.logits.ScorePanel,every_kimg:0.016,num:8}"
+    ]
     result = run(command)
     assert result.returncode == 0, result.stderr
     assert len(list((tmp_path / "scores").iterdir())) == 3

@@ -15,10 +15,12 @@ from tiny import TINY, config
 from torch import Tensor
 from worlds import cyclegan, pairs
 
+from ganzoo.callbacks.sentinel import Sentinel, wrong
 from ganzoo.config import make
-from ganzoo.errors import NotFinite, UserError
 from ganzoo.engine.gan import GAN
+from ganzoo.errors import NotFinite, UserError
 from ganzoo.loggers.extras import read_rows
+from ganzoo.models.dcgan import DCGAN
 from ganzoo.nn.losses import (
     Hinge,
     LeastSquares,
@@ -27,8 +29,6 @@ from ganzoo.nn.losses import (
     Wasserstein,
     ignorance,
 )
-from ganzoo.models.dcgan import DCGAN
-from ganzoo.callbacks.sentinel import Sentinel, wrong
 from ganzoo.train import make_trainer, train
 
 LRS = tuple(f"model.optimizers.{name}.lr" for name in ("generator", "discriminator"))

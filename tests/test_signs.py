@@ -6,9 +6,9 @@ import pytest
 import torch
 from tiny import PlainDiscriminator, PlainGenerator, adam, config
 
+from ganzoo.callbacks.signs import Diversity, Growth, Pace, nearest
 from ganzoo.config import make
 from ganzoo.engine.gan import GAN
-from ganzoo.callbacks.signs import Diversity, Growth, Pace, nearest
 
 
 def test_diversity_of_training_images_is_1_and_of_one_image_0(tmp_path, monkeypatch) -> None:

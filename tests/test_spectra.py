@@ -10,11 +10,11 @@ from tiny import PlainDiscriminator, PlainGenerator, adam, config
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from ganzoo.config import make
-from ganzoo.errors import UserError
-from ganzoo.engine.gan import GAN
-from ganzoo.loggers.extras import MetricsCSV
 from ganzoo.callbacks.spectra import COLUMNS, SingularValues, read, weight_matrices
+from ganzoo.config import make
+from ganzoo.engine.gan import GAN
+from ganzoo.errors import UserError
+from ganzoo.loggers.extras import MetricsCSV
 from ganzoo.train import train
 
 OFTEN = "callbacks.spectra={_target_:ganzoo.callbacks.spectra.Spectra,every_kimg:0.024}"

@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ganzoo.runs import state as states
 from ganzoo.errors import UserError
+from ganzoo.runs import state as states
 from ganzoo.runs.state import FILE, SILENCE, read_state, recorded
 
 ABOUT = {"name": "biggan_seed-0", "model": "biggan", "data": "emoji", "keys": ["seed=0"]}

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from ganzoo import prepare
 from ganzoo.data import ImageData
-from ganzoo.data.sources.folder import Folder
 from ganzoo.data.images import to_float, to_uint8
-from ganzoo.data.sources.pack import Pack
 from ganzoo.data.packing import write_pack
 from ganzoo.data.reference import Reference
 from ganzoo.data.source import Source
+from ganzoo.data.sources.folder import Folder
+from ganzoo.data.sources.pack import Pack
 from ganzoo.data.subset import Subset
 from ganzoo.errors import UserError
 from ganzoo.metrics import (

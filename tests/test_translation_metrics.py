@@ -26,8 +26,8 @@ from ganzoo.config import CONF
 from ganzoo.data import Unpaired
 from ganzoo.data.images import to_float, to_uint8
 from ganzoo.data.source import Source
-from ganzoo.errors import UserError
 from ganzoo.engine.gan import GAN
+from ganzoo.errors import UserError
 from ganzoo.loggers.extras import read_rows
 from ganzoo.metrics import FrechetDistance, InceptionScore, KernelDistance, Suite
 from ganzoo.metrics.scoring import TranslationScorer, scorer_of

@@ -16,12 +16,12 @@ from torch import nn
 import ganzoo
 from ganzoo import evaluate
 from ganzoo.config import CONF, make
-from ganzoo.errors import UserError
 from ganzoo.engine.gan import GAN
+from ganzoo.engine.sampling import class_sheet, morph, statistics, truncations
+from ganzoo.errors import UserError
 from ganzoo.pictures.grids import GAP
 from ganzoo.sample import main
 from ganzoo.train import train
-from ganzoo.engine.sampling import class_sheet, morph, statistics, truncations
 
 BIGGAN = (
     *(key for key in TINY if not key.startswith("model.")),

@@ -22,13 +22,13 @@ from ganzoo import doctor
 from ganzoo.config import make
 from ganzoo.data import Unpaired
 from ganzoo.data.decode import Decoder
+from ganzoo.data.images import to_uint8
+from ganzoo.data.packing import write_pack
+from ganzoo.data.source import Source, pair
 from ganzoo.data.sources.domains import Domain
 from ganzoo.data.sources.emoji import Emoji
 from ganzoo.data.sources.folder import Folder
-from ganzoo.data.images import to_uint8
 from ganzoo.data.sources.pack import Pack
-from ganzoo.data.packing import write_pack
-from ganzoo.data.source import Source, pair
 from ganzoo.errors import UserError
 
 COUNTS = {"trainA": 7, "trainB": 11, "testA": 3, "testB": 4}

@@ -20,12 +20,12 @@ from tiny import TINY, TINY_METRICS, config
 from wandb_world import KEY, NOWHERE, Kept, Server, kept
 
 import ganzoo
+from ganzoo.callbacks.evaluation import Evaluate
+from ganzoo.engine.sampling import truncations
 from ganzoo.errors import UserError
 from ganzoo.loggers.extras import Wandb, read_rows
-from ganzoo.metrics import Evaluate
 from ganzoo.pictures.grids import grid
 from ganzoo.train import train
-from ganzoo.engine.sampling import truncations
 from ganzoo.workspace import CURVES, SYSTEM, TABLES, workspace
 from ganzoo.workspace import main as save_view
 

@@ -15,13 +15,11 @@ import torch
 import torch.distributed as dist
 from tiny import TINY, TINY_METRICS, PlainDiscriminator, PlainGenerator, adam, config
 
-from ganzoo.nn.augment import DiffAugment
 from ganzoo.config import make
 from ganzoo.data.sources.synthetic import Synthetic
 from ganzoo.data.unpaired import Unpaired
 from ganzoo.engine.gan import GAN
 from ganzoo.loggers.extras import read_rows
-from ganzoo.nn.losses import Wasserstein
 from ganzoo.models.biggan import BigGAN
 from ganzoo.models.biggan import Discriminator as ProjectionDiscriminator
 from ganzoo.models.biggan import Generator as ClassGenerator
@@ -30,6 +28,8 @@ from ganzoo.models.dcgan import DCGAN, Discriminator, Generator
 from ganzoo.models.pggan import PGGAN, Growth
 from ganzoo.models.pggan import Discriminator as GrowingDiscriminator
 from ganzoo.models.pggan import Generator as GrowingGenerator
+from ganzoo.nn.augment import DiffAugment
+from ganzoo.nn.losses import Wasserstein
 from ganzoo.train import make_trainer, train
 
 WORLD = int(os.environ.get("WORLD_SIZE", 1))
@@ -307,7 +307,8 @@ def translations(folder: Path) -> Any:
         "precision=64-true",
         "metrics.num_real=71",
         "callbacks.evaluate.every_kimg=0.04",
-        "+callbacks.accuracy={_target_: ganzoo.callbacks.accuracy.DiscriminatorAccuracy, every_kimg: 0.04}",
+        "+callbacks.accuracy={_target_: ganzoo.callbacks.accuracy.DiscriminatorAccuracy, "
+        "every_kimg: 0.04}",
         f"run_dir={folder}",
         tiny=False,
     )

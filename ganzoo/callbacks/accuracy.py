@@ -16,10 +16,10 @@ from ganzoo.config import make
 from ganzoo.data.images import ImageData, to_float
 from ganzoo.data.reference import Reference, mixed
 from ganzoo.data.subset import Subset
-from ganzoo.errors import UserError
-from ganzoo.engine.gan import GAN, translated
-from ganzoo.schedules.images import crossed
 from ganzoo.distributed.strategy import gather_rows, rank, world_size
+from ganzoo.engine.gan import GAN, translated
+from ganzoo.errors import UserError
+from ganzoo.schedules.images import crossed
 
 log = logging.getLogger(__name__)
 

@@ -10,14 +10,14 @@ from lightning.pytorch.callbacks import Callback
 from PIL import Image
 from torch import Tensor
 
-from ganzoo.callbacks.ticks import due, kimg_name
-from ganzoo.errors import UserError
-from ganzoo.engine.gan import GAN, translated
 from ganzoo.callbacks.accuracy import Judge
-from ganzoo.pictures.grids import titled_rows
 from ganzoo.callbacks.signs import shown, some
+from ganzoo.callbacks.ticks import due, kimg_name
 from ganzoo.distributed.strategy import local_batchnorm
+from ganzoo.engine.gan import GAN, translated
 from ganzoo.engine.sampling import class_name
+from ganzoo.errors import UserError
+from ganzoo.pictures.grids import titled_rows
 
 Part = tuple[Tensor, Tensor | None]  # images and their labels, if there are any
 

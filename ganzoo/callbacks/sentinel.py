@@ -16,13 +16,13 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from ganzoo.engine.checkpoint import AtomicCheckpointIO, read
-from ganzoo.data.source import check_choice
-from ganzoo.errors import NotFinite, UserError
-from ganzoo.engine.gan import GAN
-from ganzoo.schedules.images import crossed
 from ganzoo.callbacks.signs import Diversity, Growth, Heard, Memory, Pace
+from ganzoo.data.source import check_choice
 from ganzoo.distributed.strategy import average_over_processes, rank, world_size
+from ganzoo.engine.checkpoint import AtomicCheckpointIO, read
+from ganzoo.engine.gan import GAN
+from ganzoo.errors import NotFinite, UserError
+from ganzoo.schedules.images import crossed
 
 log = logging.getLogger(__name__)
 

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from ganzoo.callbacks.accuracy import held_out
+from ganzoo.callbacks.spectra import SingularValues, weight_matrices
 from ganzoo.data.images import ImageData
 from ganzoo.draws import Draws, seed_of
 from ganzoo.engine.gan import GAN
-from ganzoo.callbacks.accuracy import held_out
-from ganzoo.callbacks.spectra import SingularValues, weight_matrices
 
 SIDE = 32  # pixels that images are reduced to before they are compared
 CLASSES = 4  # that samples are taken of, where there are classes

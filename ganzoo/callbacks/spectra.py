@@ -18,8 +18,8 @@ from torch import Generator, Tensor, nn
 
 from ganzoo.callbacks.ticks import due
 from ganzoo.draws import seed_of
-from ganzoo.errors import UserError
 from ganzoo.engine.gan import GAN, evaluating
+from ganzoo.errors import UserError
 from ganzoo.loggers.extras import MetricsCSV
 
 COUNT = 3  # how many of the largest are looked at

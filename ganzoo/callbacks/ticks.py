@@ -20,14 +20,21 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from ganzoo.engine.gan import GAN
-from ganzoo.loggers.extras import read_rows, save_checkpoint
 from ganzoo.callbacks.translations import Panel
-from ganzoo.pictures.grids import columns_for, grid, named_rows, plot_curves, progress_strip, save_gif
-from ganzoo.engine.preflight import peak_memory
-from ganzoo.schedules.images import crossed
 from ganzoo.distributed.strategy import largest
+from ganzoo.engine.gan import GAN
+from ganzoo.engine.preflight import peak_memory
 from ganzoo.engine.sampling import batches_for, check, class_sheet, truncations
+from ganzoo.loggers.extras import read_rows, save_checkpoint
+from ganzoo.pictures.grids import (
+    columns_for,
+    grid,
+    named_rows,
+    plot_curves,
+    progress_strip,
+    save_gif,
+)
+from ganzoo.schedules.images import crossed
 
 log = logging.getLogger(__name__)
 

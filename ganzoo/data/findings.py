@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ganzoo.data.decode import Decoder, Header
 from ganzoo.data.encoded import EncodedImages
-from ganzoo.data.sources.folder import Folder
 from ganzoo.data.source import Source, first, shown
+from ganzoo.data.sources.folder import Folder
 
 FEW_IMAGES = 1000
 FEW_IN_CLASS = 2  # a class of fewer cannot be learned

@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ganzoo.data.loader import keep_working
 from ganzoo.data.source import Source, check_choice, pair
 from ganzoo.data.stream import BatchSize, Indices, Size, Stream, batch_size_at
 from ganzoo.data.subset import Subset
-from ganzoo.data.loader import keep_working
 from ganzoo.draws import Draws, integers, unit
 from ganzoo.errors import UserError
 

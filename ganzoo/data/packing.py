@@ -15,8 +15,8 @@ import numpy as np
 from tqdm import tqdm
 
 from ganzoo import __version__
-from ganzoo.data.sources.pack import FACTS, FORMAT, level_file, levels_of, pyramid, sha256
 from ganzoo.data.source import Source
+from ganzoo.data.sources.pack import FACTS, FORMAT, level_file, levels_of, pyramid, sha256
 from ganzoo.data.visit import Batch, sweep
 from ganzoo.errors import UserError
 

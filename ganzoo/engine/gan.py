@@ -20,12 +20,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from ganzoo import __version__ as version_now
-from ganzoo.engine.checkpoint import check_fits
+from ganzoo.distributed.strategy import (
+    Replicated,
+    average_over_processes,
+    local_batchnorm,
+    world_size,
+)
 from ganzoo.draws import Draws, seed_of
+from ganzoo.engine.checkpoint import check_fits
 from ganzoo.errors import NotFinite, UserError
 from ganzoo.nn.losses import Loss
 from ganzoo.schedules.images import ema_beta
-from ganzoo.distributed.strategy import Replicated, average_over_processes, local_batchnorm, world_size
 
 Batch = dict[str, Tensor]
 

@@ -15,9 +15,9 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from ganzoo.errors import UserError
-from ganzoo.engine.gan import GAN
 from ganzoo.distributed.strategy import any_process
+from ganzoo.engine.gan import GAN
+from ganzoo.errors import UserError
 
 log = logging.getLogger(__name__)
 

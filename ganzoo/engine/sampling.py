@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ganzoo.errors import UserError
 from ganzoo.engine.gan import GAN
+from ganzoo.errors import UserError
 
 Threshold = float | None  # of truncation; None: no limit
 

@@ -1,6 +1,5 @@
 """Metrics of generated images; `Suite` runs a set of them, `Evaluate` does so during training."""
 
-from ganzoo.callbacks.evaluation import Evaluate
 from ganzoo.metrics.frechet import FrechetDistance
 from ganzoo.metrics.inception_score import InceptionScore
 from ganzoo.metrics.kernel import KernelDistance
@@ -12,7 +11,6 @@ from ganzoo.metrics.suite import Fakes, Suite
 
 __all__ = [
     "MSSSIM",
-    "Evaluate",
     "Fakes",
     "FrechetDistance",
     "InceptionScore",

@@ -22,12 +22,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ganzoo import __version__
-from ganzoo.data.sources.pack import sha256
 from ganzoo.data.reference import Reference
+from ganzoo.data.sources.pack import sha256
+from ganzoo.distributed.strategy import any_process, gather_rows, local_rank, rank, world_size
 from ganzoo.errors import UserError
 from ganzoo.metrics.extractors import Extractor
 from ganzoo.metrics.pretrained import cache_folder
-from ganzoo.distributed.strategy import any_process, gather_rows, local_rank, rank, world_size
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ganzoo.data.images import ImageData, to_float
 from ganzoo.data.reference import Reference
-from ganzoo.errors import UserError
 from ganzoo.engine.gan import GAN, translated
+from ganzoo.errors import UserError
 from ganzoo.metrics import translation
 from ganzoo.metrics.protocol import Scores, joined
 from ganzoo.metrics.suite import Fakes, Suite

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from ganzoo import __version__
 from ganzoo.data.images import to_uint8
 from ganzoo.data.reference import Reference, mixed
+from ganzoo.distributed.strategy import rank, world_size
 from ganzoo.draws import seed_of
 from ganzoo.errors import UserError
 from ganzoo.metrics.cache import Real, compute, real_features, rgb
@@ -22,7 +23,6 @@ from ganzoo.metrics.extractors import Extractor
 from ganzoo.metrics.frechet import FrechetDistance
 from ganzoo.metrics.kernel import KernelDistance
 from ganzoo.metrics.protocol import Scores
-from ganzoo.distributed.strategy import rank, world_size
 
 log = logging.getLogger(__name__)
 

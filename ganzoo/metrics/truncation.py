@@ -12,10 +12,10 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from ganzoo.engine.gan import GAN
+from ganzoo.engine.sampling import Threshold, check, statistics, threshold_name
 from ganzoo.metrics.protocol import Scores
 from ganzoo.metrics.scoring import fakes_of
 from ganzoo.metrics.suite import Suite
-from ganzoo.engine.sampling import Threshold, check, statistics, threshold_name
 
 
 def sweep(

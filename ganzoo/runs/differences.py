@@ -7,8 +7,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from ganzoo.runs.names import endings
 from ganzoo.runs.folder import Run
+from ganzoo.runs.names import endings
 
 # Keys that make no other run of it, and what begins with them.
 IGNORED = ("run_dir", "sweep_dir", "logger", "dry", "data.workers", "data.source.download",

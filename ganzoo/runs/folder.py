@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ganzoo.runs import state as states
 from ganzoo.errors import UserError
+from ganzoo.runs import state as states
 from ganzoo.runs.state import SILENCE, State, read_state
 
 # Each of these makes a folder a run folder.

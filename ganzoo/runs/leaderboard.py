@@ -14,12 +14,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from ganzoo.runs.differences import differences, flatten, read_config, short_names
 from ganzoo.errors import UserError
 from ganzoo.metrics.protocol import best_of, monitored, sentences, without_names
-from ganzoo.runs.folder import Run, higher_is_better, natural, runs_under
-from ganzoo.runs.__main__ import number
 from ganzoo.pictures.thumbnails import Row, picture_of, samples_of
+from ganzoo.runs.__main__ import number
+from ganzoo.runs.differences import differences, flatten, read_config, short_names
+from ganzoo.runs.folder import Run, higher_is_better, natural, runs_under
 
 MOST = 64  # runs in the picture
 TOLD = 6  # differences between protocols that are named

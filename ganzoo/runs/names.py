@@ -15,8 +15,8 @@ from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from ganzoo.distributed import cluster
 from ganzoo.config import CONF
+from ganzoo.distributed import cluster
 
 # What may change between the runs of one run folder without making it another run.
 CHANGEABLE = ("run_dir", "sweep_dir", "total_kimg", "model.total_kimg", "trainer", "callbacks",

@@ -19,9 +19,9 @@ from hydra.experimental.callback import Callback
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig
 
+from ganzoo.callbacks.evaluation import Evaluate
 from ganzoo.errors import UserError
 from ganzoo.runs.leaderboard import leaderboard
-from ganzoo.callbacks.evaluation import Evaluate
 from ganzoo.runs.names import given, in_sweep, torchrun_store
 from ganzoo.runs.state import State, read_state
 

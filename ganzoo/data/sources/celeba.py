@@ -6,11 +6,11 @@ from pathlib import Path
 import torch
 import torchvision
 
-from ganzoo.data.sources.attributes import classes_of
 from ganzoo.data.decode import Box
 from ganzoo.data.encoded import EncodedImages, Listing
 from ganzoo.data.files import open_files
 from ganzoo.data.source import check_choice, part
+from ganzoo.data.sources.attributes import classes_of
 from ganzoo.errors import UserError
 
 SIZE = (218, 178)

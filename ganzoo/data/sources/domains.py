@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ganzoo.data.encoded import Listing
-from ganzoo.data.sources.folder import Folder
 from ganzoo.data.source import check_choice
+from ganzoo.data.sources.folder import Folder
 from ganzoo.errors import UserError
 
 

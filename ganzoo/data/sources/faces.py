@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
-from ganzoo.data.sources.attributes import classes_of
 from ganzoo.data.encoded import EncodedImages, Listing
 from ganzoo.data.files import open_files
 from ganzoo.data.source import first, part
+from ganzoo.data.sources.attributes import classes_of
 from ganzoo.errors import UserError
 
 SETTINGS, TABLE = "faces.json", "attributes.csv"

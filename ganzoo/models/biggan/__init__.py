@@ -12,11 +12,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ganzoo.nn.augment import DiffAugment
 from ganzoo.draws import Sampler, from_seeds, integers, normal, unit
-from ganzoo.errors import UserError
 from ganzoo.engine.gan import GAN, Batch, evaluating
-from ganzoo.nn.losses import Hinge, Loss, gradient_penalty, ignorance, zero_centered_penalty
+from ganzoo.errors import UserError
 from ganzoo.models.biggan.deep import DeepDiscriminator, DeepGenerator
 from ganzoo.models.biggan.layers import (
     StoredBatchNorm,
@@ -30,6 +28,8 @@ from ganzoo.models.biggan.networks import (
     Generator,
     ProjectionDiscriminator,
 )
+from ganzoo.nn.augment import DiffAugment
+from ganzoo.nn.losses import Hinge, Loss, gradient_penalty, ignorance, zero_centered_penalty
 
 __all__ = ["BigGAN", "DeepDiscriminator", "DeepGenerator", "Discriminator", "Generator"]
 

@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ganzoo.nn.layers import enlarged, halved_grid
 from ganzoo.models.biggan.layers import Attention, ConditionalNorm, Init, Layers, initialize
 from ganzoo.models.biggan.networks import (
     GENERATOR,
@@ -15,6 +14,7 @@ from ganzoo.models.biggan.networks import (
     attention_heights,
     feature_maps,
 )
+from ganzoo.nn.layers import enlarged, halved_grid
 
 # Widths of the discriminator's stem and of each stage, in units of ch, by the number of doublings.
 DISCRIMINATOR = {

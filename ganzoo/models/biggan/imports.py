@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from ganzoo.config import make
-from ganzoo.errors import UserError
 from ganzoo.engine.gan import GAN
+from ganzoo.errors import UserError
 from ganzoo.models.biggan import deep, networks
 
 State = Mapping[str, Tensor]

@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ganzoo.errors import UserError
-from ganzoo.nn.layers import enlarged, halved_grid
 from ganzoo.models.biggan.layers import (
     Attention,
     ConditionalNorm,
@@ -16,6 +15,7 @@ from ganzoo.models.biggan.layers import (
     Layers,
     initialize,
 )
+from ganzoo.nn.layers import enlarged, halved_grid
 
 # Widths in units of ch by the number of doublings between the first grid and the image: from the
 # grid up in the generator (5 doublings: 4 to 128 pixels), from the image down in the discriminator.

@@ -14,17 +14,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
+from ganzoo.distributed.strategy import world_size
 from ganzoo.draws import unit
-from ganzoo.errors import UserError
 from ganzoo.engine.gan import GAN, Batch, evaluating, trying
-from ganzoo.nn.layers import enlarged, shrunk
-from ganzoo.nn.losses import (
-    LeastSquares,
-    Loss,
-    gradient_penalty,
-    ignorance,
-    zero_centered_penalty,
-)
+from ganzoo.errors import UserError
 from ganzoo.models.cyclegan.networks import (
     PatchDiscriminator,
     PixelDiscriminator,
@@ -34,8 +27,15 @@ from ganzoo.models.cyclegan.networks import (
 )
 from ganzoo.models.cyclegan.pool import ImagePool
 from ganzoo.models.cyclegan.small import SmallDiscriminator, SmallGenerator
+from ganzoo.nn.layers import enlarged, shrunk
+from ganzoo.nn.losses import (
+    LeastSquares,
+    Loss,
+    gradient_penalty,
+    ignorance,
+    zero_centered_penalty,
+)
 from ganzoo.schedules.growth import Growth
-from ganzoo.distributed.strategy import world_size
 
 __all__ = [
     "CycleGAN",

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from ganzoo.config import make
-from ganzoo.errors import UserError
 from ganzoo.engine.gan import GAN
+from ganzoo.errors import UserError
 
 State = Mapping[str, Tensor]
 PACKAGE = "ganzoo.models.cyclegan"

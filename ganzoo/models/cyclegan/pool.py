@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from ganzoo.draws import Draws, integers, unit
 from ganzoo.distributed.strategy import gather_rows
+from ganzoo.draws import Draws, integers, unit
 
 
 class ImagePool(nn.Module):

@@ -4,8 +4,8 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from ganzoo.nn.layers import normal_init
 from ganzoo.models.cyclegan.networks import Norm, Residual, at_any_size, normalization
+from ganzoo.nn.layers import normal_init
 
 
 class SmallGenerator(nn.Module):

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ganzoo.nn.augment import DiffAugment
 from ganzoo.draws import Sampler, from_seeds, normal, unit
-from ganzoo.errors import UserError
 from ganzoo.engine.gan import GAN, Batch, evaluating
-from ganzoo.nn.losses import Loss, NonSaturating, gradient_penalty, ignorance, zero_centered_penalty
+from ganzoo.errors import UserError
 from ganzoo.models.dcgan.capacity import CapacityDiscriminator, CapacityGenerator
 from ganzoo.models.dcgan.deep import DeepDiscriminator, DeepGenerator
 from ganzoo.models.dcgan.networks import Discriminator, Generator
+from ganzoo.nn.augment import DiffAugment
+from ganzoo.nn.losses import Loss, NonSaturating, gradient_penalty, ignorance, zero_centered_penalty
 
 __all__ = [
     "DCGAN",

@@ -13,12 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ganzoo.nn.augment import DiffAugment
+from ganzoo.distributed.strategy import average_over_processes, world_size
 from ganzoo.draws import Sampler, from_seeds, integers, normal, unit
-from ganzoo.errors import UserError
 from ganzoo.engine.gan import GAN, Batch, evaluating
-from ganzoo.nn.layers import enlarged, shrunk
-from ganzoo.nn.losses import Loss, Wasserstein, gradient_penalty, ignorance, zero_centered_penalty
+from ganzoo.errors import UserError
 from ganzoo.models.pggan.diagram import describe
 from ganzoo.models.pggan.networks import (
     Discriminator,
@@ -27,8 +25,10 @@ from ganzoo.models.pggan.networks import (
     GrowingGenerator,
     MinibatchDiscrimination,
 )
+from ganzoo.nn.augment import DiffAugment
+from ganzoo.nn.layers import enlarged, shrunk
+from ganzoo.nn.losses import Loss, Wasserstein, gradient_penalty, ignorance, zero_centered_penalty
 from ganzoo.schedules.growth import Growth
-from ganzoo.distributed.strategy import average_over_processes, world_size
 
 log = logging.getLogger(__name__)
 

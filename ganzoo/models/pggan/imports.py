@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from ganzoo.config import make
-from ganzoo.errors import UserError
 from ganzoo.engine.gan import GAN
+from ganzoo.errors import UserError
 from ganzoo.models.pggan.networks import Discriminator, Generator, feature_maps
 
 Network = TypeVar("Network", Generator, Discriminator)

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ganzoo.errors import UserError
-from ganzoo.nn.layers import convolution, enlarged, fused_down, fused_up, halved_grid
+from ganzoo.nn.layers import convolution, enlarged, fused_down, fused_up
+from ganzoo.schedules.growth import base_grid
 
 SQRT2 = math.sqrt(2)
 Op = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # input, weight, bias -> output
@@ -526,14 +527,3 @@ def feature_maps(stage: int, base: float = 8192, decay: float = 1.0, most: int =
             f"increase them, or make image_size smaller."
         )
     return maps
-
-
-def base_grid(image_size: int | Sequence[int]) -> tuple[tuple[int, int], int]:
-    """The smallest grid, (height, width), and how many doublings lead from it to the image.
-
-    Height and width are halved together as long as neither falls below 4: 4x4 for any power of two,
-    7x7 for 28, (6, 10) for [48, 80].
-
-    Raises UserError unless at least one halving leads to a shorter side of 4 to 7.
-    """
-    return halved_grid(image_size, least=4, times=1)
