@@ -15,9 +15,11 @@ os.environ.setdefault("WANDB_MODE", "offline")
 os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
 torch.set_num_threads(1)
 
-sys.path.insert(0, str(Path(__file__).parent))
+TESTS = str(Path(__file__).parent)  # holds `makers`, which also the started processes import
+sys.path.insert(0, TESTS)
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [TESTS, os.environ.get("PYTHONPATH")]))
 
-from tiny import TINY  # noqa: E402
+from makers.tiny import TINY  # noqa: E402
 
 from ganzoo.train import main as train_main_  # noqa: E402
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import checkpoint, run, tensors, train_command
+from makers.tiny import TINY, config
 from omegaconf import DictConfig
 from PIL import Image
-from tiny import TINY, config
 
 import ganzoo
 from ganzoo.config import make

@@ -10,10 +10,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import assert_same_tensors, run
+from makers.tiny import TINY, adam, config
+from makers.worlds import biggan
 from test_gan import attached
-from tiny import TINY, adam, config
 from torch import Tensor, nn
-from worlds import biggan
 
 import ganzoo
 from ganzoo.data.sources.synthetic import Synthetic
@@ -25,7 +25,7 @@ from ganzoo.nn.augment import DiffAugment
 from ganzoo.nn.losses import Hinge, Relativistic
 from ganzoo.train import train
 
-SCRIPT = str(Path(__file__).parent / "worlds.py")
+SCRIPT = str(Path(__file__).parent / "makers" / "worlds.py")
 SMALL = [o for o in TINY if not o.startswith("model.")]
 NARROW = ("model=biggan", "model.generator.ch=4", "model.generator.nz=12")
 

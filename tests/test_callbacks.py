@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import yaml
 from conftest import checkpoint
+from makers.tiny import config
 from PIL import Image
-from tiny import config
 
 from ganzoo import load
 from ganzoo.callbacks.ticks import kimg_name, read_curves

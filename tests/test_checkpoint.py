@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import assert_same_tensors, checkpoint
-from tiny import config
+from makers.tiny import config
 
 import ganzoo
 from ganzoo import UserError

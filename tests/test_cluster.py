@@ -15,8 +15,8 @@ import psutil
 import pytest
 from conftest import assert_same_tensors, checkpoint, train_command
 from lightning.fabric.plugins.environments.lightning import find_free_network_port
+from makers.tiny import TINY, TINY_METRICS, config
 from test_resume import group_is_gone
-from tiny import TINY, TINY_METRICS, config
 
 from ganzoo.runs.names import run_name
 from ganzoo.train import train
@@ -141,8 +141,8 @@ def four(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     place = tmp_path_factory.mktemp("four")
     same = (
         *("precision=64-true", "sync_batchnorm=true", "data.mirror=false"),
-        "+callbacks.seen={_target_: tiny.Seen}",
-        "data.source._target_=tiny.Unpacked",
+        "+callbacks.seen={_target_: makers.tiny.Seen}",
+        "data.source._target_=makers.tiny.Unpacked",
         "+data.source.root=${oc.env:UNPACKED}/${oc.env:SLURM_NODEID,0}",
         "callbacks.evaluate={_target_: ganzoo.callbacks.evaluation.Evaluate, suite: '${metrics}', "
         "every_kimg: 0.08, monitor: fd}",

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 from hydra.errors import ConfigCompositionException
+from makers.tiny import TINY, config
 from omegaconf import DictConfig, OmegaConf
-from tiny import TINY, config
 
 from ganzoo.config import CONF, make
 from ganzoo.engine.gan import GAN

@@ -11,9 +11,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import assert_same_tensors, run
-from tiny import config
+from makers.tiny import config
+from makers.worlds import cyclegan, fit, pairs
 from torch import Tensor, nn
-from worlds import cyclegan, fit, pairs
 
 from ganzoo.config import make
 from ganzoo.draws import Draws, integers, unit
@@ -24,7 +24,7 @@ from ganzoo.nn.losses import NonSaturating, Relativistic, Wasserstein
 from ganzoo.schedules.images import EpochDecay
 from ganzoo.train import make_trainer
 
-SCRIPT = str(Path(__file__).parent / "worlds.py")
+SCRIPT = str(Path(__file__).parent / "makers" / "worlds.py")
 IN_TURN = ["generator.AtoB", "discriminator.B", "generator.BtoA", "discriminator.A"]
 D_FIRST = ["discriminator.A", "discriminator.B", "generator"]
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from photos import crops
+from makers.photos import crops
 from PIL import Image
 
 from ganzoo.data.sources.celeba import CelebA

@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from photos import crops
+from makers.photos import crops
 from PIL import Image, ImageOps
 
 from ganzoo.data.decode import Box, Decoder, Header, resample

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from photos import crops
+from makers.photos import crops
 from torch.utils.data import DataLoader
 
 from ganzoo.data.files import open_files

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from photos import crops
+from makers.photos import crops
+from makers.tiny import TINY, config
 from PIL import Image
-from tiny import TINY, config
 from torch.utils.data import DataLoader
 
 from ganzoo.data.encoded import EncodedImages

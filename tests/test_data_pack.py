@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import run
-from photos import crops
+from makers.photos import crops
 from torch import Tensor
 
 from ganzoo import prepare

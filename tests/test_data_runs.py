@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from photos import crops
+from makers.photos import crops
+from makers.tiny import TINY, config
 from PIL import Image
 from test_data_celeba import write_images, zip_of
 from test_data_sources import DEBIAN, write_cifar10, write_fashion
-from tiny import TINY, config
 
 from ganzoo.data.packing import write_pack
 from ganzoo.data.sources.folder import Folder

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from makers.tiny import config
 from PIL import Image
-from tiny import config
 from torchvision.datasets import FashionMNIST as Torchvision
 
 from ganzoo.config import make

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import run
-from photos import crops
+from makers.photos import crops
 from PIL import Image, ImageEnhance
 
 from ganzoo import doctor

@@ -11,8 +11,8 @@ import pytest
 import torch
 from conftest import assert_same_tensors, checkpoint, run
 from hydra import compose, initialize_config_dir
-from photos import crops
-from tiny import TINY, TINY_METRICS, config
+from makers.photos import crops
+from makers.tiny import TINY, TINY_METRICS, config
 
 import ganzoo
 from ganzoo import evaluate
@@ -25,7 +25,7 @@ from ganzoo.train import train
 
 BASE = [o for o in TINY if o != "callbacks.evaluate=null"]
 OFTEN = ("callbacks.evaluate.every_kimg=0.024",)
-SCRIPT = str(Path(__file__).parent / "worlds.py")
+SCRIPT = str(Path(__file__).parent / "makers" / "worlds.py")
 
 
 @pytest.fixture(autouse=True)

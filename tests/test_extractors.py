@@ -12,7 +12,7 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
-from photos import crops, photographs
+from makers.photos import crops, photographs
 from PIL import Image
 from torch import Tensor
 from torch_fidelity import feature_extractor_inceptionv3 as original

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch_fidelity
-from photos import crops
+from makers.photos import crops
 from test_evaluate import evaluated
 from test_extractors import fidelity, random_inception  # noqa: F401
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import assert_same_tensors, checkpoint, tensors
 from lightning.pytorch.callbacks import Callback as LightningCallback
-from tiny import PlainDiscriminator, PlainGenerator, adam, config
+from makers.tiny import PlainDiscriminator, PlainGenerator, adam, config
 from torch import Tensor, nn
 
 from ganzoo.config import make

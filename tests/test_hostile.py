@@ -4,12 +4,12 @@ import os
 import sys
 from pathlib import Path
 
-import hostile
 import pytest
 import torch
 from conftest import run
-from hostile import BAD, IGNORED, READ
-from tiny import TINY, config
+from makers import hostile
+from makers.hostile import BAD, IGNORED, READ
+from makers.tiny import TINY, config
 
 from ganzoo.data.packing import write_pack
 from ganzoo.data.source import shown

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import wandb
 from conftest import run, train_command
+from makers.tiny import config
+from makers.wandb_world import KEY
 from PIL import Image
-from tiny import config
-from wandb_world import KEY
 
 from ganzoo.loggers.extras import MetricsCSV, Wandb, read_rows
 from ganzoo.train import train

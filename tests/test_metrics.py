@@ -10,7 +10,7 @@ import pytest
 import scipy.linalg
 import torch
 from conftest import run
-from metric_worlds import FAKES, REALS, all_metrics, feed, samples, values
+from makers.metric_worlds import FAKES, REALS, all_metrics, feed, samples, values
 from prdc import compute_prdc
 from torch_fidelity import metric_fid, metric_isc, metric_kid, metric_prc
 
@@ -24,7 +24,7 @@ from ganzoo.metrics.ssim import MSSSIM
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``compute`` method:UserWarning")
 
-SCRIPT = str(Path(__file__).parent / "metric_worlds.py")
+SCRIPT = str(Path(__file__).parent / "makers" / "metric_worlds.py")
 
 
 def normal(*shape, seed=0, dtype=torch.float64):

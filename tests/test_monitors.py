@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from photos import crops
-from tiny import TINY, config
+from makers.photos import crops
+from makers.tiny import TINY, config
 from torch import Tensor, nn
 
 from ganzoo.config import make

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from photos import crops
+from makers.photos import crops
+from makers.tiny import TinyExtractor, config
 from PIL import Image
-from tiny import TinyExtractor, config
 
 from ganzoo import load, neighbors
 from ganzoo.config import make
@@ -30,7 +30,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run_dir(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from tiny import TINY
+    from makers.tiny import TINY
 
     keys = [key for key in TINY if not key.startswith("data")]
     folder = tmp_path_factory.mktemp("run")

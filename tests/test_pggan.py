@@ -10,10 +10,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import assert_same_tensors, run
+from makers.tiny import TINY, adam, config
+from makers.worlds import fit, pggan
 from PIL import Image
-from tiny import TINY, adam, config
 from torch import Tensor
-from worlds import fit, pggan
 
 import ganzoo
 from ganzoo.data.images import to_float
@@ -24,7 +24,7 @@ from ganzoo.models.pggan import PGGAN, Discriminator, Generator, Growth
 from ganzoo.nn.layers import shrunk
 from ganzoo.train import train
 
-SCRIPT = str(Path(__file__).parent / "worlds.py")
+SCRIPT = str(Path(__file__).parent / "makers" / "worlds.py")
 SMALL = [o for o in TINY if not o.startswith(("model.", "total_kimg"))]
 GROWING = [
     *SMALL,

@@ -10,10 +10,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import assert_same_tensors, run
+from makers.tiny import TINY, config
+from makers.worlds import discriminated, fit, pggan
 from test_data_sources import write_fashion
-from tiny import TINY, config
 from torch import Tensor, nn
-from worlds import discriminated, fit, pggan
 
 from ganzoo.config import make
 from ganzoo.data.sources.synthetic import Synthetic
@@ -32,7 +32,7 @@ from ganzoo.train import train
 
 NARROW = {"fmap_base": 64, "fmap_max": 8}
 GULRAJANI = {"normalize_latents": False, "leaky": False, "batchnorm": True, "tanh": True}
-SCRIPT = str(Path(__file__).parent / "worlds.py")
+SCRIPT = str(Path(__file__).parent / "makers" / "worlds.py")
 
 
 def stirred(network: nn.Module) -> Any:

@@ -9,12 +9,12 @@ import pytest
 import torch
 from conftest import assert_same_tensors, run
 from lightning.pytorch import Trainer
-from tiny import PlainDiscriminator, PlainGenerator, adam
+from makers.tiny import PlainDiscriminator, PlainGenerator, adam
 
 from ganzoo.errors import UserError
 from ganzoo.models.dcgan import DCGAN
 
-SCRIPT = str(Path(__file__).parent / "worlds.py")
+SCRIPT = str(Path(__file__).parent / "makers" / "worlds.py")
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import assert_same_tensors, checkpoint, run, train_command
-from tiny import config
+from makers.tiny import config
 
 from ganzoo.config import make
 from ganzoo.train import train

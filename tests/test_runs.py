@@ -17,8 +17,8 @@ from typing import Any
 
 import psutil
 import pytest
+from makers.tiny import TINY_METRICS, config
 from omegaconf import OmegaConf
-from tiny import TINY_METRICS, config
 
 from ganzoo.runs import folder as rundirs
 from ganzoo.runs.__main__ import lines_of, main

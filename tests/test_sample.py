@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from makers.tiny import PlainDiscriminator, PlainGenerator, adam, config
 from PIL import Image, ImageSequence
-from tiny import PlainDiscriminator, PlainGenerator, adam, config
 
 from ganzoo import UserError, load
 from ganzoo.__main__ import main as command

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import assert_same_tensors, checkpoint, run, train_command
+from makers.tiny import TINY, config
 from PIL import Image, ImageDraw
-from tiny import TINY, config
 from torch import Tensor
 
 import ganzoo

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 from conftest import assert_same_tensors, checkpoint, run, train_command
+from makers.tiny import TINY, config
+from makers.worlds import cyclegan, pairs
 from test_monitors import ByHeart, photos  # noqa: F401
-from tiny import TINY, config
 from torch import Tensor
-from worlds import cyclegan, pairs
 
 from ganzoo.callbacks.sentinel import Sentinel, wrong
 from ganzoo.config import make
@@ -112,8 +112,8 @@ def keys_of(*keys: str, lrs: tuple[float, float] = HEALTHY, **options: Any) -> l
 
 def trained(run_dir: Path, *keys: str, **options: Any) -> GAN:
     cfg = config(f"run_dir={run_dir}", *keys_of(*keys, **options))
-    cfg.model.generator = {"_target_": "tiny.PlainGenerator"}
-    cfg.model.discriminator = {"_target_": "tiny.PlainDiscriminator"}
+    cfg.model.generator = {"_target_": "makers.tiny.PlainGenerator"}
+    cfg.model.discriminator = {"_target_": "makers.tiny.PlainDiscriminator"}
     return train(cfg)
 
 
@@ -199,7 +199,7 @@ def test_memorization_is_told_and_stops_nothing(photos, tmp_path) -> None:  # no
     keys = [key for key in (*TINY, *keys_of(*data, "data.workers=0", action="stop"))]
     keys = [key for key in keys if "source.num" not in key and key != "data=synthetic"]
     cfg = config(f"run_dir={tmp_path / 'run'}", *keys, "total_kimg=0.2", tiny=False)
-    cfg.model.generator = {"_target_": "tiny.PlainGenerator"}
+    cfg.model.generator = {"_target_": "makers.tiny.PlainGenerator"}
     cfg.model.discriminator = {"_target_": "test_monitors.ByHeart"}
     ByHeart.known = make(cfg.data).source.__getitems__(list(range(12)))["image"]
     train(cfg)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from tiny import PlainDiscriminator, PlainGenerator, adam, config
+from makers.tiny import PlainDiscriminator, PlainGenerator, adam, config
 
 from ganzoo.callbacks.signs import Diversity, Growth, Pace, nearest
 from ganzoo.config import make

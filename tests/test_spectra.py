@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import checkpoint
+from makers.tiny import PlainDiscriminator, PlainGenerator, adam, config
 from PIL import Image
-from tiny import PlainDiscriminator, PlainGenerator, adam, config
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 

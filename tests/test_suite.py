@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from photos import crops
+from makers.photos import crops
+from makers.tiny import TinyExtractor
 from PIL import Image
-from tiny import TinyExtractor
 from torch import Tensor
 
 from ganzoo import prepare

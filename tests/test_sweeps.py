@@ -15,9 +15,9 @@ import torch
 from conftest import assert_same_tensors, checkpoint, run
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
+from makers.tiny import TINY, TINY_METRICS
+from makers.wandb_world import kept
 from omegaconf import OmegaConf
-from tiny import TINY, TINY_METRICS
-from wandb_world import kept
 
 from ganzoo.runs.state import read_state
 from ganzoo.runs.sweeps import Folders, objective

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from conftest import assert_same_tensors, checkpoint, run
-from tiny import TINY
+from makers.tiny import TINY
 
 TWO = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "total_kimg=0.048")
 

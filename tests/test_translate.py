@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-import hostile
 import numpy as np
 import pytest
 import torch
 from conftest import run
-from photos import crops
+from makers import hostile
+from makers.photos import crops
+from makers.tiny import config
 from PIL import Image
-from tiny import config
 from torch import Tensor, nn
 
 import ganzoo

@@ -12,8 +12,8 @@ import pytest
 import torch
 from conftest import assert_same_tensors, checkpoint, run
 from hydra import compose, initialize_config_dir
+from makers.tiny import TINY_METRICS, TinyExtractor, config
 from PIL import Image
-from tiny import TINY_METRICS, TinyExtractor, config
 from torch import Generator, Tensor
 from torchmetrics.functional.image import (
     peak_signal_noise_ratio,
@@ -36,7 +36,7 @@ from ganzoo.metrics.translation import Cycle, Identity, PairL1, PairPSNR, PairSS
 from ganzoo.pictures.grids import GAP
 from ganzoo.train import train
 
-SCRIPT = str(Path(__file__).parent / "worlds.py")
+SCRIPT = str(Path(__file__).parent / "makers" / "worlds.py")
 CPU = torch.device("cpu")
 
 

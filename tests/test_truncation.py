@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from makers.tiny import TINY, TINY_METRICS, config
 from PIL import Image, ImageSequence
-from tiny import TINY, TINY_METRICS, config
 from torch import nn
 
 import ganzoo
@@ -173,7 +173,7 @@ def test_standing_statistics_of_any_model_with_batchnorm(plain) -> None:
 
 def test_models_without_batchnorm_have_no_standing_statistics() -> None:
     cfg = config()
-    cfg.model.generator = {"_target_": "tiny.PlainGenerator"}
+    cfg.model.generator = {"_target_": "makers.tiny.PlainGenerator"}
     gan: GAN = make(cfg.model)
     with statistics(gan, 0.5, 4) as told:
         assert told is None

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from photos import crops
+from makers.photos import crops
+from makers.tiny import config
 from PIL import Image
-from tiny import config
 from torch import Tensor
 
 from ganzoo import doctor

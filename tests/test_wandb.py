@@ -15,9 +15,9 @@ import pytest
 import torch
 import wandb
 from conftest import checkpoint, run, train_command
+from makers.tiny import TINY, TINY_METRICS, config
+from makers.wandb_world import KEY, NOWHERE, Kept, Server, kept
 from PIL import Image
-from tiny import TINY, TINY_METRICS, config
-from wandb_world import KEY, NOWHERE, Kept, Server, kept
 
 import ganzoo
 from ganzoo.callbacks.evaluation import Evaluate

@@ -40,7 +40,7 @@ TINY = (
 
 # Metrics that take no time; a module of its own, since configs name it.
 TINY_METRICS = (
-    "metrics.extractor._target_=tiny.TinyExtractor",
+    "metrics.extractor._target_=makers.tiny.TinyExtractor",
     "metrics.num_real=40",
     "metrics.num_fake=24",
     "metrics.batch_size=5",

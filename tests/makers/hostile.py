@@ -4,7 +4,7 @@ import io
 from pathlib import Path
 
 import numpy as np
-from photos import crops
+from makers.photos import crops
 from PIL import Image
 
 READ, BAD, IGNORED = "read", "bad", "ignored"

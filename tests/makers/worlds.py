@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from tiny import TINY, TINY_METRICS, PlainDiscriminator, PlainGenerator, adam, config
+from makers.tiny import TINY, TINY_METRICS, PlainDiscriminator, PlainGenerator, adam, config
 
 from ganzoo.config import make
 from ganzoo.data.sources.synthetic import Synthetic
