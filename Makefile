@@ -12,7 +12,7 @@ help:
 	@echo "make train      sets up, trains a DCGAN on the embedded emoji, leaves pictures in runs/"
 	@echo "make test       sets up, runs the tests"
 	@echo "make test-slow  the tests that take minutes, too"
-	@echo "make test-data  real pictures for more of the tests (Debian packages, as root; npm packages)"
+	@echo "make test-data  real pictures for more of the tests (Debian packages, as root)"
 	@echo "make lint       ruff and mypy"
 	@echo "make bench      engine against bare loops, reading of images, metrics"
 	@echo "make dist       wheel and sdist"
@@ -42,7 +42,6 @@ test-slow: setup
 test-data: setup
 	apt-get update -qq
 	apt-get install -qq --no-install-recommends dataset-fashion-mnist lomiri-wallpapers-16.04
-	$(BIN)/python -c "from ganzoo.faces import packages; packages()"
 
 lint: setup
 	$(BIN)/ruff format --check

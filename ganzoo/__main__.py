@@ -9,7 +9,7 @@ COMMANDS = {
     "sample": "images from a checkpoint",
     "translate": "images of a folder as the other domain would show them",
     "evaluate": "metrics of a checkpoint or of a folder of images",
-    "prepare": "pack images for fast reading, draw faces, fetch what metrics need",
+    "prepare": "pack images for fast reading, download the networks of metrics",
     "doctor": "what would go wrong in training on this data",
     "workspace": "a view of the runs in wandb, with its panels laid out",
 }

@@ -12,7 +12,6 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ganzoo.data.source import Source
-from ganzoo.data.sources.faces import SETTINGS
 from ganzoo.data.sources.pack import FACTS
 from ganzoo.data.unpaired import Unpaired
 from ganzoo.engine.checkpoint import check_trusted
@@ -120,8 +119,7 @@ def sources_of(
                 f"{data} is neither a file or folder nor one of {', '.join(names)}: give the path "
                 "of a folder, zip, tar or pack, or the name of a data set."
             )
-        marks = {FACTS: "pack", SETTINGS: "faces"}
-        name = next((n for f, n in marks.items() if (Path(data) / f).is_file()), "folder")
+        name = "pack" if (Path(data) / FACTS).is_file() else "folder"
         given.insert(0, OmegaConf.create({"root": data}))
     top = [f"image_size=[{image_size[0]},{image_size[1]}]", f"channels={channels}"]
     with initialize_config_dir(str(CONF), version_base="1.3"):

@@ -1,8 +1,8 @@
 """python -m ganzoo.prepare: what is made ready before training.
 
-pack SRC OUT packs images for reading without decoding; faces OUT draws cartoon faces; weights NAME
-fetches a network that metrics use; cache lists or clears what metrics keep; import SRC OUT takes
-over a checkpoint of another project.
+pack SRC OUT packs images for reading without decoding; weights NAME fetches a
+network that metrics use; cache lists or clears the features that metrics keep; import SRC OUT
+converts a checkpoint of another project.
 """
 
 import argparse
@@ -13,7 +13,6 @@ from pathlib import Path
 from ganzoo.config import source_of
 from ganzoo.data.packing import write_pack
 from ganzoo.errors import UserError
-from ganzoo.faces import STYLES, draw_faces
 from ganzoo.metrics import cache
 from ganzoo.metrics import pretrained as weights
 from ganzoo.models.imports import import_checkpoint
@@ -52,17 +51,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     pack.add_argument("--skip-bad", action="store_true", help="leave out what cannot be read")
     pack.add_argument("--workers", type=int, help="processes; one a core if nothing is said")
-
-    faces = commands.add_parser(
-        "faces", help="seeded cartoon faces with attributes (needs Node.js)"
-    )
-    faces.set_defaults(run=run_faces)
-    faces.add_argument("out", type=Path, help="a folder; train with data=faces")
-    faces.add_argument("--num", type=int, default=10000)
-    faces.add_argument("--size", type=int, default=256, help="pixels on each side")
-    faces.add_argument("--style", choices=STYLES, default=STYLES[0])
-    faces.add_argument("--seed", type=int, default=0)
-    faces.add_argument("--workers", type=int, help="processes; one a core if nothing is said")
 
     networks = commands.add_parser("weights", help="networks that metrics use, into the cache")
     networks.set_defaults(run=run_weights)
@@ -115,14 +103,6 @@ def run_pack(args: argparse.Namespace) -> None:
         print(sentence)
     left_out = f" ({len(skipped)} left out, each named above)" if skipped else ""
     print(f"{args.out} is packed{left_out}: train with data=pack data.source.root={args.out}")
-
-
-def run_faces(args: argparse.Namespace) -> None:
-    draw_faces(args.out, args.num, args.size, args.style, args.seed, args.workers)
-    print(
-        f"{args.num} faces are in {args.out}, their license and attributes beside them: train with "
-        f"data=faces data.source.root={args.out}"
-    )
 
 
 def run_weights(args: argparse.Namespace) -> None:

@@ -1,6 +1,5 @@
-"""LSUN, ImageNet, Hugging Face and cartoon faces in their layouts, made of crops of photographs."""
+"""LSUN, ImageNet and Hugging Face in their layouts, made of crops of photographs."""
 
-import csv
 import hashlib
 import io
 import os
@@ -9,7 +8,6 @@ import shutil
 import socket
 import sys
 import tarfile
-import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -24,7 +22,6 @@ from torch.utils.data import DataLoader
 
 from ganzoo.data.encoded import EncodedImages
 from ganzoo.data.source import part
-from ganzoo.data.sources.faces import Faces
 from ganzoo.data.sources.huggingface import HuggingFace
 from ganzoo.data.sources.imagenet import ImageNet
 from ganzoo.data.sources.lsun import LSUN
@@ -638,89 +635,3 @@ def test_huggingface_trains(hub, tmp_path: Path) -> None:
     write_parquet(hub, tmp_path / "wings", train=LABELS)
     path = f"data.source.path={tmp_path / 'wings'}"
     check_run(tmp_path / "run", "data=huggingface", path, "data.workers=1")
-
-
-# -- cartoon faces ---------------------------------------------------------------------------------
-
-GLASSES = ["none", "round", "none", "round", "square", "none", "none", "square", "round"]
-HAIR = ["short, curly", "long", "long", "short, curly", "long", "bun", "bun", "long", "bun"]
-
-
-@pytest.fixture
-def faces(tmp_path: Path) -> Path:
-    root = tmp_path / "faces"
-    (root / "images").mkdir(parents=True)
-    with (root / "attributes.csv").open("w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["file", "glasses", "hair"])
-        for i, photo in enumerate(crops(9, 48, 48)):
-            photo.save(root / "images" / f"{i:06d}.png")
-            table.writerow([f"images/{i:06d}.png", GLASSES[i], HAIR[i]])
-    return root
-
-
-def test_faces(faces: Path) -> None:
-    files = [path.read_bytes() for path in sorted((faces / "images").iterdir())]
-    source = Faces(str(faces), SIDE)
-    check_pixels(source, files)
-    assert source.classes is None
-    assert source.labels() is None
-
-    source = Faces(str(faces), SIDE, attributes=["glasses"])
-    assert source.classes == ["glasses: none", "glasses: round", "glasses: square"]
-    numbers = {"none": 0, "round": 1, "square": 2}
-    assert source.labels().tolist() == [numbers[value] for value in GLASSES]
-    check_processes(source)
-    both = Faces(str(faces), SIDE, attributes=["hair", "glasses"])
-    assert [both.classes[label] for label in both.labels()] == [
-        f"hair: {h}, glasses: {g}" for h, g in zip(HAIR, GLASSES, strict=True)
-    ]
-
-    names = [f"images/{i:06d}.png" for i in range(9)]
-    for split in ("train", "test"):
-        kept = part(names, split, 1 / 3)
-        some = Faces(str(faces), SIDE, attributes=["glasses"], split=split, held_out=1 / 3)
-        assert [some.name_of(i) for i in range(len(some))] == [names[i] for i in kept]
-        assert some.labels().tolist() == [numbers[GLASSES[i]] for i in kept]
-        assert some.classes == source.classes
-        assert some.notes[0] == f"{len(kept)} of 9 images are the {split} split."
-
-
-def test_faces_in_a_zip(faces: Path) -> None:
-    path = faces.parent / "faces.zip"
-    with zipfile.ZipFile(path, "w") as archive:
-        for file in faces.rglob("*.*"):
-            archive.write(file, file.relative_to(faces.parent))
-    packed, loose = (Faces(str(p), SIDE, attributes=["hair"]) for p in (path, faces))
-    everything = list(range(9))
-    assert torch.equal(
-        packed.__getitems__(everything)["image"], loose.__getitems__(everything)["image"]
-    )
-    assert torch.equal(packed.labels(), loose.labels())
-
-
-def test_faces_refuse(faces: Path, tmp_path: Path) -> None:
-    command = f"python -m ganzoo.prepare faces {tmp_path / 'none'}"
-    assert command in refused(Faces(str(tmp_path / "none"), SIDE).labels)
-    told = refused(Faces(str(faces), SIDE, attributes=["hat"]).labels)
-    assert "no attribute hat: data.source.attributes may name glasses, hair." in told
-    assert "held_out" in refused(lambda: Faces("x", SIDE, split="test"))
-
-    again = f"python -m ganzoo.prepare faces {faces} again"
-    (faces / "images" / "000003.png").rename(tmp_path / "x.png")
-    told = refused(Faces(str(faces), SIDE).labels)
-    assert "(images/000003.png)" in told
-    assert again in told
-    (tmp_path / "x.png").rename(faces / "images" / "000003.png")
-    (tmp_path / "x.png").parent.joinpath("faces/images/000009.png").touch()
-    assert "(images/000009.png)" in refused(Faces(str(faces), SIDE).labels)
-    (faces / "attributes.csv").write_text("")
-    assert again in refused(Faces(str(faces), SIDE).labels)
-    (faces / "attributes.csv").unlink()
-    command = f"python -m ganzoo.prepare faces {faces}"
-    assert command in refused(Faces(str(faces), SIDE).labels)
-
-
-def test_faces_train(faces: Path, tmp_path: Path) -> None:
-    root = (f"data.source.root={faces}", "data.source.attributes=[glasses]")
-    check_run(tmp_path / "run", "data=faces", *root, "data.workers=1")
