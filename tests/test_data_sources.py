@@ -442,3 +442,51 @@ def test_cifar10_in_its_layout(tmp_path, monkeypatch) -> None:
     assert batch["label"].tolist() == [7, 3]
     with pytest.raises(UserError, match="download=true"):
         len(CIFAR10(str(tmp_path / "nowhere")))
+
+
+# -- held-out images -------------------------------------------------------------------------------
+
+TESTS = {"imagenet": "val", "lsun": "val"}  # what the held-out split is called
+UNUSUAL = {
+    "emoji": {"variants": False, "image_size": 32, "channels": 1, "vendor": "both"},
+    "fashion_mnist": {"pad": 0, "channels": 3},
+    "mnist_rgb": {"pad": 0, "num": 100, "seed": 1},
+    "celeba": {"held_out": 0.2, "crop": "center108", "attributes": ["Male"], "filter": "bilinear"},
+    "folder": {"held_out": 0.2, "labels": True, "resize": "none", "filter": "bilinear"},
+    "huggingface": {"held_out": 0.2, "config": "c", "image": "i", "label": "l", "data_files": "f"},
+    "imagenet": {"resize": "stretch", "filter": "bicubic"},
+    "lsun": {"category": ["bedroom", "kitchen"], "resize": "stretch", "filter": "bilinear"},
+    "pack": {"held_out": 0.2},
+}
+
+
+@pytest.mark.parametrize(
+    "data",
+    ["celeba", "celeba_hq", "cifar10", "emoji", "fashion_mnist", "folder", "huggingface",
+     "imagenet", "lsun", "mnist", "mnist_rgb", "pack"],
+)  # fmt: skip
+def test_held_out_images_are_read_like_those_of_training(data) -> None:
+    node = config(f"data={data}", tiny=False).data.source
+    node.update({key: "x" for key in ("root", "path") if key in node.keys()})  # noqa: SIM118
+    node.update({"held_out": 0.1} if "held_out" in node else {})
+    node.update(UNUSUAL.get(data, {}))
+
+    def facts(source) -> dict:
+        of = {k: v for k, v in vars(source).items() if k not in ("download", "unpack")}
+        return of | ({"digits": facts(of["digits"])} if "digits" in of else {})
+
+    expected = make({**node, "split": TESTS.get(data, "test")})
+    source = make({**node, "split": "train"})
+    assert facts(source.held_out()) == facts(expected)
+    with pytest.raises(UserError, match="held out"):
+        expected.held_out()
+
+
+def test_held_out_images_of_some_classes() -> None:
+    data = ImageData(Emoji(), 64, 3, 8, seed=0, classes=["Flags", "Objects"], subset=10)
+    assert list(data.domains) == [""]
+    test = data.held_out()[""]
+    labels = Emoji(split="test").labels()
+    assert torch.bincount(test.source.labels()).tolist() == [(labels == n).sum() for n in (8, 6)]
+    assert test.source.split == "test"
+    assert (test.image_size, test.mirror) == (data.image_size, data.mirror)

@@ -1,5 +1,6 @@
 """Batches of real images: from a source, in the order of the stream, to floats on the device."""
 
+import copy
 import logging
 import time
 from collections.abc import Iterator, Sequence
@@ -204,6 +205,24 @@ class ImageData(L.LightningDataModule):
         # What is smaller was delivered so: see `GAN.shown_size`.
         small = self._whole and images.shape[-1] < self.image_size[1]
         return to_float(images) if small else resize(to_float(images), self.image_size)
+
+    @property
+    def domains(self) -> dict[str, "ImageData"]:
+        """The images by their domain: one without a name; two in `Unpaired`."""
+        return {"": self}
+
+    def held_out(self) -> dict[str, "ImageData"]:
+        """The images that are held out from training, shown as these are, by their domain.
+
+        Raises:
+            UserError: there are none, or they are part of the training.
+        """
+        source = self.source.held_out()
+        if not len(source):
+            raise UserError(f"{source.name} has no images.")
+        others = copy.copy(self)
+        others.source = source
+        return {"": others}
 
     def read(self, numbers: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
         """Images by their numbers in the source, as networks are shown them but not flipped.

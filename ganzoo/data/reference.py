@@ -105,7 +105,7 @@ class Reference:
         source = self.data.source
         return {
             "data": source.name,
-            "split": getattr(source, "split", None),
+            "split": source.split,
             "images": len(self),
             "shape": [source.shape[0], *self.data.image_size],
             "crop": self.data.crop,

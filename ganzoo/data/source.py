@@ -23,6 +23,7 @@ class Source:
         varies: whether images may be larger than `shape` says; then a batch of them is a list of
             uint8 [C, H, W], of which windows are to be shown.
         classes: names in the order of the labels, or None without labels.
+        split: the part of the data set that this is, such as "train"; None without splits.
         notes: sentences on what is converted and how, for the log; UserError when the data could
             not be read in the course of a run.
         problems: sentences on what is there and cannot be opened, beside single images.
@@ -32,6 +33,7 @@ class Source:
     shape: tuple[int, int, int]
     varies: bool = False
     classes: list[str] | None = None
+    split: str | None = None
     notes: Sequence[str] = ()
     problems: Sequence[str] = ()
 
@@ -42,6 +44,14 @@ class Source:
 
     def prepare(self) -> None:
         """Download the data if that was asked for; called in one process, before all else."""
+
+    def held_out(self) -> "Source":
+        """The images that training on these never sees, read in the same way.
+
+        Raises:
+            UserError: there are none, or they may be among these.
+        """
+        raise UserError(f"{self.name} has no images that are held out from training.")
 
     def labels(self) -> Tensor | None:
         """Labels of all images, int64 [len(self)], or None."""
@@ -93,6 +103,15 @@ def check_choice(key: str, value: object, choices: Sequence[object]) -> None:
     if value not in choices:
         offered = ", ".join(map(str, choices))
         raise UserError(f"{key} must be one of {offered}, not {value}.")
+
+
+def check_training(split: str | None) -> None:
+    """Raises UserError unless images of `split` are only for training."""
+    if split != "train":
+        raise UserError(
+            f"Images are held out only from the split train, not from {split}: set "
+            "data.source.split=train if the data has it."
+        )
 
 
 def part(names: Sequence[str], split: str, held_out: float) -> list[int]:

@@ -44,6 +44,10 @@ class Subset(Source):
         return self.source.classes if self.chosen is None else list(self.chosen)
 
     @property
+    def split(self) -> str | None:  # type: ignore[override]
+        return self.source.split
+
+    @property
     def notes(self) -> list[str]:  # type: ignore[override]
         part = f"{len(self)} of the {len(self.source)} images of {self.name} are used."
         return [part, *self.source.notes]
@@ -54,6 +58,11 @@ class Subset(Source):
 
     def prepare(self) -> None:
         self.source.prepare()
+
+    def held_out(self) -> Source:
+        """Of the same classes, but in any number."""
+        source = self.source.held_out()
+        return source if self.chosen is None else Subset(source, self.chosen)
 
     def labels(self) -> Tensor | None:
         return self._labels

@@ -9,7 +9,7 @@ import torchvision
 from ganzoo.data.decode import Box
 from ganzoo.data.encoded import EncodedImages, Listing
 from ganzoo.data.files import open_files
-from ganzoo.data.source import check_choice, part
+from ganzoo.data.source import check_choice, check_training, part
 from ganzoo.data.sources.attributes import classes_of
 from ganzoo.errors import UserError
 
@@ -59,8 +59,8 @@ class CelebA(EncodedImages):
         check_choice("data.source.split", split, [*SPLITS, "all"])
         resize = "stretch" if crop == "resize" else "crop"
         super().__init__(image_size, channels, resize, filter, CROPS[crop])
-        self.root, self.attributes = Path(root), list(attributes)
-        self.split, self.held_out, self.download = split, held_out, download
+        self.root, self.crop, self.attributes = Path(root), crop, list(attributes)
+        self.split, self.share, self.download = split, held_out, download
 
     def prepare(self) -> None:
         if not self.download:
@@ -72,6 +72,13 @@ class CelebA(EncodedImages):
                 f"CelebA could not be downloaded ({' '.join(str(error).split())[:200]}): its host "
                 f"limits downloads. {by_hand(self.root)}"
             ) from error
+
+    def held_out(self) -> "CelebA":
+        check_training(self.split)
+        size, channels, filter = self.shape[1:], self.shape[0], self.decoder.filter
+        return CelebA(
+            str(self.root), size, channels, self.crop, filter, self.attributes, "test", self.share
+        )
 
     def _list(self) -> Listing:
         files = open_files(self._find_images())
@@ -118,7 +125,7 @@ class CelebA(EncodedImages):
             return list(range(len(names)))
         if self._find_list(PARTITION) is None:
             check_choice(f"split without {PARTITION}.txt", self.split, ["train", "test"])
-            return part(names, self.split, self.held_out)
+            return part(names, self.split, self.share)
         rows = self._rows(PARTITION, names, "split")
         (column,) = rows[0]
         return [i for i, row in enumerate(rows) if row[column] == SPLITS[self.split]]

@@ -6,7 +6,7 @@ import torch
 import torchvision
 from torch import Tensor
 
-from ganzoo.data.source import Source, check_choice
+from ganzoo.data.source import Source, check_choice, check_training
 from ganzoo.errors import UserError
 
 
@@ -39,6 +39,10 @@ class CIFAR10(Source):
                     f"CIFAR-10 could not be downloaded ({' '.join(str(error).split())}): put "
                     f"cifar-10-python.tar.gz into {self.root} by hand and run again."
                 ) from error
+
+    def held_out(self) -> "CIFAR10":
+        check_training(self.split)
+        return CIFAR10(self.root, "test")
 
     def labels(self) -> Tensor:
         return torch.tensor(self._data.targets)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ganzoo.data.encoded import Listing
-from ganzoo.data.source import check_choice
+from ganzoo.data.source import check_choice, check_training
 from ganzoo.data.sources.folder import Folder
 from ganzoo.errors import UserError
 
@@ -36,6 +36,12 @@ class Domain(Folder):
         super().__init__(root, image_size, channels, False, resize, filter, split, splits=splits)
         self.set, self.domain = name, domain
         self.name = f"{name} {domain} ({split})"
+
+    def held_out(self) -> "Domain":
+        check_training(self.split)
+        size, channels = self.shape[1:], self.shape[0]
+        resize, filter = self.decoder.resize, self.decoder.filter
+        return Domain(str(self.root), self.set, self.domain, size, channels, resize, filter, "test")
 
     def _list(self) -> Listing:
         self.root = self._place()

@@ -8,7 +8,7 @@ import torch
 from ganzoo.data.decode import EXTENSIONS
 from ganzoo.data.encoded import EncodedImages, Listing
 from ganzoo.data.files import open_files
-from ganzoo.data.source import check_choice, first, part
+from ganzoo.data.source import check_choice, check_training, first, part
 from ganzoo.errors import UserError
 
 
@@ -47,8 +47,16 @@ class Folder(EncodedImages):
             check_choice("data.source.split", split, [*splits, "all"])
         self.splits = splits
         self.root, self.with_labels = Path(root), labels
-        self.split, self.held_out = split, held_out
+        self.split, self.share = split, held_out
         self.name = self.root.stem or str(root)
+
+    def held_out(self) -> "Folder":
+        check_training(self.split)
+        size, channels = self.shape[1:], self.shape[0]
+        resize, filter = self.decoder.resize, self.decoder.filter
+        return Folder(
+            str(self.root), size, channels, self.with_labels, resize, filter, "test", self.share
+        )
 
     def _list(self) -> Listing:
         if (self.root / "pack.json").is_file():
@@ -74,7 +82,7 @@ class Folder(EncodedImages):
             ignored = f"are no images and ignored: {first(others)}"
             notes.append(f"{count} files of {self.root} {ignored}.")
         classes, labels = self._classes(names)
-        kept = part(names, self.split, self.held_out) if self.splits is None else range(len(names))
+        kept = part(names, self.split, self.share) if self.splits is None else range(len(names))
         if len(kept) < len(names):
             notes.append(f"{len(kept)} of {len(names)} images are the {self.split} split.")
         return Listing(

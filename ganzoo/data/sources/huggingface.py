@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import torch
 
 from ganzoo.data.encoded import EncodedImages, Listing
-from ganzoo.data.source import first, part
+from ganzoo.data.source import check_training, first, part
 from ganzoo.errors import UserError
 
 Paths = str | Sequence[str]
@@ -56,15 +56,23 @@ class HuggingFace(EncodedImages):
         part([], "all", held_out)  # refuses what is no share
         self.path, self.config, self.data_files = path, config, data_files
         self.image, self.label, self.download = image, label, download
-        self.split, self.held_out = split, held_out
+        self.split, self.share = split, held_out
         self.name = f"{path} ({split})"
 
     def prepare(self) -> None:
         if self.download:
             _ = self._splits
 
+    def held_out(self) -> "HuggingFace":
+        check_training(self.split)
+        size, channels = self.shape[1:], self.shape[0]
+        return HuggingFace(
+            self.path, size, channels, self.config, "test", self.image, self.label,
+            self.data_files, False, self.decoder.resize, self.decoder.filter, self.share,
+        )  # fmt: skip
+
     def _list(self) -> Listing:
-        shared = bool(self.held_out) and "test" not in self._splits
+        shared = bool(self.share) and "test" not in self._splits
         split = "train" if shared and self.split == "test" else self.split
         if split not in self._splits:
             hold = "" if "test" in self._splits else ", or hold some out by data.source.held_out"
@@ -77,7 +85,7 @@ class HuggingFace(EncodedImages):
         classes, labels, notes = self._classes(data)
         if not (shared and split == "train"):
             return Listing(files, files.names, classes, labels, notes)
-        kept = part(files.names, self.split, self.held_out)
+        kept = part(files.names, self.split, self.share)
         notes.append(f"{len(kept)} of {len(data)} images are the {self.split} split.")
         names = [files.names[i] for i in kept]
         return Listing(files, names, classes, None if labels is None else labels[kept], notes)

@@ -13,7 +13,7 @@ from torchvision.datasets.imagenet import ARCHIVE_META, META_FILE, load_meta_fil
 from ganzoo.data.decode import EXTENSIONS
 from ganzoo.data.encoded import EncodedImages, Listing
 from ganzoo.data.files import Tree
-from ganzoo.data.source import check_choice, first
+from ganzoo.data.source import check_choice, check_training, first
 from ganzoo.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -81,6 +81,12 @@ class ImageNet(EncodedImages):
                 f"ImageNet could not be unpacked ({' '.join(str(error).split())}): mend that, "
                 f"remove {self.root / self.split} if it is there, and run again."
             ) from error
+
+    def held_out(self) -> "ImageNet":
+        check_training(self.split)
+        size, channels = self.shape[1:], self.shape[0]
+        resize, filter = self.decoder.resize, self.decoder.filter
+        return ImageNet(str(self.root), size, channels, "val", resize, filter)
 
     def _list(self) -> Listing:
         if self._base is None:

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import torch
 
 from ganzoo.data.encoded import EncodedImages, Listing
-from ganzoo.data.source import check_choice, first
+from ganzoo.data.source import check_choice, check_training, first
 from ganzoo.errors import UserError
 
 
@@ -46,6 +46,12 @@ class LSUN(EncodedImages):
                 f"{category}."
             )
         self.name = f"LSUN {', '.join(self.categories)} ({split})"
+
+    def held_out(self) -> "LSUN":
+        check_training(self.split)
+        size, channels = self.shape[1:], self.shape[0]
+        resize, filter = self.decoder.resize, self.decoder.filter
+        return LSUN(str(self.root), size, channels, self.categories, "val", resize, filter)
 
     def _list(self) -> Listing:
         if _holds_lmdb(self.root):

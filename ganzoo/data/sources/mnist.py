@@ -17,7 +17,7 @@ import torchvision
 from torch import Tensor
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
-from ganzoo.data.source import Source, check_choice
+from ganzoo.data.source import Source, check_choice, check_training
 from ganzoo.errors import UserError
 
 SIDE = 28
@@ -79,6 +79,10 @@ class MNIST(Source):
                 f"{self.title} could not be downloaded ({' '.join(str(error).split())}): put its "
                 f"four idx files into {self.root} by hand."
             ) from error
+
+    def held_out(self) -> "MNIST":
+        check_training(self.split)
+        return type(self)(str(self.root), "test", self.pad, self.channels)
 
     def labels(self) -> Tensor:
         return self._labels
@@ -168,7 +172,7 @@ class MNISTRGB(Source):
             raise UserError(f"data.source.num must be at least 1, not {num}.")
         self.digits = MNIST(root, split, pad, 1, download)
         self.name = f"MNIST-RGB ({split})"
-        self.num, self.seed = num, seed
+        self.split, self.num, self.seed = split, num, seed
         self.classes = [f"{number:03}" for number in range(1000)]
 
     @property
@@ -181,6 +185,10 @@ class MNISTRGB(Source):
 
     def prepare(self) -> None:
         self.digits.prepare()
+
+    def held_out(self) -> "MNISTRGB":
+        digits = self.digits.held_out()
+        return MNISTRGB(str(digits.root), "test", self.num, self.seed, digits.pad)
 
     def labels(self) -> Tensor:
         return self.digits.labels()[self._chosen] @ torch.tensor([100, 10, 1])

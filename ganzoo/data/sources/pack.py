@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ganzoo.data.source import Source, pair, part
+from ganzoo.data.source import Source, check_training, pair, part
 from ganzoo.errors import UserError
 
 FORMAT = 1
@@ -48,7 +48,7 @@ class Pack(Source):
         held_out: float = 0.0,
     ) -> None:
         part([], split, held_out)  # refuses what does not go together
-        self.root, self.split, self.held_out = Path(root), split, held_out
+        self.root, self.split, self.share = Path(root), split, held_out
         self.asked = None if image_size is None else pair(image_size)
         self.name = self.root.name
 
@@ -76,6 +76,10 @@ class Pack(Source):
             of = self.facts["images"]
             notes.append(f"{len(self)} of {of} images are the {self.split} split.")
         return notes
+
+    def held_out(self) -> "Pack":
+        check_training(self.split)
+        return Pack(str(self.root), self.asked, "test", self.share)
 
     def labels(self) -> Tensor | None:
         return self._labels
@@ -144,13 +148,13 @@ class Pack(Source):
 
     @property
     def _whole(self) -> bool:
-        return self.split == "all" or not self.held_out
+        return self.split == "all" or not self.share
 
     @cached_property
     def _kept(self) -> Sequence[int]:
         if self._whole:
             return range(self.facts["images"])
-        return part(self._names, self.split, self.held_out)
+        return part(self._names, self.split, self.share)
 
     @cached_property
     def _kept_rows(self) -> Tensor:

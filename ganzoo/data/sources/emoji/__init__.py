@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ganzoo.data.source import Source, check_choice, pair
+from ganzoo.data.source import Source, check_choice, check_training, pair
 from ganzoo.errors import UserError
 
 PACK = Path(__file__).parent / "emoji64.zip"
@@ -60,6 +60,7 @@ class Emoji(Source):
                 "one of these as image_size, or set data.source.image_size=64 to have that resized."
             )
         self.name = f"emoji ({vendor}, {split})"
+        self.vendor = vendor
         self.vendors = ["noto", "twemoji"] if vendor == "both" else [vendor]
         self.split, self.variants, self.side, self.channels = split, variants, height, channels
         self.classes = CLASSES
@@ -76,6 +77,10 @@ class Emoji(Source):
         if self.channels == 1:
             notes.append("Emoji are converted from RGB to luminance (ITU-R 601).")
         return notes
+
+    def held_out(self) -> "Emoji":
+        check_training(self.split)
+        return Emoji(self.vendor, "test", self.variants, self.side, self.channels)
 
     def labels(self) -> Tensor:
         return self._labels
