@@ -14,9 +14,10 @@ from tqdm import tqdm
 
 from ganzoo.engine.checkpoint import load
 from ganzoo.engine.gan import GAN
-from ganzoo.engine.sampling import batches_for, class_sheet, morph, statistics, truncations, walk
+from ganzoo.engine.sampling import batches_for, statistics
 from ganzoo.errors import UserError
 from ganzoo.pictures.grids import grid, named_rows, save_gif, singles
+from ganzoo.pictures.sheets import class_sheet, morph, truncations, walk
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -12,8 +12,8 @@ from PIL import Image, ImageSequence
 from ganzoo import UserError, load
 from ganzoo.__main__ import main as command
 from ganzoo.engine.gan import GAN
-from ganzoo.engine.sampling import slerp, walk
 from ganzoo.pictures.grids import GAP
+from ganzoo.pictures.sheets import slerp, walk
 from ganzoo.sample import main, number_list
 from ganzoo.train import train
 

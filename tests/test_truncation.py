@@ -17,9 +17,10 @@ import ganzoo
 from ganzoo import evaluate
 from ganzoo.config import CONF, make
 from ganzoo.engine.gan import GAN
-from ganzoo.engine.sampling import class_sheet, morph, statistics, truncations
+from ganzoo.engine.sampling import statistics
 from ganzoo.errors import UserError
 from ganzoo.pictures.grids import GAP
+from ganzoo.pictures.sheets import class_sheet, morph, truncations, walk
 from ganzoo.sample import main
 from ganzoo.train import train
 
@@ -99,7 +100,7 @@ def test_a_walk_stays_in_its_class(gan, run_dir, tmp_path) -> None:
     out = tmp_path / "walk.gif"
     main([str(run_dir), "--walk", "0,1", "--classes", "4", "--frames", "3", "--out", str(out)])
     assert Image.open(out).n_frames == 6
-    way = ganzoo.engine.sampling.walk(gan, [0, 1], 3, label=4)
+    way = walk(gan, [0, 1], 3, label=4)
     torch.testing.assert_close(way[::3], gan.sample([0, 1], label=4), atol=1e-5, rtol=0)
 
 

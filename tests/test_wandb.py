@@ -21,10 +21,10 @@ from PIL import Image
 
 import ganzoo
 from ganzoo.callbacks.evaluation import Evaluate
-from ganzoo.engine.sampling import truncations
 from ganzoo.errors import UserError
 from ganzoo.loggers.extras import Wandb, read_rows
 from ganzoo.pictures.grids import grid
+from ganzoo.pictures.sheets import truncations
 from ganzoo.train import train
 from ganzoo.workspace import CURVES, SYSTEM, TABLES, workspace
 from ganzoo.workspace import main as save_view

@@ -15,9 +15,9 @@ from ganzoo.callbacks.signs import shown, some
 from ganzoo.callbacks.ticks import due, kimg_name
 from ganzoo.distributed.strategy import local_batchnorm
 from ganzoo.engine.gan import GAN, translated
-from ganzoo.engine.sampling import class_name
 from ganzoo.errors import UserError
 from ganzoo.pictures.grids import titled_rows
+from ganzoo.pictures.sheets import class_name
 
 Part = tuple[Tensor, Tensor | None]  # images and their labels, if there are any
 

@@ -24,7 +24,7 @@ from ganzoo.callbacks.translations import Panel
 from ganzoo.distributed.strategy import largest
 from ganzoo.engine.gan import GAN
 from ganzoo.engine.preflight import peak_memory
-from ganzoo.engine.sampling import batches_for, check, class_sheet, truncations
+from ganzoo.engine.sampling import batches_for, check
 from ganzoo.loggers.extras import read_rows, save_checkpoint
 from ganzoo.pictures.grids import (
     columns_for,
@@ -34,6 +34,7 @@ from ganzoo.pictures.grids import (
     progress_strip,
     save_gif,
 )
+from ganzoo.pictures.sheets import class_sheet, truncations
 from ganzoo.schedules.images import crossed
 
 log = logging.getLogger(__name__)
