@@ -27,6 +27,7 @@ from ganzoo.data.images import ImageData
 from ganzoo.data.reference import Reference
 from ganzoo.data.source import Source, first, pair
 from ganzoo.data.sources.pack import FACTS
+from ganzoo.disk import write_whole
 from ganzoo.distributed.strategy import rank
 from ganzoo.engine.checkpoint import find, load
 from ganzoo.engine.gan import GAN
@@ -193,14 +194,7 @@ def write(path: Path, scores: Scores) -> None:
             f"{path} holds something else than scores: choose another file with out=FILE.json."
         ) from error
     told.append({**asdict(scores), "protocol_id": scores.protocol_id})
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_text(json.dumps(told, indent=1))
-        partial.replace(path)
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be written ({error.strerror}): choose another out=FILE.json."
-        ) from error
+    write_whole(path, json.dumps(told, indent=1), "Choose another out=FILE.json.")
 
 
 def device_of(name: str) -> torch.device:

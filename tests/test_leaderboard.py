@@ -325,7 +325,7 @@ def test_no_runs_and_no_room(tmp_path, monkeypatch) -> None:
         leaderboard(tmp_path)
     write(tmp_path / "a", 1.0)
     (tmp_path / "leaderboard.csv.partial").mkdir()  # in the way
-    with pytest.raises(UserError, match="cannot be written to"):
+    with pytest.raises(UserError, match=r"leaderboard\.csv could not be written"):
         leaderboard(tmp_path)
 
 

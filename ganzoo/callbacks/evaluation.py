@@ -9,6 +9,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
+from ganzoo.disk import write_whole
 from ganzoo.distributed.strategy import any_process
 from ganzoo.engine.gan import GAN
 from ganzoo.errors import UserError
@@ -180,6 +181,4 @@ class Evaluate(Callback):
             "evaluations": self.evaluations,
             "protocols": self.protocols,
         }
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(json.dumps(told, indent=1))
-        partial.replace(path)
+        write_whole(path, json.dumps(told, indent=1))

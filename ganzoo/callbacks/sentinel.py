@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import Callback
 
 from ganzoo.callbacks.signs import Diversity, Growth, Heard, Memory, Pace
 from ganzoo.data.source import check_choice
+from ganzoo.disk import write_whole
 from ganzoo.distributed.strategy import average_over_processes, rank, world_size
 from ganzoo.engine.checkpoint import AtomicCheckpointIO, read
 from ganzoo.engine.gan import GAN
@@ -394,6 +395,4 @@ def read_warnings(path: Path) -> list[dict[str, Any]]:
 
 
 def write_warnings(path: Path, told: list[dict[str, Any]]) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(told, indent=1))
-    partial.replace(path)
+    write_whole(path, json.dumps(told, indent=1))

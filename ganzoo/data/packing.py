@@ -16,8 +16,9 @@ from tqdm import tqdm
 
 from ganzoo import __version__
 from ganzoo.data.source import Source
-from ganzoo.data.sources.pack import FACTS, FORMAT, level_file, levels_of, pyramid, sha256
+from ganzoo.data.sources.pack import FACTS, FORMAT, level_file, levels_of, pyramid
 from ganzoo.data.visit import Batch, sweep
+from ganzoo.disk import sha256
 from ganzoo.errors import UserError
 
 CHUNK_BYTES = 8 * 2**20  # of images that a worker reads before it writes them

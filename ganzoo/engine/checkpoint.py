@@ -4,8 +4,6 @@ A checkpoint is Lightning's, plus an entry `ganzoo` with the resolved config (pl
 numbers), the images seen and ganzoo's version.
 """
 
-import errno
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +14,7 @@ from hydra.utils import get_object, instantiate
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
+from ganzoo.disk import whole
 from ganzoo.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 # What a checkpoint's config may call when a model is rebuilt from it: what models are made of, and
 # torch's optimizers. Anything else has to be named by the caller.
 TRUSTED = (
-    *(f"ganzoo.{part}." for part in ("models", "losses", "augment", "draws", "schedule")),
+    *(f"ganzoo.{part}." for part in ("models", "nn", "draws", "schedules")),
     "torch.optim.",
     "hydra.utils.get_method",
 )
@@ -154,35 +153,25 @@ def check_fits(gan: nn.Module, checkpoint: Mapping[str, Any]) -> None:
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target and renames, so a file under its final name is always whole."""
+    """Writes checkpoints completely or not at all."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
         path = Path(path)
-        partial = path.with_name(path.name + ".partial")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-            partial.unlink(missing_ok=True)
-            kept = (
-                f"the previous one at {path} is untouched" if path.exists() else "there is none yet"
-            )
-            raise UserError(
-                f"The checkpoint could not be written ({_reason(error)}); {kept}. Make room or "
-                f"choose another run_dir, then run the same command: it goes on from there."
-            ) from error
+        kept = "The previous checkpoint is unchanged" if path.exists() else "There is none yet"
+        remedy = (
+            f"{kept}: free some space or choose another run_dir, then run the same command again "
+            f"to resume."
+        )
+        # To an open file: torch keeps the reason of a failure only then.
+        with whole(path, remedy) as partial, _made(partial).open("wb") as file:
+            torch.save(checkpoint, file)
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "the disk is full"
-    return str(error).splitlines()[0]
+def _made(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def _is_trusted(target: str) -> bool:

@@ -23,6 +23,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from PIL import Image
 
 from ganzoo.data.source import check_choice
+from ganzoo.disk import whole
 
 log = logging.getLogger(__name__)
 
@@ -97,12 +98,10 @@ class MetricsCSV(Extras, Logger):
         self._rewrite(rows)
 
     def _rewrite(self, rows: list[dict[str, str]]) -> None:
-        partial = self.path.with_suffix(".partial")
-        with partial.open("w", newline="") as file:
+        with whole(self.path) as partial, partial.open("w", newline="") as file:
             writer = csv.DictWriter(file, self._columns)
             writer.writeheader()
             writer.writerows(rows)
-        partial.replace(self.path)
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from ganzoo import __version__
 from ganzoo.data.reference import Reference
-from ganzoo.data.sources.pack import sha256
+from ganzoo.disk import sha256
 from ganzoo.distributed.strategy import any_process, gather_rows, local_rank, rank, world_size
 from ganzoo.errors import UserError
 from ganzoo.metrics.extractors import Extractor

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 
-from ganzoo.data.sources import pack
+from ganzoo import disk
 from ganzoo.errors import UserError
 
 
@@ -140,7 +140,7 @@ def sha256(path: Path) -> str:
 
 @cache
 def _sha256(path: Path, size: int, changed: int) -> str:
-    return pack.sha256(path)
+    return disk.sha256(path)
 
 
 def fetch(name: str) -> Path:

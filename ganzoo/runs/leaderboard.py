@@ -14,6 +14,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from ganzoo.disk import whole, write_whole
 from ganzoo.errors import UserError
 from ganzoo.metrics.protocol import best_of, monitored, sentences, without_names
 from ganzoo.pictures.thumbnails import Row, picture_of, samples_of
@@ -75,20 +76,13 @@ def leaderboard(folder: Path) -> str:
     tables, rest = tables_of(entries)
     rows = picture_rows(tables, rest, {run.path: c for run, c in zip(runs, configs, strict=True)})
     text = markdown(folder, tables, rest, bool(rows))
-    try:
-        _write(folder / "leaderboard.csv", csv_of([*chain(*tables), *rest]).encode())
-        if rows:
-            file = io.BytesIO()
-            picture_of(rows).save(file, "PNG")
-            _write(folder / "leaderboard.png", file.getvalue())
-        else:
-            (folder / "leaderboard.png").unlink(missing_ok=True)  # of an earlier time
-        _write(folder / "leaderboard.md", text.encode())
-    except OSError as error:
-        raise UserError(
-            f"The leaderboard cannot be written to {folder} ({error.strerror}): see to its "
-            f"permissions and the room on the disk."
-        ) from error
+    write_whole(folder / "leaderboard.csv", csv_of([*chain(*tables), *rest]))
+    if rows:
+        with whole(folder / "leaderboard.png") as partial:
+            picture_of(rows).save(partial, "PNG")
+    else:
+        (folder / "leaderboard.png").unlink(missing_ok=True)  # left by an earlier call
+    write_whole(folder / "leaderboard.md", text)
     return text
 
 
@@ -379,9 +373,3 @@ def _caption(e: Entry, samples_at: str) -> list[str]:
         lines.append(f"{e.metric} {e.best:.5g} at {number(e.at_kimg)} kimg")
     lines += [told] if told else []
     return [*lines, f"samples at {samples_at} kimg" if samples_at else "no samples"]
-
-
-def _write(path: Path, content: bytes) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    partial.replace(path)

@@ -20,6 +20,7 @@ from typing import Any
 
 import psutil
 
+from ganzoo.disk import write_whole
 from ganzoo.errors import AnotherRun, UserError
 
 FILE = "state.json"
@@ -183,9 +184,7 @@ def _write(run_dir: Path, state: str, sentence: str, about: Mapping[str, Any]) -
     now = datetime.now().isoformat(sep=" ", timespec="seconds")
     started = psutil.Process().create_time()
     told = State(state, sentence, about, socket.gethostname(), os.getpid(), started, _job(), now)
-    partial = run_dir / f"{FILE}.partial"
     try:
-        partial.write_text(json.dumps(asdict(told), indent=1) + "\n")
-        partial.replace(run_dir / FILE)
-    except OSError as error:  # a full disk: what is told of it is not worth a run
-        print(f"{run_dir / FILE} was not written: {error}", file=sys.stderr)
+        write_whole(run_dir / FILE, json.dumps(asdict(told), indent=1) + "\n")
+    except UserError as error:  # not worth ending a run for
+        print(error, file=sys.stderr)

@@ -11,7 +11,6 @@ It is written by `ganzoo.data.packing` under another name until it is whole.
 """
 
 import copy
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -23,6 +22,7 @@ import torch
 from torch import Tensor
 
 from ganzoo.data.source import Source, check_training, pair, part
+from ganzoo.disk import sha256
 from ganzoo.errors import UserError
 
 FORMAT = 1
@@ -200,9 +200,3 @@ def pyramid(images: Tensor, levels: int) -> Iterator[Tensor]:
         if level:
             exact = torch.nn.functional.avg_pool2d(exact, 2)
         yield images if level == 0 else exact.round().to(torch.uint8)
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
