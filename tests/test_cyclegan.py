@@ -19,8 +19,8 @@ from ganzoo.config import make
 from ganzoo.draws import Draws, integers, unit
 from ganzoo.errors import UserError
 from ganzoo.models.cyclegan import CycleGAN, ImagePool, PatchDiscriminator, ResNetGenerator
-from ganzoo.models.pggan import Growth
 from ganzoo.nn.losses import NonSaturating, Relativistic, Wasserstein
+from ganzoo.schedules.growth import Growth
 from ganzoo.schedules.images import EpochDecay
 from ganzoo.train import make_trainer
 

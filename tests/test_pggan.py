@@ -20,8 +20,9 @@ from ganzoo.data.images import to_float
 from ganzoo.data.packing import write_pack
 from ganzoo.data.sources.synthetic import Synthetic
 from ganzoo.errors import UserError
-from ganzoo.models.pggan import PGGAN, Discriminator, Generator, Growth
+from ganzoo.models.pggan import PGGAN, Discriminator, Generator
 from ganzoo.nn.layers import shrunk
+from ganzoo.schedules.growth import Growth
 from ganzoo.train import train
 
 SCRIPT = str(Path(__file__).parent / "makers" / "worlds.py")

@@ -25,11 +25,12 @@ from ganzoo.models.biggan import Discriminator as ProjectionDiscriminator
 from ganzoo.models.biggan import Generator as ClassGenerator
 from ganzoo.models.cyclegan import CycleGAN, PatchDiscriminator, ResNetGenerator
 from ganzoo.models.dcgan import DCGAN, Discriminator, Generator
-from ganzoo.models.pggan import PGGAN, Growth
+from ganzoo.models.pggan import PGGAN
 from ganzoo.models.pggan import Discriminator as GrowingDiscriminator
 from ganzoo.models.pggan import Generator as GrowingGenerator
 from ganzoo.nn.augment import DiffAugment
 from ganzoo.nn.losses import Wasserstein
+from ganzoo.schedules.growth import Growth
 from ganzoo.train import make_trainer, train
 
 WORLD = int(os.environ.get("WORLD_SIZE", 1))

@@ -32,7 +32,7 @@ from ganzoo.schedules.growth import Growth
 
 log = logging.getLogger(__name__)
 
-__all__ = ["PGGAN", "Discriminator", "Generator", "Growth"]
+__all__ = ["PGGAN", "Discriminator", "Generator"]
 
 FIRST_REALS = 500  # that minibatch discrimination starts from, as in the paper's code
 
