@@ -92,7 +92,7 @@ def _grown(
         "generator": {"_target_": f"{target}.Generator", **shared, **generator},
         "discriminator": {"_target_": f"{target}.Discriminator", **shared, **discriminator},
         "growth": {
-            "_target_": f"{target}.Growth",
+            "_target_": "ganzoo.schedules.growth.Growth",
             "image_size": size,
             "train_kimg": 0,
             "fade_kimg": 0,
