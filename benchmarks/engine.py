@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from ganzoo import train
 from ganzoo.config import CONF, make
-from ganzoo.data.images import to_float
+from ganzoo.data.pixels import to_float
 from ganzoo.data.sources.emoji import Emoji
 from ganzoo.models.dcgan import Discriminator, Generator
 

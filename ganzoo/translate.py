@@ -19,8 +19,8 @@ from torch import Tensor
 
 from ganzoo.data.decode import EXTENSIONS, MODES
 from ganzoo.data.files import One, open_files
-from ganzoo.data.images import to_float, to_uint8
 from ganzoo.data.originals import WHITE, Originals
+from ganzoo.data.pixels import to_float, to_uint8
 from ganzoo.data.source import first, shown
 from ganzoo.data.visit import Batch, Seen, sweep
 from ganzoo.engine.checkpoint import load

@@ -14,7 +14,7 @@ from PIL import Image
 
 from ganzoo import load
 from ganzoo.callbacks.ticks import kimg_name, read_curves
-from ganzoo.data.images import to_uint8
+from ganzoo.data.pixels import to_uint8
 from ganzoo.engine.gan import GAN
 from ganzoo.pictures.grids import GAP
 from ganzoo.train import train

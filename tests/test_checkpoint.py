@@ -11,7 +11,7 @@ from makers.tiny import config
 import ganzoo
 from ganzoo import UserError
 from ganzoo.config import make
-from ganzoo.data.images import to_uint8
+from ganzoo.data.pixels import to_uint8
 from ganzoo.engine.checkpoint import AtomicCheckpointIO, check_fits, find, initialize_from, read
 from ganzoo.engine.gan import GAN
 from ganzoo.train import train

@@ -13,7 +13,7 @@ from makers.photos import crops
 from torch.utils.data import DataLoader
 
 from ganzoo.data.files import open_files
-from ganzoo.data.images import as_it_is
+from ganzoo.data.loader import unchanged
 from ganzoo.data.packing import write_pack
 from ganzoo.data.sources.folder import Folder
 from ganzoo.data.sources.pack import Pack
@@ -81,7 +81,7 @@ def test_archives_are_read_by_several_processes_at_once(kind, everywhere) -> Non
     source = Folder(str(everywhere[kind]), 32)
     expected = source.__getitems__([0, 1, 2, 3, 4])["image"]  # opened here, before the fork
     order = [[i % 5, (i + 1) % 5] for i in range(60)]
-    loader = DataLoader(source, batch_sampler=order, num_workers=2, collate_fn=as_it_is)
+    loader = DataLoader(source, batch_sampler=order, num_workers=2, collate_fn=unchanged)
     for indices, batch in zip(order, loader, strict=True):
         assert torch.equal(batch["image"], expected[indices])
     again = pickle.loads(pickle.dumps(source))

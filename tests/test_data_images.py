@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ganzoo.data import ImageData
-from ganzoo.data.images import resize, to_float, to_uint8
+from ganzoo.data.pixels import resize, to_float, to_uint8
 from ganzoo.data.source import Source
 from ganzoo.data.sources.synthetic import Synthetic
 from ganzoo.errors import UserError
@@ -218,7 +218,7 @@ def test_first_batch_is_the_first_of_the_loader() -> None:
 
 def test_setup_says_what_the_data_is_once(caplog) -> None:
     data = attach(make(image_size=[2, 4]))
-    with caplog.at_level(logging.INFO, "ganzoo.data.images"):
+    with caplog.at_level(logging.INFO, "ganzoo.data.module"):
         data.setup("fit")
         data.setup("validate")
     assert caplog.messages == [
@@ -227,7 +227,7 @@ def test_setup_says_what_the_data_is_once(caplog) -> None:
         "Images are resized from 4x4 to 2x4, which changes their proportions.",
     ]
     caplog.clear()
-    with caplog.at_level(logging.INFO, "ganzoo.data.images"):
+    with caplog.at_level(logging.INFO, "ganzoo.data.module"):
         attach(make(), rank=1, world=2).setup("fit")
     assert not caplog.messages
 

@@ -19,7 +19,7 @@ from test_translation_metrics import SMALL as TRANSLATING
 
 import ganzoo
 from ganzoo.config import make
-from ganzoo.data.images import to_float, to_uint8
+from ganzoo.data.pixels import to_float, to_uint8
 from ganzoo.errors import UserError
 from ganzoo.metrics.protocol import best_of, monitored
 from ganzoo.pictures.grids import GAP, grid, named_rows

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ganzoo import load, neighbors
 from ganzoo.config import make
-from ganzoo.data.images import to_float
+from ganzoo.data.pixels import to_float
 from ganzoo.data.reference import Reference
 from ganzoo.neighbors import at, by_features, by_pixels, main
 from ganzoo.pictures.grids import GAP

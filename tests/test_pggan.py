@@ -16,8 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 import ganzoo
-from ganzoo.data.images import to_float
 from ganzoo.data.packing import write_pack
+from ganzoo.data.pixels import to_float
 from ganzoo.data.sources.synthetic import Synthetic
 from ganzoo.errors import UserError
 from ganzoo.models.pggan import PGGAN, Discriminator, Generator

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ganzoo import prepare
 from ganzoo.data import ImageData
-from ganzoo.data.images import to_float, to_uint8
 from ganzoo.data.packing import write_pack
+from ganzoo.data.pixels import to_float, to_uint8
 from ganzoo.data.reference import Reference
 from ganzoo.data.source import Source
 from ganzoo.data.sources.folder import Folder

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 import ganzoo
 from ganzoo.data.decode import Decoder
-from ganzoo.data.images import to_float, to_uint8
+from ganzoo.data.pixels import to_float, to_uint8
 from ganzoo.errors import UserError
 from ganzoo.models.cyclegan import CycleGAN
 from ganzoo.train import train

@@ -24,7 +24,7 @@ import ganzoo
 from ganzoo import evaluate
 from ganzoo.config import CONF
 from ganzoo.data import Unpaired
-from ganzoo.data.images import to_float, to_uint8
+from ganzoo.data.pixels import to_float, to_uint8
 from ganzoo.data.source import Source
 from ganzoo.engine.gan import GAN
 from ganzoo.errors import UserError

@@ -22,8 +22,8 @@ from ganzoo import doctor
 from ganzoo.config import make
 from ganzoo.data import Unpaired
 from ganzoo.data.decode import Decoder
-from ganzoo.data.images import to_uint8
 from ganzoo.data.packing import write_pack
+from ganzoo.data.pixels import to_uint8
 from ganzoo.data.source import Source, pair
 from ganzoo.data.sources.domains import Domain
 from ganzoo.data.sources.emoji import Emoji
@@ -404,7 +404,7 @@ def test_errors_name_the_key_of_the_domain(published: Path, tmp_path: Path) -> N
     assert "data.a.root" in empty
     assert "holds no images" in empty
     one = refused(lambda: folders(published, published, channels=1, **size).check())
-    assert "delivers 3 channel(s) where channels is 1" in one
+    assert "has 3 channel(s), but channels is 1" in one
     small = refused(lambda: folders(published, published, load_size=20, **size).check())
     assert "too small to crop 32x32" in small
     wrong = partial(Folder, root=str(published), rot=1)

@@ -13,7 +13,8 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from ganzoo.config import make
-from ganzoo.data.images import ImageData, to_float
+from ganzoo.data.images import ImageData
+from ganzoo.data.pixels import to_float
 from ganzoo.data.reference import Reference, mixed
 from ganzoo.data.subset import Subset
 from ganzoo.distributed.strategy import gather_rows, rank, world_size

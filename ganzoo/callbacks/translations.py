@@ -7,7 +7,7 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from ganzoo.data.images import to_float
+from ganzoo.data.pixels import to_float
 from ganzoo.engine.gan import GAN, translated
 from ganzoo.pictures.grids import GAP, named_rows, progress_strip
 

@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from ganzoo.data.images import Batches, ImageData, Loader, as_it_is, moved, to_uint8
+from ganzoo.data.images import ImageData
+from ganzoo.data.loader import Batches, Loader, unchanged
+from ganzoo.data.pixels import moved, to_uint8
 from ganzoo.draws import Draws, seed_of
 from ganzoo.errors import UserError
 
@@ -79,7 +81,7 @@ class Reference:
         loader = Loader(
             Batches(self.data.source),
             batch_sampler=[self._part(number).tolist() for number in which],
-            collate_fn=as_it_is,
+            collate_fn=unchanged,
             num_workers=self.data.workers,
         )
         for number, batch in zip(which, loader, strict=False):
@@ -105,7 +107,7 @@ class Reference:
         source = self.data.source
         return {
             "data": source.name,
-            "split": source.split,
+            "split": source.split or None,
             "images": len(self),
             "shape": [source.shape[0], *self.data.image_size],
             "crop": self.data.crop,

@@ -23,7 +23,7 @@ class Source:
         varies: whether images may be larger than `shape` says; then a batch of them is a list of
             uint8 [C, H, W], of which windows are to be shown.
         classes: names in the order of the labels, or None without labels.
-        split: the part of the data set that this is, such as "train"; None without splits.
+        split: the part of the data set that this is, such as "train"; "" without splits.
         notes: sentences on what is converted and how, for the log; UserError when the data could
             not be read in the course of a run.
         problems: sentences on what is there and cannot be opened, beside single images.
@@ -33,7 +33,7 @@ class Source:
     shape: tuple[int, int, int]
     varies: bool = False
     classes: list[str] | None = None
-    split: str | None = None
+    split: str = ""
     notes: Sequence[str] = ()
     problems: Sequence[str] = ()
 
@@ -105,11 +105,11 @@ def check_choice(key: str, value: object, choices: Sequence[object]) -> None:
         raise UserError(f"{key} must be one of {offered}, not {value}.")
 
 
-def check_training(split: str | None) -> None:
+def check_training(split: str) -> None:
     """Raises UserError unless images of `split` are only for training."""
     if split != "train":
         raise UserError(
-            f"Images are held out only from the split train, not from {split}: set "
+            f"Images are held out only from the split train, not from {split or None}: set "
             "data.source.split=train if the data has it."
         )
 

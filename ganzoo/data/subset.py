@@ -44,7 +44,7 @@ class Subset(Source):
         return self.source.classes if self.chosen is None else list(self.chosen)
 
     @property
-    def split(self) -> str | None:  # type: ignore[override]
+    def split(self) -> str:  # type: ignore[override]
         return self.source.split
 
     @property

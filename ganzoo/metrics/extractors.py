@@ -251,7 +251,7 @@ def check_images(images: Tensor) -> None:
         kind = str(images.dtype).removeprefix("torch.")
         raise UserError(
             f"images must be uint8 [N, 3, H, W] in 0..255, not {kind} {list(images.shape)}: "
-            "convert floats in [-1, 1] with ganzoo.data.images.to_uint8."
+            "convert floats in [-1, 1] with ganzoo.data.pixels.to_uint8."
         )
 
 

@@ -7,7 +7,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ganzoo.data.images import ImageData, to_float
+from ganzoo.data.images import ImageData
+from ganzoo.data.pixels import to_float
 from ganzoo.data.reference import Reference
 from ganzoo.engine.gan import GAN, translated
 from ganzoo.errors import UserError

@@ -13,7 +13,7 @@ from torchmetrics import Metric
 from tqdm import tqdm
 
 from ganzoo import __version__
-from ganzoo.data.images import to_uint8
+from ganzoo.data.pixels import to_uint8
 from ganzoo.data.reference import Reference, mixed
 from ganzoo.distributed.strategy import rank, world_size
 from ganzoo.draws import seed_of

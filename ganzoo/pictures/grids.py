@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ganzoo.data.images import to_uint8
+from ganzoo.data.pixels import to_uint8
 
 GAP = 2  # pixels between the tiles of a grid
 
