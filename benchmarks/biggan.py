@@ -33,6 +33,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from ganzoo.config import CONF, make
+from ganzoo.data import choosing  # noqa: F401  defines ${classes:...}
 from ganzoo.train import make_trainer
 
 # Of --largest: name, keys.

@@ -23,6 +23,7 @@ from lightning.pytorch.callbacks import Callback
 from watching import Moment, now, since
 
 from ganzoo.config import CONF, make
+from ganzoo.data import choosing  # noqa: F401  defines ${classes:...}
 from ganzoo.engine.gan import GAN
 from ganzoo.train import describe, make_trainer
 

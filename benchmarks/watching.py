@@ -21,6 +21,7 @@ from hydra import compose, initialize_config_dir
 from lightning.pytorch.callbacks import Callback
 
 from ganzoo.config import CONF, make
+from ganzoo.data import choosing  # noqa: F401  defines ${classes:...}
 from ganzoo.engine.gan import GAN
 from ganzoo.train import describe, make_trainer
 

@@ -17,14 +17,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ganzoo.config import sources_of
+from ganzoo.data.choosing import sources_of
 from ganzoo.data.decode import Header
 from ganzoo.data.encoded import EncodedImages
 from ganzoo.data.findings import Finding, Record, findings, fingerprints, is_plain
-from ganzoo.data.source import Source, shown
+from ganzoo.data.source import Source
 from ganzoo.data.sources.pack import Pack
 from ganzoo.data.visit import Batch, sweep
-from ganzoo.errors import UserError
+from ganzoo.errors import UserError, shown
 from ganzoo.pictures.grids import grid, named_rows
 from ganzoo.prepare import add_shape, key_value
 

@@ -21,18 +21,19 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from ganzoo.config import CONF, make, source_of, training_data
+from ganzoo.config import CONF, make
+from ganzoo.data.choosing import source_of, training_data
 from ganzoo.data.encoded import EncodedImages
 from ganzoo.data.images import ImageData
 from ganzoo.data.reference import Reference
-from ganzoo.data.source import Source, first, pair
+from ganzoo.data.source import Source, pair
 from ganzoo.data.sources.pack import FACTS
 from ganzoo.disk import write_whole
 from ganzoo.distributed.strategy import rank
 from ganzoo.engine.checkpoint import find, load
 from ganzoo.engine.gan import GAN
 from ganzoo.engine.sampling import batches_for, statistics, threshold_name
-from ganzoo.errors import UserError
+from ganzoo.errors import UserError, first
 from ganzoo.metrics.protocol import Scores
 from ganzoo.metrics.scoring import fakes_of, scorer_of
 from ganzoo.metrics.suite import Fakes, Suite

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from ganzoo.callbacks.signs import some
-from ganzoo.config import source_of, training_data
+from ganzoo.data.choosing import source_of, training_data
 from ganzoo.data.pixels import to_float, to_uint8
 from ganzoo.data.reference import CHUNK, Reference
 from ganzoo.engine.checkpoint import load

@@ -10,7 +10,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from ganzoo.config import source_of
+from ganzoo.data.choosing import source_of
 from ganzoo.data.packing import write_pack
 from ganzoo.errors import UserError
 from ganzoo.metrics import cache

@@ -27,6 +27,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ganzoo.callbacks.sentinel import go_back
 from ganzoo.config import CONF, make, resolved
+from ganzoo.data import choosing  # noqa: F401  defines ${classes:...}
 from ganzoo.distributed import cluster
 from ganzoo.distributed.strategy import BatchNormSync
 from ganzoo.engine.checkpoint import AtomicCheckpointIO, initialize_from, read, restore

@@ -21,11 +21,10 @@ from ganzoo.data.decode import EXTENSIONS, MODES
 from ganzoo.data.files import One, open_files
 from ganzoo.data.originals import WHITE, Originals
 from ganzoo.data.pixels import to_float, to_uint8
-from ganzoo.data.source import first, shown
 from ganzoo.data.visit import Batch, Seen, sweep
 from ganzoo.engine.checkpoint import load
 from ganzoo.engine.gan import GAN, translated
-from ganzoo.errors import UserError
+from ganzoo.errors import UserError, first, shown
 from ganzoo.pictures.page import Page
 
 # Endings of what is written as its source was, the modes that it holds, and Pillow's options.

@@ -298,7 +298,7 @@ def test_a_pack_is_not_read_as_a_folder(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["nothing", "out"], "neither a file or folder nor one of"),
+        (["nothing", "out"], "not a file or folder and not one of"),
         (["emoji", "out", "vendr=noto"], "vendr"),
         (["emoji", "out", "vendor=apple"], "must be one of noto"),
         (["emoji", "out", "--size", "48"], "64x64, 32x32"),

@@ -14,7 +14,7 @@ from makers.photos import crops
 from PIL import Image, ImageEnhance
 
 from ganzoo import doctor
-from ganzoo.config import source_of
+from ganzoo.data.choosing import source_of
 from ganzoo.data.findings import groups, near_duplicates
 from ganzoo.data.packing import write_pack
 from ganzoo.data.sources.emoji import PACK
@@ -262,7 +262,7 @@ def test_the_command_exits_with_one_and_a_sentence(photos, tmp_path) -> None:
     ended = run([*command, str(tmp_path / "nowhere")], cwd=tmp_path)
     assert ended.returncode == 1
     assert ended.stderr.splitlines()[-1].startswith("ganzoo.doctor: ")
-    assert "neither a file or folder nor one of" in ended.stderr
+    assert "not a file or folder and not one of" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert run([*command, str(photos)], cwd=tmp_path).returncode == 0
     assert (tmp_path / "doctor.png").exists()

@@ -228,7 +228,7 @@ def test_folders_that_cannot_be_compared(folders, tmp_path) -> None:
         evaluated()
     with pytest.raises(UserError, match="Give real=FOLDER"):
         evaluated(f"fake={fake}")
-    with pytest.raises(UserError, match="neither a file or folder"):
+    with pytest.raises(UserError, match="not a file or folder"):
         evaluated(f"fake={fake}", "real=/nowhere")
     with pytest.raises(UserError, match="There is no checkpoint"):
         evaluated("ckpt=/nowhere")

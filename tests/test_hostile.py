@@ -12,10 +12,9 @@ from makers.hostile import BAD, IGNORED, READ
 from makers.tiny import TINY, config
 
 from ganzoo.data.packing import write_pack
-from ganzoo.data.source import shown
 from ganzoo.data.sources.folder import Folder
 from ganzoo.data.sources.pack import Pack
-from ganzoo.errors import UserError
+from ganzoo.errors import UserError, shown
 from ganzoo.train import train
 
 SIZE = ("--size", "16")

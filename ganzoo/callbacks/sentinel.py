@@ -17,12 +17,11 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from ganzoo.callbacks.signs import Diversity, Growth, Heard, Memory, Pace
-from ganzoo.data.source import check_choice
 from ganzoo.disk import write_whole
 from ganzoo.distributed.strategy import average_over_processes, rank, world_size
 from ganzoo.engine.checkpoint import AtomicCheckpointIO, read
 from ganzoo.engine.gan import GAN
-from ganzoo.errors import NotFinite, UserError
+from ganzoo.errors import NotFinite, UserError, check_choice
 from ganzoo.schedules.images import crossed
 
 log = logging.getLogger(__name__)

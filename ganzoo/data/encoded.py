@@ -14,8 +14,8 @@ from torch import Tensor
 from ganzoo import __version__
 from ganzoo.data.decode import FILTERS, RESIZES, Box, Decoder, Header
 from ganzoo.data.files import Files
-from ganzoo.data.source import Source, check_choice, first, pair, shown
-from ganzoo.errors import UserError
+from ganzoo.data.source import Source, pair
+from ganzoo.errors import UserError, check_choice, first, shown
 
 LOOKED_AT = 2000  # files whose headers are read before training
 

@@ -9,8 +9,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Protocol
 
-from ganzoo.data.source import first, shown
-from ganzoo.errors import UserError
+from ganzoo.errors import UserError, first, shown
 
 
 class Files(Protocol):

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from ganzoo.data.decode import Decoder, Header
 from ganzoo.data.encoded import EncodedImages
-from ganzoo.data.source import Source, first, shown
+from ganzoo.data.source import Source
 from ganzoo.data.sources.folder import Folder
+from ganzoo.errors import first, shown
 
 FEW_IMAGES = 1000
 FEW_IN_CLASS = 2  # a class of fewer cannot be learned

@@ -11,11 +11,11 @@ from torch.utils.data import DataLoader
 from ganzoo.data.loader import Batches
 from ganzoo.data.module import Batch, DataModule
 from ganzoo.data.pixels import mirrored, moved, resize, to_float, to_uint8, windows
-from ganzoo.data.source import Source, check_choice, pair
+from ganzoo.data.source import Source, pair
 from ganzoo.data.stream import BatchSize, Stream
 from ganzoo.data.subset import Subset
 from ganzoo.draws import Draws, integers, unit
-from ganzoo.errors import UserError
+from ganzoo.errors import UserError, check_choice
 
 
 class ImageData(DataModule):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from ganzoo.errors import UserError
+from ganzoo.errors import UserError, check_choice
 
 
 class Source:
@@ -98,13 +98,6 @@ def pair(image_size: int | Sequence[int]) -> tuple[int, int]:
     return size[0], size[1]
 
 
-def check_choice(key: str, value: object, choices: Sequence[object]) -> None:
-    """Raises UserError naming `key` and the choices when `value` is none of them."""
-    if value not in choices:
-        offered = ", ".join(map(str, choices))
-        raise UserError(f"{key} must be one of {offered}, not {value}.")
-
-
 def check_training(split: str) -> None:
     """Raises UserError unless images of `split` are only for training."""
     if split != "train":
@@ -134,15 +127,3 @@ def part(names: Sequence[str], split: str, held_out: float) -> list[int]:
     ranked = sorted(range(len(names)), key=digests.__getitem__)
     count = round(held_out * len(names))
     return sorted(ranked[:count] if split == "test" else ranked[count:])
-
-
-def first(names: Sequence[str], count: int = 5) -> str:
-    """The first of many names, for a sentence; bytes that are no text are written as \\x.."""
-    listed = ", ".join(shown(name) for name in names[:count])
-    return listed + (", ..." if len(names) > count else "")
-
-
-def shown(name: str) -> str:
-    """A file name as it can be printed: what is no valid text as \\x.., line ends as \\n."""
-    text = name.encode(errors="surrogateescape").decode(errors="backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

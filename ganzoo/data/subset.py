@@ -7,9 +7,9 @@ from functools import cached_property
 import torch
 from torch import Generator, Tensor
 
-from ganzoo.data.source import Source, first
+from ganzoo.data.source import Source
 from ganzoo.draws import seed_of
-from ganzoo.errors import UserError
+from ganzoo.errors import UserError, first
 
 
 class Subset(Source):

@@ -4,29 +4,22 @@ A checkpoint is Lightning's, plus an entry `ganzoo` with the resolved config (pl
 numbers), the images seen and ganzoo's version.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
+from ganzoo.config import check_trusted
 from ganzoo.disk import whole
 from ganzoo.errors import UserError
 
 if TYPE_CHECKING:
     from ganzoo.engine.gan import GAN
-
-# What a checkpoint's config may call when a model is rebuilt from it: what models are made of, and
-# torch's optimizers. Anything else has to be named by the caller.
-TRUSTED = (
-    *(f"ganzoo.{part}." for part in ("models", "nn", "draws", "schedules")),
-    "torch.optim.",
-    "hydra.utils.get_method",
-)
 
 
 def find(path: str | Path) -> Path:
@@ -98,16 +91,6 @@ def load(
     return gan.to(device or "cpu").eval()
 
 
-def check_trusted(path: str | Path, config: Any, trust: Sequence[str] = ()) -> None:
-    """Raise `UserError` if a checkpoint's config would call what models are not made of."""
-    for target in _targets(config):
-        if not (target.startswith(tuple(trust)) or _is_trusted(target)):
-            raise UserError(
-                f"{path} wants to call {target}: if you trust its author, load it with "
-                f"trust=[{target.rpartition('.')[0]!r}]."
-            )
-
-
 def restore(gan: "GAN", checkpoint: dict[str, Any]) -> None:
     """Put weights and clock of a checkpoint into the model that it is of."""
     gan.on_load_checkpoint(checkpoint)
@@ -172,39 +155,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 def _made(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
-
-
-def _is_trusted(target: str) -> bool:
-    """Whether a name leads to something that is defined where `TRUSTED` says.
-
-    A trusted module's imports are no part of it: `ganzoo.train.os` is `os`.
-    """
-    if not target.startswith(TRUSTED):
-        return False
-    try:
-        found = get_object(target)
-    except Exception:  # whatever importing it may raise
-        return False
-    home = f"{getattr(found, '__module__', '')}.{getattr(found, '__qualname__', '')}"
-    return home.startswith(TRUSTED)
-
-
-def _targets(node: Any) -> Iterator[str]:
-    """Every name that instantiating a config would import, and every interpolation.
-
-    The config was resolved when it was written, so an interpolation can only be there to hide one.
-    """
-    if isinstance(node, str) and "${" in node:
-        yield node
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            if key in ("_target_", "path") and isinstance(value, str):
-                yield value
-            else:
-                yield from _targets(value)
-    elif isinstance(node, list | tuple):
-        for value in node:
-            yield from _targets(value)
 
 
 def _shape(tensor: Tensor | None) -> str:

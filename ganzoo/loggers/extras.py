@@ -22,8 +22,8 @@ from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from PIL import Image
 
-from ganzoo.data.source import check_choice
 from ganzoo.disk import whole
+from ganzoo.errors import check_choice
 
 log = logging.getLogger(__name__)
 

@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
-from ganzoo.data.source import check_choice
-from ganzoo.errors import UserError
+from ganzoo.errors import UserError, check_choice
 from ganzoo.metrics import pretrained as files
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from PIL import Image
 from torch import Tensor
 
-from ganzoo.data.source import shown
+from ganzoo.errors import shown
 from ganzoo.metrics.cache import rgb
 
 SIDE = 256  # pixels of the larger side of a picture on the page, at most

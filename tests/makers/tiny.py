@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from ganzoo.config import CONF
+from ganzoo.data import choosing  # noqa: F401  defines ${classes:...}
 from ganzoo.data.sources.synthetic import Synthetic
 from ganzoo.metrics.extractors import Extractor
 

@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from ganzoo.data.source import first
-from ganzoo.errors import UserError
+from ganzoo.errors import UserError, first
 
 
 def classes_of(

@@ -9,9 +9,9 @@ import torchvision
 from ganzoo.data.decode import Box
 from ganzoo.data.encoded import EncodedImages, Listing
 from ganzoo.data.files import open_files
-from ganzoo.data.source import check_choice, check_training, part
+from ganzoo.data.source import check_training, part
 from ganzoo.data.sources.attributes import classes_of
-from ganzoo.errors import UserError
+from ganzoo.errors import UserError, check_choice
 
 SIZE = (218, 178)
 CROPS = {

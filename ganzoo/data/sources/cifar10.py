@@ -6,8 +6,8 @@ import torch
 import torchvision
 from torch import Tensor
 
-from ganzoo.data.source import Source, check_choice, check_training
-from ganzoo.errors import UserError
+from ganzoo.data.source import Source, check_training
+from ganzoo.errors import UserError, check_choice
 
 
 class CIFAR10(Source):

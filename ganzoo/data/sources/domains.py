@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ganzoo.data.encoded import Listing
-from ganzoo.data.source import check_choice, check_training
+from ganzoo.data.source import check_training
 from ganzoo.data.sources.folder import Folder
-from ganzoo.errors import UserError
+from ganzoo.errors import UserError, check_choice
 
 
 class Domain(Folder):

@@ -8,8 +8,8 @@ import torch
 from ganzoo.data.decode import EXTENSIONS
 from ganzoo.data.encoded import EncodedImages, Listing
 from ganzoo.data.files import open_files
-from ganzoo.data.source import check_choice, check_training, first, part
-from ganzoo.errors import UserError
+from ganzoo.data.source import check_training, part
+from ganzoo.errors import UserError, check_choice, first
 
 
 class Folder(EncodedImages):

@@ -10,8 +10,8 @@ from typing import Any, BinaryIO
 import torch
 
 from ganzoo.data.encoded import EncodedImages, Listing
-from ganzoo.data.source import check_training, first, part
-from ganzoo.errors import UserError
+from ganzoo.data.source import check_training, part
+from ganzoo.errors import UserError, first
 
 Paths = str | Sequence[str]
 

@@ -13,8 +13,8 @@ from torchvision.datasets.imagenet import ARCHIVE_META, META_FILE, load_meta_fil
 from ganzoo.data.decode import EXTENSIONS
 from ganzoo.data.encoded import EncodedImages, Listing
 from ganzoo.data.files import Tree
-from ganzoo.data.source import check_choice, check_training, first
-from ganzoo.errors import UserError
+from ganzoo.data.source import check_training
+from ganzoo.errors import UserError, check_choice, first
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from typing import Any, BinaryIO
 import torch
 
 from ganzoo.data.encoded import EncodedImages, Listing
-from ganzoo.data.source import check_choice, check_training, first
-from ganzoo.errors import UserError
+from ganzoo.data.source import check_training
+from ganzoo.errors import UserError, check_choice, first
 
 
 class LSUN(EncodedImages):

@@ -17,8 +17,8 @@ import torchvision
 from torch import Tensor
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
-from ganzoo.data.source import Source, check_choice, check_training
-from ganzoo.errors import UserError
+from ganzoo.data.source import Source, check_training
+from ganzoo.errors import UserError, check_choice
 
 SIDE = 28
 FILES = {"train": "train", "test": "t10k"}

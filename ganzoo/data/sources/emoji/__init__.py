@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ganzoo.data.source import Source, check_choice, check_training, pair
-from ganzoo.errors import UserError
+from ganzoo.data.source import Source, check_training, pair
+from ganzoo.errors import UserError, check_choice
 
 PACK = Path(__file__).parent / "emoji64.zip"
 SIDE = 64

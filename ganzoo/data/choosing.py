@@ -1,0 +1,126 @@
+"""Which images are meant on a command line or in a checkpoint, and how many classes they have."""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ganzoo.config import CONF, check_trusted, make
+from ganzoo.data.source import Source
+from ganzoo.data.sources.pack import FACTS
+from ganzoo.data.unpaired import Unpaired
+from ganzoo.errors import UserError
+
+
+def source_of(
+    data: str, image_size: tuple[int, int], channels: int = 3, keys: Sequence[str] = ()
+) -> Source:
+    """The images meant on a command line.
+
+    Args:
+        data: the name of a data set in `conf/data`, or the path of a folder, zip, tar or pack.
+        image_size: height and width to deliver.
+        channels: number of channels to deliver.
+        keys: KEY=VALUE for keys of `data.source`, such as root=PHOTOS or split=test.
+
+    Raises:
+        UserError: `data` is neither a name nor a path, a key does not fit, or there are two
+            domains.
+    """
+    sources = sources_of(data, image_size, channels, keys)
+    if len(sources) > 1:
+        raise UserError(f"{data} has two domains: give the path of the images of one.")
+    return sources[""]
+
+
+def sources_of(
+    data: str, image_size: tuple[int, int], channels: int = 3, keys: Sequence[str] = ()
+) -> dict[str, Source]:
+    """Like `source_of`, but also for two domains: {"": source}, or A, B, A-test and B-test.
+
+    Args:
+        data, image_size, channels: see `source_of`.
+        keys: for two domains also keys of one of them, such as a.root=PHOTOS.
+    """
+    names = sorted(path.stem for path in (CONF / "data").glob("*.yaml"))
+    name, given = data, [OmegaConf.from_dotlist(list(keys))]
+    if data not in names:
+        if not Path(data).exists():
+            raise UserError(
+                f"{data} is not a file or folder and not one of {', '.join(names)}: give the path "
+                "of a folder, zip, tar or pack, or the name of a data set."
+            )
+        name = "pack" if (Path(data) / FACTS).is_file() else "folder"
+        given.insert(0, OmegaConf.create({"root": data}))
+    top = [f"image_size=[{image_size[0]},{image_size[1]}]", f"channels={channels}"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("train", [f"data={name}", *top])
+    asked: Any = OmegaConf.merge(*given)
+    try:
+        for domain in ("a", "b"):
+            if domain in cfg.data and domain in asked:
+                cfg.data[domain] = OmegaConf.merge(cfg.data[domain], asked.pop(domain))
+        cfg.data.source = OmegaConf.merge(cfg.data.source, asked)
+        if "_target_" in cfg.data.source:
+            return {"": make(cfg.data.source)}
+        both: Unpaired = make(cfg.data)
+    except OmegaConfBaseException as error:
+        raise UserError(
+            f"{' '.join(str(error).split())}; the keys are those in conf/data/{name}.yaml."
+        ) from error
+    found = {domain: part.source for domain, part in both.whole().items()}
+    try:
+        return found | {f"{domain}-test": p.source for domain, p in both.held_out().items()}
+    except UserError:  # nothing is held out
+        return found
+
+
+def training_data(path: str | Path, config: Mapping[str, Any] | None) -> Any:
+    """The `ImageData` that the model of a checkpoint was trained on.
+
+    Args:
+        path: path of the checkpoint, for messages.
+        config: its config.
+
+    Raises:
+        UserError: the config has no data, or would call anything but data.
+    """
+    if not config or "data" not in config:
+        raise UserError(f"{path} does not say what it was trained on: give data=NAME.")
+    check_trusted(path, config["data"], ["ganzoo.data."])
+    return make(config["data"])
+
+
+@cache
+def _number_of_classes(data: str) -> int:
+    """The number of classes of data, given as the YAML of its config."""
+    node = OmegaConf.create(data)
+    if "source" not in node or "_target_" not in node.source or OmegaConf.missing_keys(node):
+        return 0  # two domains, or a missing value: both are refused elsewhere
+    source = make(node).source
+    try:
+        labels = source.labels()
+    except UserError as error:
+        if node.source.get("download") or node.source.get("unpack"):
+            raise UserError(
+                "The number of classes is unknown until the data has been downloaded: set "
+                "model.classes=NUMBER."
+            ) from error
+        raise
+    if labels is None:
+        raise UserError(
+            f"{source.name} has no labels: choose data with labels (a folder has them if every "
+            "image lies in a folder of its class), or train without classes: model.classes=0."
+        )
+    return len(source.classes) if source.classes is not None else int(labels.max()) + 1
+
+
+# `${classes:${data}}` in a config: the number of classes of the data, found once per process.
+# Programs that resolve configs import this module for it.
+OmegaConf.register_new_resolver(
+    "classes", lambda data: _number_of_classes(OmegaConf.to_yaml(data, resolve=True)), replace=True
+)
