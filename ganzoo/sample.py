@@ -16,7 +16,8 @@ from ganzoo.engine.checkpoint import load
 from ganzoo.engine.gan import GAN
 from ganzoo.engine.sampling import batches_for, statistics
 from ganzoo.errors import UserError
-from ganzoo.pictures.grids import grid, named_rows, save_gif, singles
+from ganzoo.pictures.film import save_gif
+from ganzoo.pictures.grids import grid, named_rows, singles
 from ganzoo.pictures.sheets import class_sheet, morph, truncations, walk
 
 

@@ -34,7 +34,7 @@ from ganzoo.engine.checkpoint import AtomicCheckpointIO, initialize_from, read, 
 from ganzoo.engine.gan import GAN
 from ganzoo.engine.preflight import Preflight
 from ganzoo.errors import AnotherRun, NotFinite, UserError
-from ganzoo.loggers.extras import MetricsCSV
+from ganzoo.loggers.csv import MetricsCSV
 from ganzoo.runs import sweeps
 from ganzoo.runs.differences import flatten
 from ganzoo.runs.names import about, changeable, in_sweep

@@ -13,7 +13,8 @@ from makers.tiny import config
 from PIL import Image
 
 from ganzoo import load
-from ganzoo.callbacks.ticks import kimg_name, read_curves
+from ganzoo.callbacks.periods import kimg_name
+from ganzoo.callbacks.ticks import read_curves
 from ganzoo.data.pixels import to_uint8
 from ganzoo.engine.gan import GAN
 from ganzoo.pictures.grids import GAP

@@ -84,7 +84,7 @@ def test_truncation_and_labels(trained) -> None:
         {"_target_": "torch.optim.os.makedirs", "name": "MADE"},
         {
             "deep": [
-                {"_target_": "hydra.utils.get_method", "path": "ganzoo.loggers.extras.os.makedirs"}
+                {"_target_": "hydra.utils.get_method", "path": "ganzoo.loggers.wandb.os.makedirs"}
             ]
         },
         "${oc.create:${oc.decode:'{_target_: os.makedirs, name: MADE}'}}",

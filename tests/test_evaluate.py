@@ -20,7 +20,7 @@ from ganzoo.callbacks.evaluation import Evaluate
 from ganzoo.config import CONF
 from ganzoo.engine.gan import GAN
 from ganzoo.errors import UserError
-from ganzoo.loggers.extras import read_rows
+from ganzoo.loggers.csv import read_rows
 from ganzoo.train import train
 
 BASE = [o for o in TINY if o != "callbacks.evaluate=null"]

@@ -11,7 +11,8 @@ from makers.tiny import config
 from makers.wandb_world import KEY
 from PIL import Image
 
-from ganzoo.loggers.extras import MetricsCSV, Wandb, read_rows
+from ganzoo.loggers.csv import MetricsCSV, read_rows
+from ganzoo.loggers.wandb import Wandb
 from ganzoo.train import train
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ganzoo.config import make
 from ganzoo.engine.gan import GAN
-from ganzoo.loggers.extras import read_rows
+from ganzoo.loggers.csv import read_rows
 from ganzoo.models.dcgan import Discriminator
 from ganzoo.train import train
 

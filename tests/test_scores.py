@@ -17,7 +17,7 @@ from ganzoo.callbacks import logits as scores
 from ganzoo.config import make
 from ganzoo.data.pixels import to_uint8
 from ganzoo.engine.gan import GAN
-from ganzoo.loggers.extras import read_rows
+from ganzoo.loggers.csv import read_rows
 from ganzoo.pictures.grids import GAP, font_of, titled_rows
 from ganzoo.train import train
 

@@ -19,7 +19,7 @@ from ganzoo.callbacks.sentinel import Sentinel, wrong
 from ganzoo.config import make
 from ganzoo.engine.gan import GAN
 from ganzoo.errors import NotFinite, UserError
-from ganzoo.loggers.extras import read_rows
+from ganzoo.loggers.csv import read_rows
 from ganzoo.models.dcgan import DCGAN
 from ganzoo.nn.losses import (
     Hinge,

@@ -10,11 +10,12 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from ganzoo.callbacks.spectra import COLUMNS, SingularValues, read, weight_matrices
+from ganzoo.callbacks.singular import SingularValues, weight_matrices
+from ganzoo.callbacks.spectra import COLUMNS, read
 from ganzoo.config import make
 from ganzoo.engine.gan import GAN
 from ganzoo.errors import UserError
-from ganzoo.loggers.extras import MetricsCSV
+from ganzoo.loggers.csv import MetricsCSV
 from ganzoo.train import train
 
 OFTEN = "callbacks.spectra={_target_:ganzoo.callbacks.spectra.Spectra,every_kimg:0.024}"
@@ -152,7 +153,7 @@ def test_the_picture_is_drawn(finished) -> None:
 def test_loggers_get_them_and_metrics_csv_is_spared(tmp_path, monkeypatch) -> None:
     told = []
     monkeypatch.setattr(
-        "ganzoo.loggers.extras.TensorBoard.log_metrics",
+        "ganzoo.loggers.tensorboard.TensorBoard.log_metrics",
         lambda _, metrics, step=None: told.append((step, metrics)),
     )
     train(config(f"run_dir={tmp_path}", "~callbacks.grid", OFTEN, "logger=tensorboard"))
@@ -187,7 +188,7 @@ def test_another_file_is_not_written_to(tmp_path) -> None:
 
 def test_weight_norms_are_logged(tmp_path) -> None:
     gan = train(config(f"run_dir={tmp_path}", "~callbacks.grid"))
-    from ganzoo.loggers.extras import read_rows
+    from ganzoo.loggers.csv import read_rows
 
     last = read_rows(tmp_path / "metrics.csv")[-1]
     for name in ("generator", "discriminator"):

@@ -28,7 +28,7 @@ from ganzoo.data.pixels import to_float, to_uint8
 from ganzoo.data.source import Source
 from ganzoo.engine.gan import GAN
 from ganzoo.errors import UserError
-from ganzoo.loggers.extras import read_rows
+from ganzoo.loggers.csv import read_rows
 from ganzoo.metrics import FrechetDistance, InceptionScore, KernelDistance, Suite
 from ganzoo.metrics.scoring import TranslationScorer, scorer_of
 from ganzoo.metrics.ssim import ssim

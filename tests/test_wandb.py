@@ -22,7 +22,8 @@ from PIL import Image
 import ganzoo
 from ganzoo.callbacks.evaluation import Evaluate
 from ganzoo.errors import UserError
-from ganzoo.loggers.extras import Wandb, read_rows
+from ganzoo.loggers.csv import read_rows
+from ganzoo.loggers.wandb import Wandb
 from ganzoo.pictures.grids import grid
 from ganzoo.pictures.sheets import truncations
 from ganzoo.train import train

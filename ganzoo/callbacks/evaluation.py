@@ -9,11 +9,11 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
+from ganzoo.callbacks.saving import save_checkpoint
 from ganzoo.disk import write_whole
 from ganzoo.distributed.strategy import any_process
 from ganzoo.engine.gan import GAN
 from ganzoo.errors import UserError
-from ganzoo.loggers.extras import save_checkpoint
 from ganzoo.metrics import translation
 from ganzoo.metrics.protocol import Scores, best_of, monitored
 from ganzoo.metrics.scoring import scorer_of

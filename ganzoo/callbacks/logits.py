@@ -11,8 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from ganzoo.callbacks.accuracy import Judge
+from ganzoo.callbacks.periods import due, kimg_name
 from ganzoo.callbacks.signs import shown, some
-from ganzoo.callbacks.ticks import due, kimg_name
 from ganzoo.distributed.strategy import local_batchnorm
 from ganzoo.engine.gan import GAN, translated
 from ganzoo.errors import UserError

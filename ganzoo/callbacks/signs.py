@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from ganzoo.callbacks.accuracy import held_out
-from ganzoo.callbacks.spectra import SingularValues, weight_matrices
+from ganzoo.callbacks.singular import SingularValues, weight_matrices
 from ganzoo.data.images import ImageData
 from ganzoo.draws import Draws, seed_of
 from ganzoo.engine.gan import GAN

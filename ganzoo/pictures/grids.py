@@ -7,7 +7,6 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -97,14 +96,6 @@ def titled_rows(rows: Mapping[str, tuple[Tensor, Sequence[str]]]) -> Image.Image
     return sheet
 
 
-def save_gif(frames: Sequence[Image.Image], path: Path, frames_per_second: int = 20) -> None:
-    """An endless GIF."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    first, *rest = frames
-    duration = round(1000 / frames_per_second)
-    first.save(path, save_all=True, append_images=rest, duration=duration, loop=0)
-
-
 def progress_strip(
     rows: Sequence[tuple[str, Image.Image]], tile: tuple[int, int], tiles: int = 10
 ) -> Image.Image:
@@ -128,34 +119,6 @@ def progress_strip(
         sheet.paste(strip, (margin, top))
         draw.text((4, top + strip_h // 2), name, fill="black", anchor="lm")
     return sheet
-
-
-def plot_curves(columns: Mapping[str, tuple[list[float], list[float]]], path: Path) -> None:
-    """Curves over thousands of images; one panel for each ending that names share.
-
-    `d_loss` and `g_loss` go into one panel, `discriminator_grad_norm` and `generator_grad_norm`
-    into another; each metric has its own, with that of all directions and of copied images.
-    """
-    panels: dict[str, list[str]] = {}
-    for name in columns:
-        group, _, short = name.rpartition("/")
-        if group.startswith("metrics"):
-            ending = short.removeprefix("copy_")
-        else:
-            ending = short.partition("_")[2] or short
-        panels.setdefault(ending.replace("_", " "), []).append(name)
-    if not panels:
-        return
-    figure = Figure(figsize=(7, 2.6 * len(panels)), layout="constrained")
-    for place, (title, names) in enumerate(panels.items(), 1):
-        axes = figure.add_subplot(len(panels), 1, place)
-        for name in names:
-            axes.plot(*columns[name], label=name, linewidth=1)
-        axes.set_ylabel(title)
-        axes.set_xlabel("thousand images")
-        axes.legend(loc="upper right", fontsize="small")
-        axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=100)
 
 
 def _tiles(images: Tensor) -> np.ndarray:

@@ -19,7 +19,7 @@ from ganzoo.config import make
 from ganzoo.data.sources.synthetic import Synthetic
 from ganzoo.data.unpaired import Unpaired
 from ganzoo.engine.gan import GAN
-from ganzoo.loggers.extras import read_rows
+from ganzoo.loggers.csv import read_rows
 from ganzoo.models.biggan import BigGAN
 from ganzoo.models.biggan import Discriminator as ProjectionDiscriminator
 from ganzoo.models.biggan import Generator as ClassGenerator

@@ -1,0 +1,34 @@
+"""A progress bar."""
+
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+from tqdm import tqdm
+
+from ganzoo.engine.gan import GAN
+
+
+class ProgressBar(Callback):
+    """A bar with images, images/s and the time left; silent where there is no terminal."""
+
+    def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:  # type: ignore[override]
+        self._bar = tqdm(
+            total=gan.total_images,
+            initial=gan.images_seen,
+            unit=" images",
+            unit_scale=True,
+            dynamic_ncols=True,
+            # None: only where there is a terminal
+            disable=None if trainer.is_global_zero and not trainer.should_stop else True,
+        )
+
+    def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *_: Any) -> None:  # type: ignore[override]
+        self._bar.update(gan.images_seen - gan.images_before)
+
+    def on_train_end(self, trainer: L.Trainer, gan: GAN) -> None:  # type: ignore[override]
+        self._bar.close()
+
+    def on_exception(self, trainer: L.Trainer, gan: GAN, exception: BaseException) -> None:  # type: ignore[override]
+        if hasattr(self, "_bar"):
+            self._bar.close()

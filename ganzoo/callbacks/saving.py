@@ -1,0 +1,91 @@
+"""Checkpoints of a run: now and then, between its phases, and before it stops on a signal."""
+
+import logging
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+
+from ganzoo.callbacks.periods import due, kimg_name
+from ganzoo.distributed.strategy import largest
+from ganzoo.engine.gan import GAN
+
+log = logging.getLogger(__name__)
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # that stop a run
+# that stop a run
+
+
+class SaveLast(Callback):
+    """Writes `last.ckpt` now and then, at the end, and before stopping on a signal.
+
+    SIGTERM, Ctrl-C and SIGUSR1 let the iteration finish first, and all processes stop after the
+    same one; a Ctrl-C after another signal does not wait.
+    """
+
+    def __init__(self, every_kimg: float | None = 10.0) -> None:
+        self.every_kimg = every_kimg
+        self._saved_at = -1
+
+    def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:  # type: ignore[override]
+        # Replaces Lightning's SIGTERM handler, which starts a collective inside of the handler.
+        def remember(number: int, frame: FrameType | None) -> None:
+            if gan.signal and number == signal.SIGINT:
+                raise KeyboardInterrupt
+            gan.signal = gan.signal or number  # SIGTERM follows when the time is up
+
+        for number in SIGNALS:
+            signal.signal(number, remember)
+        self._saved_at = gan.images_seen
+
+    def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *_: Any) -> None:  # type: ignore[override]
+        if number := largest(gan.signal, gan.device):
+            gan.stopped_by = number
+            trainer.should_stop = True
+        elif due(gan, self.every_kimg):
+            self._save(trainer, gan)
+
+    def on_train_end(self, trainer: L.Trainer, gan: GAN) -> None:  # type: ignore[override]
+        self._save(trainer, gan)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # another process's may have stopped this one
+
+    def on_exception(self, trainer: L.Trainer, gan: GAN, exception: BaseException) -> None:  # type: ignore[override]
+        # Alone and between two iterations all is well, for instance when a file could not be read.
+        if trainer.world_size == 1 and trainer.training and gan.whole and self._saved_at >= 0:
+            try:
+                self._save(trainer, gan)
+            except Exception as error:
+                log.warning("%s", error)
+
+    def _save(self, trainer: L.Trainer, gan: GAN) -> None:
+        if self._saved_at == gan.images_seen or gan.going_back is not None:
+            return
+        gan.check_finite()  # a checkpoint is never of a broken state
+        self._saved_at = gan.images_seen  # also when it fails: once is enough
+        path = Path(trainer.default_root_dir) / "last.ckpt"
+        save_checkpoint(trainer, path, gan.images_seen)
+        gan.last_checkpoint = f"{path} ({gan.images_seen:,} images)"
+
+
+class SaveStages(Callback):
+    """`stages/<kimg>.ckpt` at the end of every phase of a model that has several."""
+
+    def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *_: Any) -> None:  # type: ignore[override]
+        if gan.stage(gan.images_before) == gan.stage(gan.images_seen):
+            return
+        gan.check_finite()
+        name = kimg_name(gan.images_seen, 0.5)
+        path = Path(trainer.default_root_dir) / "stages" / f"{name}.ckpt"
+        save_checkpoint(trainer, path, gan.images_seen)
+
+
+def save_checkpoint(trainer: L.Trainer, path: Path, images_seen: int) -> None:
+    """Write a checkpoint, which all processes do together, and let the loggers know."""
+    trainer.save_checkpoint(path)
+    for logger in trainer.loggers:
+        logger.log_checkpoint(path, images_seen)  # type: ignore[attr-defined]

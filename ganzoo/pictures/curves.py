@@ -1,0 +1,74 @@
+"""Curves of a run's numbers."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+
+def plot_curves(columns: Mapping[str, tuple[list[float], list[float]]], path: Path) -> None:
+    """Curves over thousands of images; one panel for each ending that names share.
+
+    `d_loss` and `g_loss` go into one panel, `discriminator_grad_norm` and `generator_grad_norm`
+    into another; each metric has its own, with that of all directions and of copied images.
+    """
+    panels: dict[str, list[str]] = {}
+    for name in columns:
+        group, _, short = name.rpartition("/")
+        if group.startswith("metrics"):
+            ending = short.removeprefix("copy_")
+        else:
+            ending = short.partition("_")[2] or short
+        panels.setdefault(ending.replace("_", " "), []).append(name)
+    if not panels:
+        return
+    figure = Figure(figsize=(7, 2.6 * len(panels)), layout="constrained")
+    for place, (title, names) in enumerate(panels.items(), 1):
+        axes = figure.add_subplot(len(panels), 1, place)
+        for name in names:
+            axes.plot(*columns[name], label=name, linewidth=1)
+        axes.set_ylabel(title)
+        axes.set_xlabel("thousand images")
+        axes.legend(loc="upper right", fontsize="small")
+        axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=100)
+
+
+def plot_spectra(rows: list[dict[str, str]], path: Path) -> None:
+    """A row of panels for each network, a panel for each of the three, a curve for each weight.
+
+    Colors go from the first layer (dark) to the last (light).
+    """
+    networks: dict[str, dict[str, list[dict[str, str]]]] = {}
+    for row in rows:
+        network = row["weight"].partition(".")[0]
+        networks.setdefault(network, {}).setdefault(row["weight"], []).append(row)
+    if not networks:
+        return
+    most = max(len(weights) for weights in networks.values())
+    height = max(2.6, 0.12 * min(most, 40) + 0.6)
+    figure = Figure(figsize=(13, height * len(networks)), layout="constrained")
+    panels = figure.subplots(len(networks), 3, squeeze=False)
+    for line, (network, weights) in zip(panels, networks.items(), strict=True):
+        for number, axes in enumerate(line, 1):
+            _spectrum(axes, weights, f"sigma_{number}", len(network) + 1)
+            axes.set_title(f"{network}: {['largest', 'second', 'third'][number - 1]}", fontsize=9)
+        if len(weights) <= 40:
+            line[-1].legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=6)
+    figure.savefig(path, dpi=100)
+
+
+def _spectrum(
+    axes: Any, weights: Mapping[str, list[dict[str, str]]], column: str, prefix: int
+) -> None:
+    """One panel: singular values over thousands of images, without the name of the network."""
+    colors = matplotlib.colormaps["viridis"]
+    for i, (name, rows) in enumerate(weights.items()):
+        x = [int(row["images_seen"]) / 1000 for row in rows]
+        y = [float(row[column]) for row in rows]
+        axes.plot(x, y, color=colors(i / len(weights)), linewidth=1, label=name[prefix:])
+    axes.set_yscale("log", nonpositive="mask")
+    axes.set_xlabel("thousand images")
+    axes.grid(alpha=0.3)
