@@ -21,13 +21,13 @@ from ganzoo.engine.checkpoint import initialize_from
 from ganzoo.errors import UserError
 from ganzoo.models.pggan import PGGAN, Discriminator, Generator
 from ganzoo.models.pggan.diagram import describe
-from ganzoo.models.pggan.mnist import MNISTDiscriminator, MNISTGenerator
-from ganzoo.models.pggan.networks import (
+from ganzoo.models.pggan.layers import (
     Layer,
     LayerNorm,
     MinibatchDiscrimination,
     PixelNorm,
 )
+from ganzoo.models.pggan.mnist import MNISTDiscriminator, MNISTGenerator
 from ganzoo.train import train
 
 NARROW = {"fmap_base": 64, "fmap_max": 8}

@@ -7,18 +7,11 @@ from torch import nn
 
 from ganzoo.errors import UserError
 from ganzoo.models.pggan.diagram import describe
-from ganzoo.models.pggan.networks import (
-    Discriminator,
-    Generator,
-    Layer,
-    PixelNorm,
-    base_grid,
-    convolution,
-    fused_down,
-    fused_up,
-    minibatch_stddev,
-)
+from ganzoo.models.pggan.layers import Layer, PixelNorm, minibatch_stddev
+from ganzoo.models.pggan.networks import Discriminator, Generator
+from ganzoo.nn.layers import convolution, fused_down, fused_up
 from ganzoo.nn.losses import gradient_penalty
+from ganzoo.schedules.growth import base_grid
 
 NARROW = {"fmap_base": 64, "fmap_max": 8}
 LODS = (0, 0.3, 1, 1.5, 2, 2.9, 3)

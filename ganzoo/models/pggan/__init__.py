@@ -18,12 +18,12 @@ from ganzoo.draws import Sampler, from_seeds, integers, normal, unit
 from ganzoo.engine.gan import GAN, Batch, evaluating
 from ganzoo.errors import UserError
 from ganzoo.models.pggan.diagram import describe
+from ganzoo.models.pggan.layers import MinibatchDiscrimination
 from ganzoo.models.pggan.networks import (
     Discriminator,
     Generator,
     GrowingDiscriminator,
     GrowingGenerator,
-    MinibatchDiscrimination,
 )
 from ganzoo.nn.augment import DiffAugment
 from ganzoo.nn.layers import enlarged, shrunk

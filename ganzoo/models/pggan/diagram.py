@@ -6,15 +6,14 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from ganzoo.models.pggan.networks import (
-    GrowingDiscriminator,
-    GrowingGenerator,
+from ganzoo.models.pggan.layers import (
     Layer,
     LayerNorm,
     MinibatchDiscrimination,
     MinibatchStddev,
     PixelNorm,
 )
+from ganzoo.models.pggan.networks import GrowingDiscriminator, GrowingGenerator
 
 ROWS = (Layer, MinibatchStddev, MinibatchDiscrimination, nn.Tanh)  # others go with the one before
 

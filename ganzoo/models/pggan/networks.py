@@ -1,13 +1,13 @@
-"""The networks of progressive growing (Karras et al. 2018), to the constants of the official code.
+"""The networks of progressive growing (Karras et al. 2018), with the official code's constants.
 
-A network of n doublings has levels 0 (the base grid, 4x4 for squares) to n (the whole image). `lod`
-says how many doublings are still missing: 0 is full size, n the base grid, and 6.5 is half way from
-lod 7 to lod 6. Levels that are not active at a lod are not computed and get no gradient.
+A network of n doublings has levels 0 (the base grid, 4x4 for squares) to n (the full image). The
+level of detail, `lod`, is the number of doublings that are still missing: 0 is the full size, n the
+base grid, and 6.5 is half way from lod 7 to lod 6. Levels that are not active are not computed and
+get no gradient.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -15,20 +15,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ganzoo.errors import UserError
-from ganzoo.nn.layers import convolution, enlarged, fused_down, fused_up
+from ganzoo.models.pggan.layers import (
+    LayerNorm,
+    Layers,
+    MinibatchDiscrimination,
+    MinibatchStddev,
+    PixelNorm,
+    batch_norm,
+)
+from ganzoo.nn.layers import enlarged
 from ganzoo.schedules.growth import base_grid
-
-SQRT2 = math.sqrt(2)
-Op = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # input, weight, bias -> output
 
 
 class Growing(nn.Module):
-    """What the two networks have in common: sizes, widths, and what is active at a lod.
+    """What the two networks have in common: sizes, widths, and which levels are active at a lod.
 
     Attributes:
         grid: (height, width) of level 0.
-        levels: how many doublings lead from it to the whole image.
-        widths: feature maps of each level.
+        levels: the number of doublings from level 0 to the full image.
+        widths: the number of feature maps of each level.
     """
 
     def __init__(
@@ -40,20 +45,21 @@ class Growing(nn.Module):
     ) -> None:
         super().__init__()
         self.grid, self.levels = base_grid(image_size)
-        # Section A.1's table: a block of 2^r pixels has as many maps as stage r - 1.
-        self.widths = [feature_maps(i + 1, fmap_base, fmap_decay, fmap_max) for i in self.all()]
-
-    def all(self) -> range:
-        return range(self.levels + 1)
+        # The official code's nf(r - 1) for a block of 2^r pixels, where level 0 has r = 2.
+        self.widths = [
+            feature_maps(level + 1, fmap_base, fmap_decay, fmap_max)
+            for level in range(self.levels + 1)
+        ]
 
     def active(self, lod: float) -> tuple[int, float]:
-        """The highest active level, and the share, in [0, 1), of the level below it in the output.
+        """The highest active level, and the share in [0, 1) of the level below in the output.
 
-        Raises UserError unless 0 <= lod <= levels.
+        Raises:
+            UserError: lod is not in [0, levels].
         """
         if not 0 <= lod <= self.levels:
             raise UserError(
-                f"lod={lod} is outside of this network: give one from 0 (full size) to "
+                f"lod={lod} is outside of this network: use one from 0 (full size) to "
                 f"{self.levels} ({self.grid[0]}x{self.grid[1]})."
             )
         return self.levels - math.floor(lod), lod - math.floor(lod)
@@ -65,12 +71,13 @@ class Growing(nn.Module):
 
 
 class GrowingGenerator(Growing):
-    """z, [N, nz] (and labels y) -> images, [N, channels, H, W] at the resolution of a lod.
+    """Latents z [N, nz] (and labels y) -> images [N, channels, H, W] at the resolution of a lod.
 
     Attributes:
-        latent_norm: what z (and the label's one-hot vector) passes first.
-        blocks, to_rgb: of each level: features from those of the level below, and the image.
-        output: what the image passes last.
+        latent_norm: normalization of z and the label's one-hot vector.
+        blocks: for each level, features of the level below -> features.
+        to_rgb: for each level, features -> image.
+        output: last operation on the image.
     """
 
     nz: int
@@ -86,18 +93,19 @@ class GrowingGenerator(Growing):
 
         Args:
             z: latents, from N(0, 1).
-            y: class of each, [N], integers; None where there are no classes.
-            lod: where it is fractional, two images are blended: the new level's and, enlarged, that
-                of the level below.
+            y: classes, int64 [N]; None without classes.
+            lod: level of detail. If it is fractional, the new level's image is blended with the
+                enlarged image of the level below (section 3, figure 2).
 
-        Raises UserError for a lod outside of the network, labels missing or not expected.
+        Raises:
+            UserError: lod is outside of the network, or labels are missing or not expected.
         """
         level, fade = self.active(lod)
         below = x = self._latents(z, y)
         for block in self.blocks[: level + 1]:
             below, x = x, block(x)
         image = self.to_rgb[level](x)
-        if fade:
+        if fade:  # images are blended, not features: both levels keep their own toRGB
             image = torch.lerp(image, enlarged(self.to_rgb[level - 1](below)), fade)
         return self.output(image)
 
@@ -113,31 +121,32 @@ class GrowingGenerator(Growing):
 
 
 class Generator(GrowingGenerator):
-    """The official generator, and the options of the paper's ablation.
+    """The official generator, with the options of the paper's ablation.
 
-    Each level is upsampling and two 3x3 convolutions, each with bias, leaky ReLU and pixelwise
-    normalization. Images are linear, without a tanh: reals in [-1, 1] are what they are to be like.
+    Each level is upsampling and two 3x3 convolutions, each followed by bias, leaky ReLU and pixel
+    normalization. Images are linear, without a tanh: the real images that they imitate lie in
+    [-1, 1].
 
     Args:
         image_size: H and W in pixels, or one number for both; see `base_grid`.
-        channels: of the image.
-        nz: length of z; None for the width of stage 0, min(fmap_base, fmap_max).
-        classes: how many, if images are conditioned on a label.
-        fmap_base, fmap_decay, fmap_max: see `feature_maps`.
-        normalize_latents: give z (and the label's one-hot vector, concatenated before) a mean
-            square of 1.
-        wscale: the equalized learning rate: weights start from N(0, 1) and are multiplied by
-            gain / sqrt(fan_in) when used. False puts that factor into the initial weights.
-        pixelnorm: normalize after each activation.
-        pixelnorm_eps: of both normalizations, inside the root; the official code has 1e-4 for fp16.
-        leaky: leaky ReLU of slope 0.2 instead of ReLU.
-        fused_scale: upsample and convolve in one transposed convolution, which is equal in value.
-        batchnorm: normalize over the batch before each activation, in place of the bias.
-        tanh: of the image, after two were blended.
-        gan_zoo: as in facebookresearch/pytorch_GAN_zoo: a gain of sqrt(2) in all layers, biases
-            scaled like weights, a bias for each unit of the first layer instead of each channel.
+        channels: channels of the image.
+        nz: length of z; None for the number of feature maps of stage 0, min(fmap_base, fmap_max).
+        classes: number of classes that images are conditioned on; 0 for none.
+        fmap_base, fmap_decay, fmap_max: numbers of feature maps; see `feature_maps`.
+        normalize_latents: normalize z, with the label's one-hot vector, to a mean square of 1.
+        wscale: use the equalized learning rate; see `Layer`.
+        pixelnorm: normalize each pixel after each activation; see `PixelNorm`.
+        pixelnorm_eps: epsilon of both normalizations; the official code has 1e-4 for fp16.
+        leaky: use leaky ReLU of slope 0.2 instead of ReLU.
+        fused_scale: upsample and convolve in one transposed convolution, which gives equal values.
+        batchnorm: normalize over the batch before each activation, instead of adding a bias.
+        tanh: apply a tanh to the image, after blending.
+        gan_zoo: build the generator of facebookresearch/pytorch_GAN_zoo: a gain of sqrt(2) in all
+            layers, biases scaled like weights, and a bias for each unit of the first layer instead
+            of each feature map.
 
-    Raises UserError when image_size cannot be halved down to a base grid.
+    Raises:
+        UserError: image_size cannot be halved down to a base grid.
     """
 
     def __init__(
@@ -164,46 +173,49 @@ class Generator(GrowingGenerator):
         self.nz = nz or feature_maps(0, fmap_base, fmap_decay, fmap_max)
         self.latent_norm = PixelNorm(pixelnorm_eps) if normalize_latents else nn.Identity()
         self.output = nn.Tanh() if tanh else nn.Identity()
-        plain = partial(Layer, wscale=wscale, scale_bias=gan_zoo)
-        layer = partial(plain, norm=batch_norm if batchnorm else None)
-        up = fused_up if fused_scale else unfused_up
-        first, height, width = self.widths[0], *self.grid
-        dense_to_grid = layer(
-            partial(dense, grid=self.grid),
-            (first * height * width, self.nz + classes),
-            # The official code's value: that of a 4x4 convolution over a padded 1x1 image.
-            gain=SQRT2 if gan_zoo else SQRT2 / 4,
-            bias=(first, height, width) if gan_zoo else (first, 1, 1),
+        layers = Layers(
+            wscale=wscale,
+            leaky=leaky,
+            fused_scale=fused_scale,
+            pixelnorm=pixelnorm,
+            pixelnorm_eps=pixelnorm_eps,
+            norm=batch_norm if batchnorm else None,
+            gan_zoo=gan_zoo,
         )
-
-        def block(*layers: Layer) -> nn.Sequential:
-            modules: list[nn.Module] = []
-            for module in layers:
-                pixels = PixelNorm(pixelnorm_eps) if pixelnorm else nn.Identity()
-                modules += [module, activation(leaky), pixels]
-            return nn.Sequential(*modules)
-
-        self.blocks = nn.ModuleList(
-            [block(dense_to_grid, layer(convolution, (first, first, 3, 3)))]
+        first = self.widths[0]
+        self.blocks = nn.ModuleList()
+        self.blocks.append(
+            nn.Sequential(
+                layers.dense_to_grid(self.nz + classes, first, self.grid),
+                layers.activation(),
+                layers.pixel_norm(),
+                layers.conv(first, first),
+                layers.activation(),
+                layers.pixel_norm(),
+            )
         )
         for below, here in pairwise(self.widths):
             self.blocks.append(
-                block(layer(up, (here, below, 3, 3)), layer(convolution, (here, here, 3, 3)))
+                nn.Sequential(
+                    layers.up(below, here),
+                    layers.activation(),
+                    layers.pixel_norm(),
+                    layers.conv(here, here),
+                    layers.activation(),
+                    layers.pixel_norm(),
+                )
             )
-        self.to_rgb = nn.ModuleList(
-            plain(convolution, (channels, maps, 1, 1), gain=SQRT2 if gan_zoo else 1.0)
-            for maps in self.widths
-        )
+        self.to_rgb = nn.ModuleList(layers.to_rgb(maps, channels) for maps in self.widths)
 
 
 class GrowingDiscriminator(Growing):
-    """Images, [N, channels, H, W] at the resolution of a lod -> scores, [N] or [N, 1 + classes].
+    """Images [N, channels, H, W] at the resolution of a lod -> scores [N] or [N, 1 + classes].
 
     Attributes:
-        group_size: of the minibatch standard deviation, see `minibatch_stddev`; 0 for none.
-        from_rgb, blocks: of each level: features of its image, and those of the level below (at
-            level 0 the scores) from these.
-        jumps: the level that does not fade in, if there is one.
+        group_size: images in a group of `minibatch_stddev`; 0 for none.
+        from_rgb: for each level, image -> features.
+        blocks: for each level, features -> features of the level below; for level 0, the scores.
+        jumps: the level that is not faded in, if there is one.
     """
 
     channels: int
@@ -214,22 +226,23 @@ class GrowingDiscriminator(Growing):
     jumps: int | None = None
 
     def forward(self, x: Tensor, lod: float = 0.0) -> Tensor:
-        """Scores [N] of images, or [N, 1 + classes]: scores, then the logits of the classes.
+        """Scores [N] of images, or [N, 1 + classes]: the score, then the logits of the classes.
 
         Args:
             x: images, [N, channels, *resolution(lod)].
-            lod: where it is fractional, features are blended: those of the new level and those of
-                the halved image as the level below sees it.
+            lod: level of detail. If it is fractional, the features of the new level are blended
+                with those that the level below has of the halved image (section 3, figure 2).
 
-        Raises UserError for a lod outside of the network, images of another shape, or a batch that
-        does not split into groups.
+        Raises:
+            UserError: lod is outside of the network, images have another shape, or the batch
+                cannot be divided into groups.
         """
         scores = self.blocks[0](self._features(x, lod))
         return scores if self.classes else scores.squeeze(1)
 
     @torch.no_grad()
     def fit(self, x: Tensor, lod: float = 0.0) -> None:
-        """Fit what starts from data, which is `MinibatchDiscrimination`, to real images."""
+        """Initialize `MinibatchDiscrimination`, if there is one, from real images."""
         h = self._features(x, lod)
         for module in self.blocks[0].children():
             if isinstance(module, MinibatchDiscrimination):
@@ -237,12 +250,12 @@ class GrowingDiscriminator(Growing):
             h = module(h)
 
     def _features(self, x: Tensor, lod: float) -> Tensor:
-        """What level 0 sees: [N, widths[0], *grid]."""
+        """The input of level 0: [N, widths[0], *grid]."""
         level, fade = self.active(lod)
         expected = (self.channels, *self.resolution(lod))
         if x.shape[1:] != expected:
             raise UserError(
-                f"at lod {lod:g} images have shape {list(expected)}, but these have "
+                f"At lod {lod:g} images have shape {list(expected)}, but these have "
                 f"{list(x.shape[1:])}: resize them, or give the lod that they belong to."
             )
         if level == self.jumps:
@@ -256,25 +269,26 @@ class GrowingDiscriminator(Growing):
 
 
 class Discriminator(GrowingDiscriminator):
-    """The official discriminator, and the options of the paper's ablation.
+    """The official discriminator, with the options of the paper's ablation.
 
-    Each level is two 3x3 convolutions with bias and leaky ReLU, and average pooling. Level 0 sees
-    the minibatch's standard deviation as one more channel, so that the images of a group are not
-    judged independently. Scores are linear.
+    Each level is two 3x3 convolutions with bias and leaky ReLU, and average pooling. Level 0 has
+    the minibatch's standard deviation as one more channel, so the scores of a group's images depend
+    on each other. Scores are linear.
 
     Args:
         image_size, channels, fmap_base, fmap_decay, fmap_max, wscale, leaky: as in `Generator`.
-        classes: how many, if it also classifies: their logits follow the score.
-        fused_scale: convolve and pool in one convolution of stride 2, as the official code; bias
-            and activation then come after pooling. False is the order of the paper: before it.
-        group_size: see `minibatch_stddev`; 0 leaves that channel out.
+        classes: number of classes whose logits follow the score; 0 for none.
+        fused_scale: convolve and pool in one convolution of stride 2, as the official code does:
+            pooling comes before bias and activation. False: after them, as in the paper.
+        group_size: images in a group of `minibatch_stddev`; 0 leaves its channel out.
         layernorm: normalize over each image before each activation, but not in fromRGB.
-        minibatch_kernels: of a `MinibatchDiscrimination` before the last layer; 0 for none.
-        gan_zoo: as in facebookresearch/pytorch_GAN_zoo: a gain of sqrt(2) in all layers, biases
-            scaled like weights, groups of neighbors with the unbiased variance, and no fade from
-            level 0 to level 1. Its order is that of fused_scale=False.
+        minibatch_kernels: kernels of a `MinibatchDiscrimination` before the last layer; 0 for none.
+        gan_zoo: build the discriminator of facebookresearch/pytorch_GAN_zoo: a gain of sqrt(2) in
+            all layers, biases scaled like weights, groups of neighbors with the unbiased variance,
+            and no fade from level 0 to level 1. It needs fused_scale=False.
 
-    Raises UserError when image_size cannot be halved down to a base grid.
+    Raises:
+        UserError: image_size cannot be halved down to a base grid.
     """
 
     def __init__(
@@ -297,229 +311,47 @@ class Discriminator(GrowingDiscriminator):
         self.channels, self.classes = channels, classes
         self.fused_scale, self.group_size = fused_scale, group_size
         self.jumps = 1 if gan_zoo else None
-        plain = partial(Layer, wscale=wscale, scale_bias=gan_zoo)
-        layer = partial(plain, norm=LayerNorm if layernorm else None)
+        layers = Layers(
+            wscale=wscale,
+            leaky=leaky,
+            fused_scale=fused_scale,
+            norm=LayerNorm if layernorm else None,
+            gan_zoo=gan_zoo,
+        )
         first, hidden = self.widths[0], feature_maps(0, fmap_base, fmap_decay, fmap_max)
         height, width = self.grid
         grouped, kernels = group_size > 1, minibatch_kernels
-        self.blocks = nn.ModuleList(
-            [
-                nn.Sequential(
-                    MinibatchStddev(group_size, gan_zoo) if grouped else nn.Identity(),
-                    layer(convolution, (first, first + grouped, 3, 3)),
-                    activation(leaky),
-                    nn.Flatten(),
-                    layer(dense, (hidden, first * height * width)),
-                    activation(leaky),
-                    *([MinibatchDiscrimination(hidden, kernels)] if kernels else []),
-                    plain(dense, (1 + classes, hidden + kernels), gain=SQRT2 if gan_zoo else 1.0),
-                )
-            ]
+        self.blocks = nn.ModuleList()
+        self.blocks.append(
+            nn.Sequential(
+                MinibatchStddev(group_size, gan_zoo) if grouped else nn.Identity(),
+                layers.conv(first + grouped, first),
+                layers.activation(),
+                nn.Flatten(),
+                layers.dense(first * height * width, hidden),
+                layers.activation(),
+                *([MinibatchDiscrimination(hidden, kernels)] if kernels else []),
+                layers.scores(hidden + kernels, 1 + classes),
+            )
         )
         for below, here in pairwise(self.widths):
             self.blocks.append(
                 nn.Sequential(
-                    layer(convolution, (here, here, 3, 3)),
-                    activation(leaky),
-                    layer(fused_down if fused_scale else convolution, (below, here, 3, 3)),
-                    activation(leaky),
-                    nn.Identity() if fused_scale else nn.AvgPool2d(2),
+                    layers.conv(here, here),
+                    layers.activation(),
+                    layers.down(here, below),
+                    layers.activation(),
+                    layers.pool(),
                 )
             )
-        self.from_rgb = nn.ModuleList(
-            nn.Sequential(plain(convolution, (maps, channels, 1, 1)), activation(leaky))
-            for maps in self.widths
-        )
-
-
-class Layer(nn.Module):
-    """Weights and a bias for an operation, scaled while the network runs (section 4.1).
-
-    Args:
-        op: (input, weight, bias) -> output.
-        shape: of the weights, [outputs, inputs, ...]; all but the first make up fan_in.
-        gain: weights as used have a standard deviation of gain / sqrt(fan_in) at first.
-        wscale: store N(0, 1) and scale when used; otherwise store what is used.
-        scale_bias: scale the bias like the weights.
-        bias: shape of the bias; None for [outputs].
-        norm: makes what normalizes so many maps; that has biases, and this layer then none.
-    """
-
-    def __init__(
-        self,
-        op: Op,
-        shape: tuple[int, ...],
-        gain: float = SQRT2,
-        wscale: bool = True,
-        scale_bias: bool = False,
-        bias: tuple[int, ...] | None = None,
-        norm: Callable[[int], nn.Module] | None = None,
-    ) -> None:
-        super().__init__()
-        std = gain / math.sqrt(math.prod(shape[1:]))
-        self.op = op
-        self.scale = std if wscale else 1.0
-        self.bias_scale = self.scale if scale_bias else 1.0
-        self.weight = nn.Parameter(torch.randn(shape) * (std / self.scale))
-        bias = bias or shape[:1]
-        self.bias = None if norm else nn.Parameter(torch.zeros(bias))
-        self.norm = norm(bias[0]) if norm else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        weight: Tensor = self.weight
-        bias: Tensor | None = self.bias
-        if bias is not None and self.bias_scale != 1.0:
-            bias = bias * self.bias_scale
-        if self.scale != 1.0:
-            # The layer is linear: the smaller factor is scaled, which at 4x4 is the input.
-            if x.numel() < weight.numel():
-                x = x * self.scale
-            else:
-                weight = weight * self.scale
-        x = self.op(x, weight, bias)
-        return x if self.norm is None else self.norm(x)
-
-    @property
-    def name(self) -> str:
-        op = self.op.func if isinstance(self.op, partial) else self.op
-        return op.__name__.replace("_", " ")
-
-
-def dense(x: Tensor, weight: Tensor, bias: Tensor | None, grid: Sequence[int] = ()) -> Tensor:
-    """[N, inputs] -> [N, outputs]; with a grid [N, channels, *grid], which the bias may have."""
-    x = F.linear(x, weight)
-    x = x.unflatten(1, (-1, *grid)) if grid else x
-    return x if bias is None else x + bias
-
-
-def unfused_up(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return convolution(enlarged(x), weight, bias)
-
-
-def activation(leaky: bool = True, slope: float = 0.2) -> nn.Module:
-    return nn.LeakyReLU(slope, inplace=True) if leaky else nn.ReLU(inplace=True)
-
-
-class PixelNorm(nn.Module):
-    """x over the root of its mean square along dimension 1, eps inside the root (section 4.2)."""
-
-    def __init__(self, eps: float = 1e-8) -> None:
-        super().__init__()
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * (x.square().mean(1, keepdim=True) + self.eps).rsqrt()
-
-
-def batch_norm(maps: int) -> nn.BatchNorm2d:
-    """With the constants of Lasagne, which the paper's code was written with."""
-    return nn.BatchNorm2d(maps, eps=1e-4, momentum=0.1)
-
-
-class LayerNorm(nn.Module):
-    """[N, maps, ...], over all but the first dimension; then one gain, and a bias for each map.
-
-    Ba et al. 2016, as in the paper's code.
-    """
-
-    def __init__(self, maps: int, eps: float = 1e-4) -> None:
-        super().__init__()
-        self.eps = eps
-        self.gain = nn.Parameter(torch.ones(()))
-        self.bias = nn.Parameter(torch.zeros(maps))
-
-    def forward(self, x: Tensor) -> Tensor:
-        bias = self.bias.reshape(-1, *[1] * (x.dim() - 2))
-        return F.layer_norm(x, x.shape[1:], eps=self.eps) * self.gain + bias
-
-
-class MinibatchDiscrimination(nn.Module):
-    """[N, features] -> [N, features + kernels]: how close each image is to the others of the batch.
-
-    o_k(i) = b_k + sum over j != i of exp(-|M_k(i) - M_k(j)|_1), where M_k is a linear map to `dim`
-    numbers (Salimans et al. 2016, section 3.2). Its columns have a direction and a length of their
-    own, as in the code of these authors and of PGGAN's.
-
-    Attributes:
-        fitted: whether `fit` has been called, in this run or the one that the weights are from.
-    """
-
-    fitted: Tensor
-
-    def __init__(self, features: int, kernels: int, dim: int = 5) -> None:
-        super().__init__()
-        self.direction = nn.Parameter(0.05 * torch.randn(features, kernels, dim))
-        self.log_length = nn.Parameter(torch.zeros(kernels, dim))
-        self.bias = nn.Parameter(torch.full((kernels,), -1.0))
-        self.register_buffer("fitted", torch.tensor(False))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([x, (-self._distances(x)).exp().sum(1) + self.bias], 1)
-
-    @torch.no_grad()
-    def fit(self, x: Tensor) -> None:
-        """Lengths and biases from features of reals: an image's nearest is at a mean distance of 2
-        and what is added to the features has a mean of 0.
-        """
-        nearest = self._distances(x).amin(1).mean(0)  # [kernels]
-        self.log_length.sub_((nearest / 2).log()[:, None])
-        self.bias.copy_(-(-self._distances(x)).exp().sum(1).mean(0))
-        self.fitted.fill_(True)
-
-    def _distances(self, x: Tensor) -> Tensor:
-        """[N, N, kernels], in float32 at least; infinite from an image to itself."""
-        weight = self.direction * (self.log_length.exp() / self.direction.norm(dim=0))
-        maps = torch.einsum("nf,fkd->dnk", x, weight)
-        maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
-        distances = torch.full_like(maps[0, :, 0], torch.inf).diag()[:, :, None]
-        for numbers in maps:  # one of `dim` at a time, for memory
-            distances = distances + (numbers[:, None] - numbers).abs()
-        return distances
-
-
-class MinibatchStddev(nn.Module):
-    """See `minibatch_stddev`."""
-
-    def __init__(self, group_size: int = 4, neighbors: bool = False) -> None:
-        super().__init__()
-        self.group_size, self.neighbors = group_size, neighbors
-
-    def forward(self, x: Tensor) -> Tensor:
-        return minibatch_stddev(x, self.group_size, self.neighbors)
-
-
-def minibatch_stddev(x: Tensor, group_size: int = 4, neighbors: bool = False) -> Tensor:
-    """[N, C, H, W] -> [N, C + 1, H, W]: how much the images of a group differ (section 3).
-
-    The standard deviation over the group of each feature at each place, averaged over both, in
-    float32 at least. With M = N / group_size, image i belongs to group i mod M.
-
-    Args:
-        x: features.
-        group_size: images a group; a smaller batch is one group.
-        neighbors: groups of consecutive images, and the unbiased variance.
-
-    Raises UserError if N is larger than group_size and no multiple of it.
-    """
-    n, c, h, w = x.shape
-    group = min(group_size, n)
-    if n % group:
-        raise UserError(
-            f"a batch of {n} images does not split into groups of {group_size}, which the "
-            f"minibatch's standard deviation is taken over: use a batch_size (per process and "
-            f"micro-batch) of {n - n % group} or {n - n % group + group}."
-        )
-    groups = x.reshape(-1, group, c, h, w) if neighbors else x.reshape(group, -1, c, h, w)
-    dim = 1 if neighbors else 0
-    groups = groups.to(torch.promote_types(x.dtype, torch.float32))
-    variance = groups.var(dim, correction=int(neighbors and group > 1))
-    spread = (variance + 1e-8).sqrt().mean((1, 2, 3)).to(x.dtype)  # one number a group
-    spread = spread.repeat_interleave(group) if neighbors else spread.repeat(group)
-    return torch.cat([x, spread.reshape(n, 1, 1, 1).expand(n, 1, h, w)], 1)
+        self.from_rgb = nn.ModuleList(layers.from_rgb(channels, maps) for maps in self.widths)
 
 
 def feature_maps(stage: int, base: float = 8192, decay: float = 1.0, most: int = 512) -> int:
-    """min(base / 2^(stage decay), most), rounded down; UserError if that is 0."""
+    """The number of feature maps of a stage: min(base / 2^(stage decay), most), rounded down.
+
+    nf(stage) of the official code. Raises UserError if that is 0.
+    """
     maps = min(int(base / 2 ** (stage * decay)), most)
     if maps < 1:
         raise UserError(
