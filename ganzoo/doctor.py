@@ -1,6 +1,6 @@
-"""python -m ganzoo.doctor: what would go wrong in training on some images.
+"""python -m ganzoo.doctor: find out what would go wrong in training on some images.
 
-Looks at every one of them, says what they are and what is wrong with them, and draws some as the
+Reads every image, prints what the images are and what is wrong with them, and draws some as the
 networks would see them. Exits with 1 if there is a problem.
 """
 
@@ -20,27 +20,28 @@ from torch import Tensor
 from ganzoo.data.choosing import sources_of
 from ganzoo.data.decode import Header
 from ganzoo.data.encoded import EncodedImages
-from ganzoo.data.findings import Finding, Record, findings, fingerprints, is_plain
+from ganzoo.data.findings import Finding, Record, findings, is_plain
+from ganzoo.data.module import Batch
 from ganzoo.data.source import Source
 from ganzoo.data.sources.pack import Pack
-from ganzoo.data.visit import Batch, sweep
+from ganzoo.data.visit import sweep
 from ganzoo.errors import UserError, shown
 from ganzoo.pictures.grids import grid, named_rows
 from ganzoo.prepare import add_shape, key_value
 
-CHUNK = 64  # images that are read together,
-CHUNK_BYTES = 8 * 2**20  # or fewer, of this size in all
+CHUNK = 64  # number of images that are read together,
+CHUNK_BYTES = 8 * 2**20  # or fewer, of this size in total
 
-CLASSES_LISTED = 40  # of more, the largest and the smallest are
+CLASSES_LISTED = 40  # if there are more classes, the largest and the smallest are listed
 BAR = 40  # characters of the longest bar
 NAME = 30  # characters of the name of a class
 SIZES_LISTED = 5
 
 SHEET_IMAGES = 100
-SHEET_PIXELS = 2**24  # in all, for which large images are fewer
-SHEET_CLASSES = 12  # with a row each
-SHEET_COLUMNS = 20  # of such a row
-SHEET_SIDE = 64  # smaller images are enlarged, so that one sees something
+SHEET_PIXELS = 2**24  # in total: a sheet has fewer images if they are large
+SHEET_CLASSES = 12  # up to this number, each class has a row
+SHEET_COLUMNS = 20  # images in such a row
+SHEET_SIDE = 64  # smaller images are enlarged to this
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -65,26 +66,26 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "keys", nargs="*", metavar="KEY=VALUE", type=key_value,
-        help="of data.source, as in root=PHOTOS crop=center160 (see conf/data)",
+        help="keys of data.source, such as root=PHOTOS crop=center160 (see conf/data)",
     )  # fmt: skip
     add_shape(parser)
     parser.add_argument(
         "--sheet", type=sheet_path, default=Path("doctor.png"), metavar="FILE.png",
-        help="where to draw some of the images; none for nowhere (%(default)s)",
+        help="file that shows some of the images; none for no file (%(default)s)",
     )  # fmt: skip
-    parser.add_argument("--workers", type=int, help="processes; one a core if nothing is said")
+    parser.add_argument("--workers", type=int, help="number of processes (one per core)")
     return parser.parse_intermixed_args(argv)
 
 
 def sheet_path(text: str) -> Path | None:
     """The path of a PNG, or None for `none`."""
     if text != "none" and Path(text).suffix.lower() != ".png":
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a .png nor none")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a .png file and not none")
     return None if text == "none" else Path(text)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Say all that is asked for; the number of problems. UserError if no image can be read."""
+    """Print a report; return the number of problems. UserError if no image can be read."""
     problems = 0
     for name, source in sources_of(args.data, args.size, args.channels, args.keys).items():
         if name:
@@ -93,16 +94,16 @@ def run(args: argparse.Namespace) -> int:
         if picture is not None and name:
             picture = picture.with_stem(f"{picture.stem}-{name}")
         problems += report(source, picture, args.workers)
-    end = {0: "nothing that would go wrong", 1: "1 problem"}.get(problems, f"{problems} problems")
+    end = {0: "no problems", 1: "1 problem"}.get(problems, f"{problems} problems")
     print(end)
     return problems
 
 
 def report(source: Source, picture: Path | None, workers: int | None) -> int:
-    """Say all that there is to say of some images; the number of problems."""
+    """Print everything about the images of one source; return the number of problems."""
     source.prepare()
     if not len(source):
-        raise UserError(f"{source.name} holds no images: choose other data, or another split.")
+        raise UserError(f"{source.name} has no images: choose other data, or another split.")
     if picture is not None:
         refuse_among_images(picture, source)
     found = list(check(source))
@@ -120,36 +121,36 @@ def report(source: Source, picture: Path | None, workers: int | None) -> int:
     if picture is not None:
         picture.parent.mkdir(parents=True, exist_ok=True)
         sheet(source, record.indices).save(picture)
-        print(f"as the networks would see them: {shown(str(picture))}")
+        print(f"images as the networks would see them: {shown(str(picture))}")
     return sum(finding.problem for finding in found)
 
 
 def refuse_among_images(path: Path, source: Source) -> None:
-    """Raises UserError for a picture that would become part of the data."""
+    """Raises UserError if a picture at `path` would become part of the data."""
     if not isinstance(source, EncodedImages):
         return
     root = source.listing.files.root
     if root.is_dir() and path.resolve().is_relative_to(root.resolve()):
         raise UserError(
-            f"{path} would lie among the images of {root} and be one of them: choose another place "
-            "with --sheet FILE.png, or --sheet none."
+            f"{path} is in {root} and would become one of its images: choose another place with "
+            "--sheet FILE.png, or use --sheet none."
         )
 
 
 def check(source: Source) -> Iterator[Finding]:
-    """Whether a pack is as it was packed."""
+    """A finding if a pack has changed since it was made."""
     if isinstance(source, Pack):
         try:
             source.check()
         except UserError as error:
-            yield Finding(f"{error} Training would take it as it is.", True)
+            yield Finding(f"{error} Training would use it without checking.", True)
 
 
-# -- looking ---------------------------------------------------------------------------------------
+# -- reading ---------------------------------------------------------------------------------------
 
 
 def examine(source: Source, workers: int) -> Record:
-    """Look at every image of `source` once, in so many processes."""
+    """Read every image of `source` once, in `workers` processes."""
     total, (channels, height, width) = len(source), source.shape
     per_chunk = max(1, min(CHUNK, CHUNK_BYTES // (channels * height * width)))
     chunks = [list(range(i, min(i + per_chunk, total))) for i in range(0, total, per_chunk)]
@@ -158,46 +159,43 @@ def examine(source: Source, workers: int) -> Record:
     headers: Counter[Header] = Counter()
     places: dict[bytes, int] = {}
     same_as: list[int] = []
-    looks = []
-    for seen in sweep(source, chunks, _Look(source), workers, "looking"):
+    plain = [np.empty(0, bool)]
+    for seen in sweep(source, chunks, _Look(source), workers, "reading"):
         indices += seen.indices
         bad |= seen.bad
         if seen.indices:
-            digests, counted, *found = seen.found
+            digests, counted, plain_ones = seen.found
             headers += counted
             for digest in digests:
                 same_as.append(places.setdefault(digest, len(same_as)))
-            looks.append(found)
-    arrays = [np.concatenate(parts) for parts in zip(*looks, strict=True)] or [np.empty(0)] * 3
-    plain, hashes, thumbs = arrays
-    return Record(
-        np.array(indices, int), np.array(same_as, int), plain, hashes, thumbs, bad, headers
-    )
+            plain.append(plain_ones)
+    same = np.array(same_as, int)
+    return Record(np.array(indices, int), same, np.concatenate(plain), bad, headers)
 
 
 class _Look:
-    """What becomes part of a `Record`, from a chunk of images."""
+    """The part of a `Record` that comes from a chunk of images."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
 
     def __call__(
         self, indices: list[int], batch: Batch
-    ) -> tuple[list[bytes], Counter[Header], np.ndarray, np.ndarray, np.ndarray]:
+    ) -> tuple[list[bytes], Counter[Header], np.ndarray]:
         images = batch["image"]
         digests = [hashlib.blake2b(i.numpy().tobytes(), digest_size=16).digest() for i in images]
         headers: Counter[Header] = Counter()
         if isinstance(self.source, EncodedImages):
             found = map(self.source.header, indices)
             headers.update(header for header in found if isinstance(header, Header))
-        return digests, headers, is_plain(images), *fingerprints(images)
+        return digests, headers, is_plain(images)
 
 
 # -- facts -----------------------------------------------------------------------------------------
 
 
 def facts(source: Source, record: Record) -> Iterator[str]:
-    """What the images are, in lines."""
+    """Lines on what the images are."""
     channels, height, width = source.shape
     read = len(record.indices)
     yield (
@@ -229,7 +227,7 @@ def facts(source: Source, record: Record) -> Iterator[str]:
 
 
 def bars(classes: Sequence[str], labels: Tensor) -> Iterator[str]:
-    """Images of each class, as a chart; of very many classes, of the largest and the smallest."""
+    """A bar chart of the classes; if there are very many, of the largest and the smallest."""
     counts = torch.bincount(labels, minlength=len(classes)).tolist()
     yield f"{len(classes)} classes:"
     order = list(range(len(classes)))
@@ -253,7 +251,7 @@ def bars(classes: Sequence[str], labels: Tensor) -> Iterator[str]:
 
 
 def sheet(source: Source, indices: np.ndarray) -> Image.Image:
-    """Some of the images, spread over the data and its classes, as the networks would see them."""
+    """Some images from all parts of the data and all classes, as the networks would see them."""
     height, width = source.shape[1:]
     most = max(1, min(SHEET_IMAGES, SHEET_PIXELS // (height * width)))
     scale = max(1, SHEET_SIDE // max(height, width))
@@ -273,7 +271,7 @@ def sheet(source: Source, indices: np.ndarray) -> Image.Image:
 
 
 def by_class(source: Source, indices: np.ndarray) -> dict[str, list[int]]:
-    """The images of each class that has any, by its name as it can be printed."""
+    """The indices of the images of each class that has any, by its printable name."""
     labels = source.labels()
     if labels is None or source.classes is None:
         return {"": indices.tolist()}
@@ -285,7 +283,7 @@ def by_class(source: Source, indices: np.ndarray) -> dict[str, list[int]]:
 
 
 def spread(count: int, most: int) -> list[int]:
-    """Places of `count`, evenly spaced from the first to the last; of more than `most`, as many."""
+    """At most `most` of `count` places, evenly spaced from the first to the last."""
     return np.linspace(0, count - 1, min(count, most)).astype(int).tolist()
 
 

@@ -1,7 +1,7 @@
-"""python -m ganzoo.prepare: what is made ready before training.
+"""python -m ganzoo.prepare: prepare data, networks and checkpoints.
 
-pack SRC OUT packs images for reading without decoding; weights NAME fetches a
-network that metrics use; cache lists or clears the features that metrics keep; import SRC OUT
+pack SRC OUT packs images so that training need not decode them; weights NAME downloads a network
+that metrics use; cache lists or clears the features that metrics have stored; import SRC OUT
 converts a checkpoint of another project.
 """
 
@@ -27,46 +27,46 @@ def main(argv: list[str] | None = None) -> None:
     except OSError as error:
         sys.exit(
             f"ganzoo.prepare: {args.out} cannot be written ({error.strerror or error}): make room "
-            "or choose another place, then run the same command again."
+            "or choose another place, then run the command again."
         )
     except KeyboardInterrupt:
-        sys.exit("ganzoo.prepare: interrupted; run the same command again.")
+        sys.exit("ganzoo.prepare: interrupted; run the command again to start over.")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m ganzoo.prepare", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    pack = commands.add_parser("pack", help="images as they are shown, read without decoding")
+    pack = commands.add_parser("pack", help="store images decoded, in one file")
     pack.set_defaults(run=run_pack)
     pack.add_argument("src", help="a folder, zip, tar or pack, or the name of a data set: celeba")
-    pack.add_argument("out", type=Path, help="the pack, a folder; train with data=pack")
+    pack.add_argument("out", type=Path, help="folder of the new pack; train with data=pack")
     pack.add_argument(
         "keys", nargs="*", metavar="KEY=VALUE", type=key_value,
-        help="of data.source, as in root=PHOTOS crop=center160 (see conf/data)",
+        help="keys of data.source, such as root=PHOTOS crop=center160 (see conf/data)",
     )  # fmt: skip
     add_shape(pack)
     pack.add_argument(
-        "--levels", action="store_true", help="also all smaller sizes, by 2x2 box means"
+        "--levels", action="store_true", help="add all smaller sizes, by 2x2 box means"
     )
-    pack.add_argument("--skip-bad", action="store_true", help="leave out what cannot be read")
-    pack.add_argument("--workers", type=int, help="processes; one a core if nothing is said")
+    pack.add_argument("--skip-bad", action="store_true", help="leave out unreadable images")
+    pack.add_argument("--workers", type=int, help="number of processes (one per core)")
 
-    networks = commands.add_parser("weights", help="networks that metrics use, into the cache")
+    networks = commands.add_parser("weights", help="download a network that metrics use")
     networks.set_defaults(run=run_weights)
     networks.add_argument("name", choices=list(weights.PUBLISHED))
 
-    foreign = commands.add_parser("import", help="a checkpoint of another project as one of ours")
+    foreign = commands.add_parser("import", help="convert a checkpoint of another project")
     foreign.set_defaults(run=run_import)
-    foreign.add_argument("src", type=Path, help="what another project saved; see docs/")
-    foreign.add_argument("out", type=Path, help="a .ckpt")
+    foreign.add_argument("src", type=Path, help="file or folder of the other project; see docs/")
+    foreign.add_argument("out", type=Path, help="the new .ckpt file")
 
-    kept = commands.add_parser("cache", help="features of real images that metrics keep")
+    kept = commands.add_parser("cache", help="list the stored features of real images")
     kept.set_defaults(run=run_cache)
-    kept.add_argument("--clear", action="store_true", help="remove them; they are computed anew")
+    kept.add_argument("--clear", action="store_true", help="delete them")
 
     args, behind = parser.parse_known_args(argv)
-    if behind:  # keys behind options, which argparse does not expect
+    if behind:  # keys after options, which argparse does not expect
         if "keys" not in args or not all(key[0] != "-" and "=" in key for key in behind):
             parser.error(f"unrecognized arguments: {' '.join(behind)}")
         args.keys += behind
@@ -83,7 +83,7 @@ def size(text: str) -> tuple[int, int]:
     """Height and width from text such as `64` or `48x80`."""
     height, _, width = text.partition("x")
     if not height.isdecimal() or (width and not width.isdecimal()) or text.endswith("x"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no size such as 64 or 48x80")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 64 or 48x80")
     return int(height), int(width or height)
 
 
@@ -106,7 +106,7 @@ def run_pack(args: argparse.Namespace) -> None:
 
 
 def run_weights(args: argparse.Namespace) -> None:
-    print(f"{weights.fetch(args.name)} is there and as it was published.")
+    print(f"{weights.fetch(args.name)} is complete and unchanged.")
 
 
 def run_import(args: argparse.Namespace) -> None:
@@ -122,14 +122,14 @@ def run_cache(args: argparse.Namespace) -> None:
             f"{facts['images']} of {facts['data']}, {'x'.join(map(str, facts['shape']))}, "
             f"{facts['extractor']}, made on {facts['made']['on']}"
             if facts
-            else "half written or damaged"
+            else "incomplete or damaged"
         )
         print(f"{path.name}  {size / 2**20:8.1f} MiB  {what}")
         if args.clear:
             shutil.rmtree(path)
-    done = "cleared" if args.clear else "kept"
+    done = "deleted from" if args.clear else "stored in"
     total = sum(size for *_, size in entries) / 2**20
-    print(f"{len(entries)} {done} in {cache.folder()}, {total:.1f} MiB")
+    print(f"{len(entries)} {done} {cache.folder()}, {total:.1f} MiB")
 
 
 if __name__ == "__main__":

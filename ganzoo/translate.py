@@ -19,9 +19,10 @@ from torch import Tensor
 
 from ganzoo.data.decode import EXTENSIONS, MODES
 from ganzoo.data.files import One, open_files
+from ganzoo.data.module import Batch
 from ganzoo.data.originals import WHITE, Originals
 from ganzoo.data.pixels import to_float, to_uint8
-from ganzoo.data.visit import Batch, Seen, sweep
+from ganzoo.data.visit import Seen, sweep
 from ganzoo.engine.checkpoint import load
 from ganzoo.engine.gan import GAN, translated
 from ganzoo.errors import UserError, first, shown

@@ -1,10 +1,8 @@
-"""Writing packs; `ganzoo.data.sources.pack` says what they are."""
+"""Writing packs; `ganzoo.data.sources.pack` describes their files."""
 
-import hashlib
 import json
 import os
 import shutil
-import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cached_property
@@ -15,14 +13,16 @@ import numpy as np
 from tqdm import tqdm
 
 from ganzoo import __version__
+from ganzoo.data.module import Batch
 from ganzoo.data.source import Source
 from ganzoo.data.sources.pack import FACTS, FORMAT, level_file, levels_of, pyramid
-from ganzoo.data.visit import Batch, sweep
+from ganzoo.data.visit import sweep
 from ganzoo.disk import sha256
 from ganzoo.errors import UserError
 
-CHUNK_BYTES = 8 * 2**20  # of images that a worker reads before it writes them
-SAVE_EVERY = 5.0  # seconds between notes of how far it came
+CHUNK_BYTES = 8 * 2**20  # size of the images that a worker reads before it writes them
+
+Sizes = Sequence[tuple[int, int]]  # height and width of each level
 
 
 def write_pack(
@@ -33,75 +33,92 @@ def write_pack(
     workers: int | None = None,
     origin: str = "",
 ) -> dict[str, str]:
-    """Write all images of `source` into the pack `out`; return why images were left out, by name.
+    """Write all images of `source` into a new pack.
 
-    All happens in `<out>.partial`, which becomes `out` when it is whole. Interrupted, it goes on
-    where it was when it is called again for the same images.
+    The pack is called `<out>.partial` until it is complete.
 
     Args:
-        levels: also the pyramid of 2x2 box means, down to 4 pixels.
+        source: the images.
+        out: folder of the pack.
+        levels: whether to add smaller sizes, by 2x2 box means, down to 4 pixels.
         skip_bad: leave out images that cannot be read.
-        workers: processes; None for one a core, 0 for none but this.
-        origin: where the source's files lie, for `pack.json`.
+        workers: number of processes; None for one per core, 0 for this process alone.
+        origin: where the source's files are, for `pack.json`.
+
+    Returns:
+        Why images were left out, by name.
 
     Raises:
-        UserError: `out` is something else, the disk is too small, folders cannot be opened, or
-            images cannot be read and `skip_bad` is not set (each is printed before).
+        UserError: `out` exists, the disk is too small, folders cannot be opened, or images cannot
+            be read and `skip_bad` is not set (each of them is printed before).
     """
     if source.problems and not skip_bad:
-        raise UserError(f"{source.problems[0]} Or give --skip-bad to go on without.")
-    images, shape = len(source), source.shape
-    sizes = levels_of(shape[1:]) if levels else [shape[1:]]
-    job = _Job(source, sizes)
+        raise UserError(f"{source.problems[0]} Or use --skip-bad to leave them out.")
     if out.exists():
-        if _facts(out).get("job") == job.key:
-            return _facts(out)["from"]["skipped"]
-        raise UserError(f"{out} exists and is not a pack of these images: choose another name.")
+        raise UserError(f"{out} already exists: choose another name, or remove it.")
+    sizes = levels_of(source.shape[1:]) if levels else [source.shape[1:]]
     partial = out.with_name(out.name + ".partial")
-    job.open(partial)
+    if partial.exists():  # left by a process that was killed
+        shutil.rmtree(partial)
+    partial.mkdir(parents=True)
+    try:
+        _check_room(source, sizes, partial)
+        skipped = _write(source, partial, sizes, skip_bad, workers, origin)
+        partial.replace(out)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return skipped
 
-    bad: dict[int, str] = {}
-    per_chunk = max(1, min(256, CHUNK_BYTES // (shape[0] * shape[1] * shape[2])))
-    chunks = [
-        list(range(start, min(start + per_chunk, images))) for start in range(0, images, per_chunk)
-    ]
-    todo = [chunk for chunk in chunks if not job.has(chunk)]
-    if workers is None:
-        workers = os.cpu_count() or 1
-    for seen in sweep(source, todo, _Write(partial, sizes), workers, "packing"):
-        bad |= seen.bad
-        if not seen.bad:
-            job.finished(seen.indices)
-    job.save()
+
+def _check_room(source: Source, sizes: Sizes, folder: Path) -> None:
+    pixels = sum(height * width for height, width in sizes)
+    need, free = len(source) * source.shape[0] * pixels, shutil.disk_usage(folder).free
+    if free < need:
+        raise UserError(
+            f"The pack needs {need / 2**20:,.0f} MiB and the disk of {folder.parent} has "
+            f"{free / 2**20:,.0f} MiB left: make room, or choose another place or --size."
+        )
+
+
+def _write(
+    source: Source, folder: Path, sizes: Sizes, skip_bad: bool, workers: int | None, origin: str
+) -> dict[str, str]:
+    """Write all files of a pack into `folder`; return why images were left out, by name."""
+    bad = _write_images(source, folder, sizes, workers)
     if bad and not skip_bad:
         for sentence in bad.values():
             print(sentence)
         raise UserError(
-            f"{len(bad)} of {images} images cannot be read, each named above: mend or remove them, "
-            f"or give --skip-bad to leave them out; then run the same command again, which goes on "
-            f"with what is in {partial}."
+            f"{len(bad)} of {len(source)} images cannot be read, each named above: fix or remove "
+            "them, or leave them out with --skip-bad."
         )
-    good = [i for i in range(images) if i not in bad]
+    good = [i for i in range(len(source)) if i not in bad]
     if not good:
-        raise UserError(f"None of the {images} images can be read: there is nothing to pack.")
+        raise UserError(f"None of the {len(source)} images can be read: there is nothing to pack.")
+    files = [level_file(size) for size in sizes]
     if bad:
-        job.forget_from(min(bad))  # rows move now: whoever goes on reads these images again
-        for size in sizes:
-            _close_ranks(partial / level_file(size), good)
+        for name in files:
+            _close_gaps(folder / name, good)
     labels = source.labels()
     if labels is not None:
-        np.save(partial / "labels.npy", labels[good].numpy())
-    with (partial / "names.txt").open("w") as file:
+        np.save(folder / "labels.npy", labels[good].numpy())
+        files.append("labels.npy")
+    with (folder / "names.txt").open("w") as file:
         file.writelines(json.dumps(source.name_of(i)) + "\n" for i in good)
+    files.append("names.txt")
     skipped = {source.name_of(i): sentence for i, sentence in bad.items()}
     skipped |= {f"folders, {n}": problem for n, problem in enumerate(source.problems, 1)}
     facts = {
         "format": FORMAT,
         "images": len(good),
-        "shape": list(shape),
+        "shape": list(source.shape),
         "classes": source.classes if labels is not None else None,
         "levels": [list(size) for size in sizes],
-        "sha256": _digests(partial, sizes, labels is not None),
+        "sha256": {
+            name: sha256(folder / name)
+            for name in tqdm(files, desc="SHA-256", unit=" files", disable=None)
+        },
         "from": {
             "source": source.name,
             "files": origin,
@@ -109,18 +126,32 @@ def write_pack(
             "skipped": skipped,
         },
         "made": {"ganzoo": __version__, "on": datetime.now(UTC).date().isoformat()},
-        "job": job.key,
     }
-    (partial / FACTS).write_text(json.dumps(facts, indent=1))
-    os.replace(partial, out)
-    job.remove(out)
+    (folder / FACTS).write_text(json.dumps(facts, indent=1))
     return skipped
 
 
-class _Write:
-    """Writes the rows of a chunk, in whichever process it is called."""
+def _write_images(
+    source: Source, folder: Path, sizes: Sizes, workers: int | None
+) -> dict[int, str]:
+    """Write row i of each level's file for image i; a sentence for each that cannot be read."""
+    images, (channels, height, width) = len(source), source.shape
+    for size in sizes:
+        shape = (images, channels, *size)
+        np.lib.format.open_memmap(folder / level_file(size), "w+", np.uint8, shape)
+    step = max(1, min(256, CHUNK_BYTES // (channels * height * width)))
+    chunks = [list(range(i, min(i + step, images))) for i in range(0, images, step)]
+    workers = os.cpu_count() or 1 if workers is None else workers
+    bad: dict[int, str] = {}
+    for seen in sweep(source, chunks, _WriteRows(folder, sizes), workers, "packing"):
+        bad |= seen.bad
+    return bad
 
-    def __init__(self, folder: Path, sizes: Sequence[tuple[int, int]]) -> None:
+
+class _WriteRows:
+    """Writes the rows of some images, in the process that read them."""
+
+    def __init__(self, folder: Path, sizes: Sizes) -> None:
         self.folder, self.sizes = folder, sizes
 
     def __call__(self, indices: list[int], batch: Batch) -> None:
@@ -131,100 +162,18 @@ class _Write:
     def _files(self) -> list[np.ndarray]:
         return [np.load(self.folder / level_file(size), mmap_mode="r+") for size in self.sizes]
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, Any]:  # without the open files
         return {"folder": self.folder, "sizes": self.sizes}
 
 
-class _Job:
-    """What is being packed and how far it came, kept in the folder itself."""
-
-    def __init__(self, source: Source, sizes: Sequence[tuple[int, int]]) -> None:
-        self.images, self.sizes = len(source), sizes
-        self.shape = (self.images, source.shape[0])
-        told = hashlib.sha256(repr((FORMAT, source.shape, source.classes, sizes)).encode())
-        for index in range(self.images):
-            told.update(json.dumps(source.name_of(index)).encode())
-        labels = source.labels()
-        if labels is not None:
-            told.update(labels.numpy().tobytes())
-        self.key = told.hexdigest()
-        self._fresh: list[int] = []
-        self._saved_at = time.monotonic()
-
-    def open(self, folder: Path) -> None:
-        """Go on in `folder` if it holds this job, else begin there."""
-        self.folder = folder
-        self._done = np.zeros(self.images, bool)
-        try:
-            same = (folder / "job").read_text() == self.key
-        except OSError:
-            same = False
-        try:
-            if same:
-                self._done[np.fromfile(folder / "done", np.int64)] = True
-                self._restore_length()
-            else:
-                self._begin()
-        except OSError as error:
-            raise UserError(
-                f"{folder} cannot be written to ({error.strerror}): choose another place."
-            ) from error
-
-    def has(self, chunk: list[int]) -> bool:
-        return bool(self._done[chunk].all())
-
-    def finished(self, indices: list[int]) -> None:
-        self._fresh += indices
-        if time.monotonic() - self._saved_at > SAVE_EVERY:
-            self.save()
-
-    def save(self) -> None:
-        """Note what is finished, once it is on the disk."""
-        for size in self.sizes:
-            with (self.folder / level_file(size)).open("rb+") as file:
-                os.fsync(file.fileno())
-        with (self.folder / "done").open("ab") as file:
-            np.array(self._fresh, np.int64).tofile(file)
-        self._done[self._fresh] = True
-        self._fresh, self._saved_at = [], time.monotonic()
-
-    def forget_from(self, index: int) -> None:
-        self._done[index:] = False
-        np.flatnonzero(self._done).tofile(self.folder / "done")
-
-    def remove(self, folder: Path) -> None:
-        for name in ("job", "done"):
-            (folder / name).unlink()
-
-    def _begin(self) -> None:
-        if self.folder.exists():
-            shutil.rmtree(self.folder)
-        self.folder.mkdir(parents=True)
-        need = self.images * self.shape[1] * sum(height * width for height, width in self.sizes)
-        free = shutil.disk_usage(self.folder).free
-        if free < need:
-            self.folder.rmdir()
-            raise UserError(
-                f"The pack needs {need / 2**20:,.0f} MiB and the disk of {self.folder.parent} has "
-                f"{free / 2**20:,.0f} MiB left: make room, or choose another place or --size."
-            )
-        for size in self.sizes:
-            _new(self.folder / level_file(size), (*self.shape, *size))
-        (self.folder / "done").touch()
-        (self.folder / "job").write_text(self.key)
-
-    def _restore_length(self) -> None:
-        """Of files that were shortened before the interruption."""
-        for size in self.sizes:
-            _resize(self.folder / level_file(size), (*self.shape, *size))
-
-
-def _new(path: Path, shape: tuple[int, ...]) -> None:
-    np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-
-
-def _resize(path: Path, shape: tuple[int, ...]) -> None:
-    """Change the number of rows in an .npy file, the first ones staying where they are."""
+def _close_gaps(path: Path, rows: list[int]) -> None:
+    """Keep only the given rows, in ascending order, of an .npy file."""
+    images = np.load(path, mmap_mode="r+")
+    for to, row in enumerate(rows):
+        if to != row:
+            images[to] = images[row]
+    images.flush()
+    shape = (len(rows), *images.shape[1:])
     with path.open("rb+") as file:
         np.lib.format.read_magic(file)
         np.lib.format.read_array_header_1_0(file)
@@ -232,28 +181,5 @@ def _resize(path: Path, shape: tuple[int, ...]) -> None:
         file.seek(0)
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
-        assert file.tell() == start, "numpy leaves room for the number of rows to grow"
+        assert file.tell() == start, "NumPy pads headers so that the number of rows can change"
         file.truncate(start + int(np.prod(shape)))
-
-
-def _close_ranks(path: Path, rows: list[int]) -> None:
-    """Move the given rows, which ascend, to the front and cut off the rest."""
-    images = np.load(path, mmap_mode="r+")
-    for to, row in enumerate(rows):
-        if to != row:
-            images[to] = images[row]
-    images.flush()
-    _resize(path, (len(rows), *images.shape[1:]))
-
-
-def _digests(folder: Path, sizes: Sequence[tuple[int, int]], labels: bool) -> dict[str, str]:
-    names = [*map(level_file, sizes), *(["labels.npy"] if labels else []), "names.txt"]
-    bar = tqdm(names, desc="SHA-256", unit=" files", disable=None)
-    return {name: sha256(folder / name) for name in bar}
-
-
-def _facts(out: Path) -> dict[str, Any]:
-    try:
-        return json.loads((out / FACTS).read_text())
-    except (OSError, ValueError):
-        return {}

@@ -1,25 +1,24 @@
-"""Looking at every image of a source once, on all cores, whatever cannot be read."""
+"""Reading every image of a source once, on all cores, including images that cannot be read."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from ganzoo.data.loader import unchanged
+from ganzoo.data.module import Batch
 from ganzoo.data.source import Source
 from ganzoo.errors import UserError
 
-Batch = dict[str, Tensor]
-
 
 class Seen(NamedTuple):
-    """What came of some images."""
+    """The result of one chunk of images."""
 
-    indices: list[int]  # that were read
-    bad: dict[int, str]  # a sentence for each that was not
-    found: Any  # what `look` returned, None if no image was read
+    indices: list[int]  # images that were read
+    bad: dict[int, str]  # a sentence for each image that cannot be read
+    found: Any  # the result of `look`, None if no image was read
 
 
 def sweep(
@@ -29,25 +28,26 @@ def sweep(
     workers: int,
     what: str,
 ) -> Iterator[Seen]:
-    """`look(indices, batch)` on every chunk of images, in order, with a progress bar.
+    """Call `look(indices, batch)` on every chunk of images, in order, with a progress bar.
 
     Args:
-        chunks: indices that are read together.
-        look: runs in a worker process, on those images of a chunk that can be read; must be
-            picklable.
-        workers: processes; 0 for this one alone.
-        what: written before the bar.
+        source: the images.
+        chunks: indices of the images that are read together.
+        look: function that runs in a worker process, on those images of a chunk that can be read;
+            must be picklable.
+        workers: number of processes; 0 for this process alone.
+        what: title of the progress bar.
 
     Raises:
         UserError: the source delivers images of several sizes.
     """
     if source.varies:
         raise UserError(
-            f"{source.name} delivers images of several sizes, here they have to be of one: set "
+            f"{source.name} delivers images of several sizes, but one size is needed here: set "
             "resize=crop or resize=stretch."
         )
     loader = DataLoader(
-        _Looked(source, look), batch_sampler=chunks, collate_fn=_as_it_is, num_workers=workers
+        _Looked(source, look), batch_sampler=chunks, collate_fn=unchanged, num_workers=workers
     )
     with tqdm(
         desc=what, total=sum(map(len, chunks)), unit=" images", dynamic_ncols=True, disable=None
@@ -65,7 +65,7 @@ class _Looked(Dataset):
         bad: dict[int, str] = {}
         try:
             batch = self.source.__getitems__(indices)
-        except UserError:  # which of them it is shows one by one
+        except UserError:  # read them one by one to find out which cannot be read
             singles: dict[int, Batch] = {}
             for index in indices:
                 try:
@@ -78,7 +78,3 @@ class _Looked(Dataset):
             keys = singles[indices[0]]
             batch = {key: torch.cat([one[key] for one in singles.values()]) for key in keys}
         return Seen(indices, bad, self.look(indices, batch))
-
-
-def _as_it_is(seen: Any) -> Any:
-    return seen
