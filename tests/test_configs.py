@@ -1,5 +1,7 @@
-"""Every config composes, fits the code, and every model trains on nothing but it."""
+"""Every config composes and fits the code, every model trains, every experiment is a lab note."""
 
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -7,11 +9,15 @@ import torch
 from hydra.errors import ConfigCompositionException
 from makers.tiny import TINY, config
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from ganzoo.config import CONF, make
 from ganzoo.engine.gan import GAN
 from ganzoo.errors import UserError
 from ganzoo.train import flatten, train
+
+# The lines that every experiment's header has, in this order.
+LAB_NOTE = ["Source", "Parameters", "Length", "Hardware", "Score", "Command"]
 
 
 def options(group: str) -> list[str]:
@@ -87,19 +93,48 @@ def test_options_compose_and_resolve(group: str, option: str) -> None:
         make(cfg.trainer)
 
 
+def lab_note(experiment: str) -> dict[str, str]:
+    """The labeled lines of an experiment's header, after the title and an empty line."""
+    lines = (CONF / "experiment" / f"{experiment}.yaml").read_text().splitlines()
+    assert lines[0] == "# @package _global_"
+    assert lines[2] == "#"
+    parts = [line.removeprefix("# ").partition(": ") for line in lines[3:9]]
+    return {label: value for label, _, value in parts}
+
+
+def parameters(network: nn.Module) -> str:
+    """The number of parameters as headers state it: "2 x 11,378,179" for two equal networks."""
+    parts = list(network.values()) if isinstance(network, nn.ModuleDict) else [network]
+    counts = [sum(p.numel() for p in part.parameters()) for part in parts]
+    assert len(set(counts)) == 1
+    return (f"{len(counts)} x " if len(counts) > 1 else "") + f"{counts[0]:,}"
+
+
 @pytest.mark.parametrize("experiment", options("experiment"))
-def test_experiments_fit_the_code(experiment: str) -> None:
-    cfg = config(f"experiment={experiment}", tiny=False)
+def test_experiments_fit_the_code_and_their_header(experiment: str) -> None:
+    note = lab_note(experiment)
+    assert list(note) == LAB_NOTE
+    assert all(note.values())
+    # Keys that the counts depend on are in parentheses behind them.
+    stated, keys = re.fullmatch(r"(.+ / [\d,x ]+\d)(?: \((.+)\))?", note["Parameters"]).groups()
+    cfg = config(f"experiment={experiment}", *(keys or "").split(), tiny=False)
     assert OmegaConf.to_container(cfg, resolve=True)
     with torch.device("meta"):
         gan = make(cfg.model)
     assert isinstance(gan, GAN)
+    assert stated == f"{parameters(gan.generator)} / {parameters(gan.discriminator)}"
     assert gan.total_images == round(cfg.total_kimg * 1000)
-    optimizers = gan.configure_optimizers()
-    assert len(optimizers) == len(gan.optimizer_makers)
-    text = (CONF / "experiment" / f"{experiment}.yaml").read_text()
-    assert text.startswith("#"), "an experiment says what it is"
-    assert f"experiment={experiment}" in text, "and how to run it"
+    assert note["Length"].startswith(f"{cfg.total_kimg:,g} kimg")
+    assert len(gan.configure_optimizers()) == len(gan.optimizer_makers)
+
+
+@pytest.mark.parametrize("experiment", options("experiment"))
+def test_commands_in_headers_compose(experiment: str) -> None:
+    *program, first = shlex.split(lab_note(experiment)["Command"])[:4]
+    assert program == ["python", "-m", "ganzoo.train"]
+    assert first == f"experiment={experiment}"
+    cfg = config(*shlex.split(lab_note(experiment)["Command"])[3:], tiny=False)
+    assert not OmegaConf.missing_keys(cfg.data), "the command gives every key that has no default"
 
 
 @pytest.mark.parametrize(
