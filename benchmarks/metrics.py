@@ -61,8 +61,11 @@ def ganzoo(weights: str, fake: Tensor, real: Tensor, precision: str = "float32")
     from ganzoo.data import ImageData
     from ganzoo.data.reference import Reference
     from ganzoo.data.source import Source
-    from ganzoo.metrics import Fakes, FrechetDistance, InceptionScore, KernelDistance, Suite
     from ganzoo.metrics.extractors import Inception
+    from ganzoo.metrics.frechet import FrechetDistance
+    from ganzoo.metrics.inception_score import InceptionScore
+    from ganzoo.metrics.kernel import KernelDistance
+    from ganzoo.metrics.suite import Fakes, Suite
 
     class Memory(Source):
         name, shape = "memory", (3, real.shape[2], real.shape[3])

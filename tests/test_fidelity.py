@@ -53,7 +53,7 @@ def test_every_number_is_that_of_torch_fidelity(
         "metrics.metrics.kid.subset_size=12",
         "metrics.metrics.kid.subsets=10",
         "metrics.metrics.is.splits=5",
-        "+metrics.metrics.manifold._target_=ganzoo.metrics.Manifold",
+        "+metrics.metrics.manifold._target_=ganzoo.metrics.manifold.Manifold",
         f"fake={fake}",
         f"real={real}",
         tiny=False,

@@ -21,15 +21,12 @@ from ganzoo.data.sources.folder import Folder
 from ganzoo.data.sources.pack import Pack
 from ganzoo.data.subset import Subset
 from ganzoo.errors import UserError
-from ganzoo.metrics import (
-    Fakes,
-    FrechetDistance,
-    InceptionScore,
-    KernelDistance,
-    SlicedWasserstein,
-    Suite,
-)
 from ganzoo.metrics import cache as kept
+from ganzoo.metrics.frechet import FrechetDistance
+from ganzoo.metrics.inception_score import InceptionScore
+from ganzoo.metrics.kernel import KernelDistance
+from ganzoo.metrics.sliced import SlicedWasserstein
+from ganzoo.metrics.suite import Fakes, Suite
 
 SIDE = 16
 CPU = torch.device("cpu")

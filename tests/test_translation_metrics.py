@@ -29,9 +29,12 @@ from ganzoo.data.source import Source
 from ganzoo.engine.gan import GAN
 from ganzoo.errors import UserError
 from ganzoo.loggers.csv import read_rows
-from ganzoo.metrics import FrechetDistance, InceptionScore, KernelDistance, Suite
+from ganzoo.metrics.frechet import FrechetDistance
+from ganzoo.metrics.inception_score import InceptionScore
+from ganzoo.metrics.kernel import KernelDistance
 from ganzoo.metrics.scoring import TranslationScorer, scorer_of
 from ganzoo.metrics.ssim import ssim
+from ganzoo.metrics.suite import Suite
 from ganzoo.metrics.translation import Cycle, Identity, PairL1, PairPSNR, PairSSIM, l1, psnr
 from ganzoo.pictures.grids import GAP
 from ganzoo.train import train

@@ -1,6 +1,5 @@
 """What to watch in a GAN beside its losses."""
 
-import copy
 import logging
 import time
 from collections.abc import Callable
@@ -12,11 +11,10 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from ganzoo.config import make
+from ganzoo.callbacks.trainer import data_of, loggers_of
 from ganzoo.data.images import ImageData
 from ganzoo.data.pixels import to_float
 from ganzoo.data.reference import Reference, mixed
-from ganzoo.data.subset import Subset
 from ganzoo.distributed.strategy import gather_rows, rank, world_size
 from ganzoo.engine.gan import GAN, translated
 from ganzoo.errors import UserError
@@ -25,8 +23,6 @@ from ganzoo.schedules.images import crossed
 log = logging.getLogger(__name__)
 
 Judge = Callable[[Tensor, Tensor | None], Tensor]  # images, labels -> logits [N]
-
-SPLITS = ("test", "val")  # names of what is held out
 
 
 class DiscriminatorAccuracy(Callback):
@@ -49,18 +45,16 @@ class DiscriminatorAccuracy(Callback):
             raise UserError(f"callbacks.accuracy.num must be at least 2, not {num}.")
         self.every_kimg, self.num = every_kimg, num
 
-    def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:  # type: ignore[override]
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        training = data.domains if gan.directions else {"": data}
-        self.reals = {name: {"training": self._some(of)} for name, of in training.items()}
+    def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
+        data = data_of(trainer)
+        self.reals = {name: {"training": self._some(of)} for name, of in data.domains.items()}
         try:
-            others = data.held_out() if gan.directions else {"": held_out(data, gan)}
-            for name, of in others.items():
+            for name, of in data.held_out().items():
                 self.reals[name]["held_out"] = self._some(of)
         except UserError as error:
             log.info("accuracy: of training images and fakes only. %s", error)
 
-    def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *_: Any) -> None:  # type: ignore[override]
+    def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *_: Any) -> None:
         if not crossed(gan.images_before, gan.images_seen, self.every_kimg):
             return
         start = time.perf_counter()
@@ -68,7 +62,7 @@ class DiscriminatorAccuracy(Callback):
         for domain in self.reals:
             prefix = f"accuracy/{domain}/" if domain else "accuracy/"
             right |= {f"{prefix}{name}": value for name, value in self._right(gan, domain).items()}
-        for logger in trainer.loggers:
+        for logger in loggers_of(trainer):
             logger.log_metrics(right, step=gan.images_seen)
         gan.aside += time.perf_counter() - start
         if trainer.is_global_zero:
@@ -137,30 +131,3 @@ class DiscriminatorAccuracy(Callback):
             given = None if labels is None else labels[part].to(gan.device)
             logits.append(judge(images[part.to(images.device)], given).float())
         return torch.cat(logits)
-
-
-def held_out(data: ImageData, gan: GAN) -> ImageData:
-    """The data set's held-out images, treated as the training images are.
-
-    Raises:
-        UserError: there are none, or they are part of the training.
-    """
-    config = (gan.config or {}).get("data", {}).get("source", {})
-    if config.get("split") != "train":
-        raise UserError(
-            "Held-out images are known where data.source.split=train: set that, if the data has it."
-        )
-    refused = UserError("Nothing is held out.")
-    for split in SPLITS:
-        try:
-            source = make({**config, "split": split})
-            len(source)
-        except UserError as error:
-            refused = refused if split != SPLITS[0] else error
-            continue
-        if isinstance(data.source, Subset) and data.source.chosen is not None:
-            source = Subset(source, data.source.chosen)
-        others = copy.copy(data)
-        others.source = source
-        return others
-    raise refused

@@ -12,7 +12,7 @@ from ganzoo.engine.gan import GAN
 class ProgressBar(Callback):
     """A bar with images, images/s and the time left; silent where there is no terminal."""
 
-    def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:  # type: ignore[override]
+    def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
         self._bar = tqdm(
             total=gan.total_images,
             initial=gan.images_seen,
@@ -23,12 +23,12 @@ class ProgressBar(Callback):
             disable=None if trainer.is_global_zero and not trainer.should_stop else True,
         )
 
-    def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *_: Any) -> None:  # type: ignore[override]
+    def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *_: Any) -> None:
         self._bar.update(gan.images_seen - gan.images_before)
 
-    def on_train_end(self, trainer: L.Trainer, gan: GAN) -> None:  # type: ignore[override]
+    def on_train_end(self, trainer: L.Trainer, gan: GAN) -> None:
         self._bar.close()
 
-    def on_exception(self, trainer: L.Trainer, gan: GAN, exception: BaseException) -> None:  # type: ignore[override]
+    def on_exception(self, trainer: L.Trainer, gan: GAN, exception: BaseException) -> None:
         if hasattr(self, "_bar"):
             self._bar.close()

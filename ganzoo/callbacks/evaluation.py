@@ -10,6 +10,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from ganzoo.callbacks.saving import save_checkpoint
+from ganzoo.callbacks.trainer import data_of, loggers_of
 from ganzoo.disk import write_whole
 from ganzoo.distributed.strategy import any_process
 from ganzoo.engine.gan import GAN
@@ -56,11 +57,11 @@ class Evaluate(Callback):
         self.evaluations: list[dict[str, Any]] = []
         self.protocols: dict[str, dict[str, Any]] = {}
 
-    def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:  # type: ignore[override]
+    def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
         self._began = time.perf_counter()
         if trainer.should_stop:  # a dry run
             return
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        data = data_of(trainer)
         self.scorer = scorer_of(gan, data, self.suite, gan.device)
         if monitored(self.monitor, dict.fromkeys(self.scorer.names, 0.0)) is None:
             known = ", ".join(n for n in self.scorer.names if not n.endswith("_std"))
@@ -73,12 +74,12 @@ class Evaluate(Callback):
         if crossed(last, gan.images_seen, self.every_kimg):  # it was stopped before it came to that
             self._evaluate(trainer, gan)
 
-    def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *_: Any) -> None:  # type: ignore[override]
+    def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *_: Any) -> None:
         due = crossed(gan.images_before, gan.images_seen, self.every_kimg)
         if due or gan.images_seen >= gan.total_images:
             self._evaluate(trainer, gan)
 
-    def on_train_end(self, trainer: L.Trainer, gan: GAN) -> None:  # type: ignore[override]
+    def on_train_end(self, trainer: L.Trainer, gan: GAN) -> None:
         if trainer.is_global_zero and gan.images_seen >= gan.total_images:
             best = self.best()
             if best is not None:
@@ -125,9 +126,9 @@ class Evaluate(Callback):
         )
         values = {f"metrics/{name}": value for name, value in scores.values.items()}
         values |= {"metrics/seconds": scores.seconds, "metrics/share_of_time": share}
-        for logger in trainer.loggers:
+        for logger in loggers_of(trainer):
             logger.log_metrics(values, step=gan.images_seen)
-            logger.log_facts(*self._facts())  # type: ignore[attr-defined]
+            logger.log_facts(*self._facts())
         best = self.best() is self.evaluations[-1]
         if trainer.is_global_zero:
             self._say(scores, gan, share, best)

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from ganzoo.callbacks.periods import due, kimg_name
+from ganzoo.callbacks.trainer import data_of, loggers_of
 from ganzoo.callbacks.translations import Panel
 from ganzoo.engine.gan import GAN
 from ganzoo.engine.sampling import batches_for, check
@@ -60,17 +61,17 @@ class SampleGrid(Callback):
         self.raw, self.columns, self.classes = raw, columns, classes
         self._written_at = -1
 
-    def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:  # type: ignore[override]
+    def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
         if gan.directions and trainer.is_global_zero:
-            self.panel = Panel(gan, trainer.datamodule, self.images)  # type: ignore[attr-defined]
+            self.panel = Panel(gan, data_of(trainer), self.images)
         if gan.images_seen == 0 and not trainer.should_stop:
             self._write(trainer, gan)
 
-    def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *_: Any) -> None:  # type: ignore[override]
+    def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *_: Any) -> None:
         if due(gan, self.every_kimg):
             self._write(trainer, gan)
 
-    def on_train_end(self, trainer: L.Trainer, gan: GAN) -> None:  # type: ignore[override]
+    def on_train_end(self, trainer: L.Trainer, gan: GAN) -> None:
         if trainer.is_global_zero and not gan.stopped_by and gan.images_seen >= gan.total_images:
             self._write(trainer, gan)
             self._strip(Path(trainer.default_root_dir))
@@ -88,8 +89,8 @@ class SampleGrid(Callback):
             sheet = self._sheet(gan, raw)
             picture = self._picture(gan, raw, sheet)
             picture.save(folder / f"{name}{ending}.png")
-            for logger in trainer.loggers:
-                logger.log_picture(f"pictures/samples{ending}", picture, gan.images_seen)  # type: ignore[attr-defined]
+            for logger in loggers_of(trainer):
+                logger.log_picture(f"pictures/samples{ending}", picture, gan.images_seen)
             if sheet:
                 log_sheet(trainer, gan, f"tables/classes{ending}", "class", sheet)
 
@@ -117,8 +118,8 @@ class SampleGrid(Callback):
         sheet = truncations(gan, self._first_seeds, self.truncations, batches=batches)
         picture = named_rows(sheet)
         picture.save(Path(trainer.default_root_dir) / "truncations.png")
-        for logger in trainer.loggers:
-            logger.log_picture("pictures/truncations", picture, gan.images_seen)  # type: ignore[attr-defined]
+        for logger in loggers_of(trainer):
+            logger.log_picture("pictures/truncations", picture, gan.images_seen)
         log_sheet(trainer, gan, "tables/truncations", "truncation", sheet)
 
     def _strip(self, run_dir: Path) -> None:
@@ -141,5 +142,5 @@ def log_sheet(
 ) -> None:
     """Tell the loggers of rows of images, [N, C, H, W] in [-1, 1], each of one kind of `what`."""
     rows = [[kind, grid(images, len(images))] for kind, images in sheet.items()]
-    for logger in trainer.loggers:
-        logger.log_sheet(name, [what, "images"], rows, gan.images_seen)  # type: ignore[attr-defined]
+    for logger in loggers_of(trainer):
+        logger.log_sheet(name, [what, "images"], rows, gan.images_seen)

@@ -13,6 +13,7 @@ from torch import Tensor
 from ganzoo.callbacks.accuracy import Judge
 from ganzoo.callbacks.periods import due, kimg_name
 from ganzoo.callbacks.signs import shown, some
+from ganzoo.callbacks.trainer import data_of, loggers_of
 from ganzoo.distributed.strategy import local_batchnorm
 from ganzoo.engine.gan import GAN, translated
 from ganzoo.errors import UserError
@@ -43,21 +44,21 @@ class ScorePanel(Callback):
         self.reals: dict[str, Part] = {}  # by domain, "" where there are no domains
         self._written_at = -1
 
-    def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:  # type: ignore[override]
+    def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
         if not trainer.is_global_zero or trainer.should_stop:  # a dry run
             return
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        for domain, of in (data.domains if gan.directions else {"": data}).items():
+        data = data_of(trainer)
+        for domain, of in data.domains.items():
             images, labels = shown(of, some(len(of.source), self.num), gan.device)
             self.reals[domain] = images, None if labels is None else labels.to(gan.device)
         if gan.images_seen == 0:
             self._write(trainer, gan)
 
-    def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *_: Any) -> None:  # type: ignore[override]
+    def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *_: Any) -> None:
         if due(gan, self.every_kimg):
             self._write(trainer, gan)
 
-    def on_train_end(self, trainer: L.Trainer, gan: GAN) -> None:  # type: ignore[override]
+    def on_train_end(self, trainer: L.Trainer, gan: GAN) -> None:
         if gan.images_seen >= gan.total_images:
             self._write(trainer, gan)
 
@@ -70,8 +71,8 @@ class ScorePanel(Callback):
         folder.mkdir(exist_ok=True)
         name = kimg_name(gan.images_seen, self.every_kimg, gan.total_images / 1000)
         picture.save(folder / f"{name}.png")
-        for logger in trainer.loggers:
-            logger.log_picture("pictures/scores", picture, gan.images_seen)  # type: ignore[attr-defined]
+        for logger in loggers_of(trainer):
+            logger.log_picture("pictures/scores", picture, gan.images_seen)
 
     def _picture(self, gan: GAN) -> Image.Image:
         model: Any = gan  # one that translates judges by domain

@@ -10,6 +10,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from ganzoo.callbacks.periods import due, kimg_name
+from ganzoo.callbacks.trainer import loggers_of
 from ganzoo.distributed.strategy import largest
 from ganzoo.engine.gan import GAN
 
@@ -30,7 +31,7 @@ class SaveLast(Callback):
         self.every_kimg = every_kimg
         self._saved_at = -1
 
-    def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:  # type: ignore[override]
+    def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
         # Replaces Lightning's SIGTERM handler, which starts a collective inside of the handler.
         def remember(number: int, frame: FrameType | None) -> None:
             if gan.signal and number == signal.SIGINT:
@@ -41,20 +42,20 @@ class SaveLast(Callback):
             signal.signal(number, remember)
         self._saved_at = gan.images_seen
 
-    def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *_: Any) -> None:  # type: ignore[override]
+    def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *_: Any) -> None:
         if number := largest(gan.signal, gan.device):
             gan.stopped_by = number
             trainer.should_stop = True
         elif due(gan, self.every_kimg):
             self._save(trainer, gan)
 
-    def on_train_end(self, trainer: L.Trainer, gan: GAN) -> None:  # type: ignore[override]
+    def on_train_end(self, trainer: L.Trainer, gan: GAN) -> None:
         self._save(trainer, gan)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # another process's may have stopped this one
 
-    def on_exception(self, trainer: L.Trainer, gan: GAN, exception: BaseException) -> None:  # type: ignore[override]
+    def on_exception(self, trainer: L.Trainer, gan: GAN, exception: BaseException) -> None:
         # Alone and between two iterations all is well, for instance when a file could not be read.
         if trainer.world_size == 1 and trainer.training and gan.whole and self._saved_at >= 0:
             try:
@@ -75,7 +76,7 @@ class SaveLast(Callback):
 class SaveStages(Callback):
     """`stages/<kimg>.ckpt` at the end of every phase of a model that has several."""
 
-    def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *_: Any) -> None:  # type: ignore[override]
+    def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *_: Any) -> None:
         if gan.stage(gan.images_before) == gan.stage(gan.images_seen):
             return
         gan.check_finite()
@@ -87,5 +88,5 @@ class SaveStages(Callback):
 def save_checkpoint(trainer: L.Trainer, path: Path, images_seen: int) -> None:
     """Write a checkpoint, which all processes do together, and let the loggers know."""
     trainer.save_checkpoint(path)
-    for logger in trainer.loggers:
-        logger.log_checkpoint(path, images_seen)  # type: ignore[attr-defined]
+    for logger in loggers_of(trainer):
+        logger.log_checkpoint(path, images_seen)

@@ -17,6 +17,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from ganzoo.callbacks.signs import Diversity, Growth, Heard, Memory, Pace
+from ganzoo.callbacks.trainer import data_of, loggers_of
 from ganzoo.disk import write_whole
 from ganzoo.distributed.strategy import average_over_processes, rank, world_size
 from ganzoo.engine.checkpoint import AtomicCheckpointIO, read
@@ -136,7 +137,7 @@ class Sentinel(Callback):
 
     # -- when --------------------------------------------------------------------------------------
 
-    def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:  # type: ignore[override]
+    def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
         if trainer.should_stop:  # a dry run
             return
         self._path = Path(trainer.default_root_dir) / "warnings.json"
@@ -149,16 +150,16 @@ class Sentinel(Callback):
         if self.heard.sums.keys() != names:  # at first, or when models report other numbers
             self.heard = Heard(sorted(names))
         gan.listeners.append(self.heard.hear)
-        self._prepare(gan, trainer.datamodule)  # type: ignore[attr-defined]
+        self._prepare(gan, data_of(trainer))
         if not self.grown.moments:
             self.grown.look(gan)
             self._keep(trainer)
 
-    def on_train_batch_start(self, trainer: L.Trainer, gan: GAN, batch: Any, *_: Any) -> None:  # type: ignore[override]
+    def on_train_batch_start(self, trainer: L.Trainer, gan: GAN, batch: Any, *_: Any) -> None:
         if self._due(gan, gan.images_seen, gan.images_seen + gan.images_in(batch)):
             self.moved.start(gan)
 
-    def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *_: Any) -> None:  # type: ignore[override]
+    def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *_: Any) -> None:
         if self._due(gan, gan.images_before, gan.images_seen):
             start = time.perf_counter()
             self._look(trainer, gan)
@@ -170,7 +171,7 @@ class Sentinel(Callback):
             every = min(20.0, gan.total_images / 50_000)
         return crossed(before, now, every)
 
-    def on_exception(self, trainer: L.Trainer, gan: GAN, exception: BaseException) -> None:  # type: ignore[override]
+    def on_exception(self, trainer: L.Trainer, gan: GAN, exception: BaseException) -> None:
         if isinstance(exception, NotFinite) and hasattr(self, "_path"):
             self._alarm(trainer, gan, {NOT_FINITE: str(exception).partition(":")[0]})
 
@@ -204,7 +205,7 @@ class Sentinel(Callback):
         }
         self.raised += new
         told = {f"sentinel/{k}": v for k, v in numbers.items() if math.isfinite(v) and "/" not in k}
-        for logger in trainer.loggers:
+        for logger in loggers_of(trainer):
             logger.log_metrics({**told, "sentinel/alarms": len(self.raised)}, step=gan.images_seen)
         if new:
             self._alarm(trainer, gan, new)

@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from ganzoo.callbacks.accuracy import held_out
 from ganzoo.callbacks.singular import SingularValues, weight_matrices
 from ganzoo.data.images import ImageData
 from ganzoo.draws import Draws, seed_of
@@ -88,7 +87,7 @@ class Memory:
     """
 
     def __init__(self, gan: GAN, data: ImageData, num: int) -> None:
-        self.sets = {"training": data, "held_out": held_out(data, gan)}
+        self.sets = {"training": data, "held_out": data.held_out()[""]}
         self.indices = {name: some(len(d.source), num) for name, d in self.sets.items()}
 
     def of(self, gan: GAN, boundary: float) -> dict[str, float]:

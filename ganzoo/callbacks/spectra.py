@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Callback
 
 from ganzoo.callbacks.periods import due
 from ganzoo.callbacks.singular import COUNT, SingularValues, weight_matrices
+from ganzoo.callbacks.trainer import loggers_of
 from ganzoo.engine.gan import GAN
 from ganzoo.errors import UserError
 from ganzoo.loggers.csv import MetricsCSV
@@ -47,7 +48,7 @@ class Spectra(Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.singular_values.vectors = dict(state["vectors"])
 
-    def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:  # type: ignore[override]
+    def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
         if trainer.should_stop:  # a dry run
             return
         self._path = Path(trainer.default_root_dir) / "spectra.csv"
@@ -62,17 +63,17 @@ class Spectra(Callback):
         if gan.images_seen == 0:
             self._look(trainer, gan)
 
-    def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *_: Any) -> None:  # type: ignore[override]
+    def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *_: Any) -> None:
         if due(gan, self.every_kimg):
             self._look(trainer, gan)
 
-    def on_train_end(self, trainer: L.Trainer, gan: GAN) -> None:  # type: ignore[override]
+    def on_train_end(self, trainer: L.Trainer, gan: GAN) -> None:
         if hasattr(self, "_path"):
             if gan.images_seen >= gan.total_images:  # else the run goes on as if never stopped
                 self._look(trainer, gan)
             self._draw(trainer)
 
-    def on_exception(self, trainer: L.Trainer, gan: GAN, exception: BaseException) -> None:  # type: ignore[override]
+    def on_exception(self, trainer: L.Trainer, gan: GAN, exception: BaseException) -> None:
         if hasattr(self, "_path"):
             self._draw(trainer)
 
@@ -87,7 +88,7 @@ class Spectra(Callback):
             normalized = [v / divided_by for v in values] if divided_by != 1 else COUNT * [""]
             rows.append([gan.images_seen, name, *values, *normalized])
             told |= {f"spectra/{name}/{i}": value for i, value in enumerate(values, 1)}
-        for logger in trainer.loggers:
+        for logger in loggers_of(trainer):
             if not isinstance(logger, MetricsCSV):
                 logger.log_metrics(told, step=gan.images_seen)
         if trainer.is_global_zero:

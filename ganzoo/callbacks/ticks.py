@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from tqdm import tqdm
 
 from ganzoo.callbacks.periods import due
+from ganzoo.callbacks.trainer import data_of, loggers_of
 from ganzoo.engine.gan import GAN
 from ganzoo.engine.preflight import peak_memory
 from ganzoo.loggers.csv import read_rows
@@ -40,14 +41,14 @@ class Ticks(Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.ticks, self.seconds = state["ticks"], state["seconds"]
 
-    def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:  # type: ignore[override]
+    def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
         self._begin(trainer, gan)
 
-    def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *_: Any) -> None:  # type: ignore[override]
+    def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *_: Any) -> None:
         if due(gan, self.every_kimg):
             self._tick(trainer, gan)
 
-    def on_train_end(self, trainer: L.Trainer, gan: GAN) -> None:  # type: ignore[override]
+    def on_train_end(self, trainer: L.Trainer, gan: GAN) -> None:
         if gan.images_seen > self._images:
             self._tick(trainer, gan)
         if trainer.is_global_zero:
@@ -57,7 +58,7 @@ class Ticks(Callback):
     def _begin(self, trainer: L.Trainer, gan: GAN) -> None:
         self._images, self._aside = gan.images_seen, gan.aside
         self._since = time.perf_counter()
-        self._waited = _waited(trainer)
+        self._waited = data_of(trainer).waited
 
     def _tick(self, trainer: L.Trainer, gan: GAN) -> None:
         means = gan.drain_report()
@@ -68,13 +69,13 @@ class Ticks(Callback):
         speed = {
             "speed/images_per_second": images / seconds,
             "speed/sec_per_kimg": 1000 * seconds / images,
-            "speed/data_wait_share": (_waited(trainer) - self._waited) / seconds,
+            "speed/data_wait_share": (data_of(trainer).waited - self._waited) / seconds,
             "speed/peak_memory_gib": peak_memory(gan.device) / 2**30,
         }
         norms = {f"{name}_weight_norm": norm for name, norm in gan.weight_norms().items()}
         rates = {f"lr/{name}": rate for name, rate in gan.learning_rates().items()}
         noted = {grouped(name): value for name, value in {**means, **norms}.items()}
-        for logger in trainer.loggers:
+        for logger in loggers_of(trainer):
             logger.log_metrics({**noted, **rates, **speed}, step=gan.images_seen)
         if trainer.is_global_zero:
             left = (gan.total_images - gan.images_seen) * seconds / images
@@ -102,11 +103,6 @@ def grouped(name: str) -> str:
     """
     group = GROUPS.get(name.rpartition("_")[2])
     return f"{group}/{name}" if group else name
-
-
-def _waited(trainer: L.Trainer) -> float:
-    """Seconds that training has waited for data, where the data module tells."""
-    return getattr(trainer.datamodule, "waited", 0.0)  # type: ignore[attr-defined]
 
 
 def read_curves(path: Path) -> dict[str, tuple[list[float], list[float]]]:

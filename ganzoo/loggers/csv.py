@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from ganzoo.disk import whole
-from ganzoo.loggers.extras import Extras
+from ganzoo.loggers.base import RunLogger
 
 
-class MetricsCSV(Extras, Logger):
+class MetricsCSV(RunLogger):
     """`metrics.csv` in the run folder: a row each time something is logged, a column a name.
 
     Unlike Lightning's, it goes on writing where a resumed run left off: rows past the checkpoint

@@ -7,10 +7,10 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from PIL import Image
 
-from ganzoo.loggers.extras import Extras
+from ganzoo.loggers.base import RunLogger
 
 
-class TensorBoard(Extras, TensorBoardLogger):
+class TensorBoard(RunLogger, TensorBoardLogger):
     """TensorBoard event files in the run folder, under `tensorboard/`."""
 
     def __init__(self, run_dir: str | Path) -> None:

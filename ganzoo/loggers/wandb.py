@@ -17,7 +17,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from PIL import Image
 
 from ganzoo.errors import check_choice
-from ganzoo.loggers.extras import Extras
+from ganzoo.loggers.base import RunLogger
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ OURS = DATA not in os.environ  # so that it is for us to say: the run folder
 # so that it is for us to say: the run folder
 
 
-class Wandb(Extras, WandbLogger):
+class Wandb(RunLogger, WandbLogger):
     """wandb: online where a key is there, otherwise offline; never asks, never fails the run.
 
     Where the server does not answer, the run is kept offline, to be uploaded by `wandb sync`.

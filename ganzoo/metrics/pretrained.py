@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.error import URLError
 
 import torch
+from platformdirs import user_cache_path
 from torch import Tensor
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 
@@ -41,13 +42,8 @@ PUBLISHED = {
 
 def cache_folder() -> Path:
     """What ganzoo keeps between runs: $GANZOO_CACHE, else ganzoo in the user's cache folder."""
-    if own := os.environ.get("GANZOO_CACHE"):
-        return Path(own).expanduser()
-    return users_cache()
-
-
-def users_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ganzoo"
+    own = os.environ.get("GANZOO_CACHE")
+    return Path(own).expanduser() if own else user_cache_path("ganzoo", appauthor=False)
 
 
 def places(name: str) -> list[Path]:
@@ -57,7 +53,7 @@ def places(name: str) -> list[Path]:
     the disk of a node does not hide what was fetched before into the user's cache.
     """
     file = PUBLISHED[name].file
-    ours = dict.fromkeys([cache_folder(), users_cache()])
+    ours = dict.fromkeys([cache_folder(), user_cache_path("ganzoo", appauthor=False)])
     hub = Path(torch.hub.get_dir()) / "checkpoints" / file
     return [*(folder / "weights" / file for folder in ours), hub]
 
