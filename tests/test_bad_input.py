@@ -115,7 +115,7 @@ def test_a_batch_that_does_not_divide_ends_all_processes(tmp_path: Path) -> None
 
 def test_penalties_refuse_batchnorm(tmp_path: Path) -> None:
     for override in ("loss=wasserstein_gp", "loss=relativistic", "model.r1=1", "model.r2=1"):
-        assert "model.discriminator.norm=layer" in refused(tmp_path, override)
+        assert "set model.discriminator.norm to" in refused(tmp_path, override)
     make(config("model.r1=1", "model.discriminator.norm=layer").model)
 
 

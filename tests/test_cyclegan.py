@@ -506,11 +506,11 @@ def test_other_networks_are_chosen_by_name() -> None:
     gan = make(cfg.model)
     assert gan.translate(torch.rand(1, 1, 32, 64)).shape == (1, 4, 32, 64)
     assert gan.judge(torch.rand(1, 4, 32, 64), domain="B").shape == (1,)
-    assert gan.gradient_penalty == 10
+    assert gan.objective.gradient_penalty == 10
 
 
 def test_penalties_want_images_judged_alone() -> None:
-    with pytest.raises(UserError, match=r"discriminator\.norm=instance"):
+    with pytest.raises(UserError, match=r"discriminator\.norm to none .* instance"):
         CycleGAN(
             partial(ResNetGenerator, ngf=2, blocks=1),
             partial(PatchDiscriminator, ndf=2, norm="batch"),

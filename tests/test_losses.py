@@ -82,7 +82,7 @@ def test_relativistic_pairs_each_real_with_its_fake():
 
 
 def test_relativistic_refuses_what_cannot_be_paired():
-    with pytest.raises(UserError, match="one size"):
+    with pytest.raises(UserError, match="equal size"):
         Relativistic().discriminator(logits(4), logits(1))
     with pytest.raises(UserError, match="logits of reals"):
         Relativistic().generator(logits(4))
@@ -218,7 +218,7 @@ def test_penalties_leave_images_without_gradient_and_ignore_autocast():
 
 def test_gradient_penalty_refuses_bad_input():
     images = torch.randn(2, 1, 2, 2)
-    with pytest.raises(UserError, match="one size"):
+    with pytest.raises(UserError, match="equal size"):
         gradient_penalty(mlp(), images, images[:1], torch.rand(2))
     with pytest.raises(UserError, match="positive"):
         gradient_penalty(mlp(), images, images, torch.rand(2), target=0)

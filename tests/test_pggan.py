@@ -213,9 +213,13 @@ def test_optimizers_may_go_on(tmp_path: Path) -> None:
     assert not any(emptied)
 
 
-def test_data_without_labels_is_refused(tmp_path: Path) -> None:
-    keys = ["model.generator.classes=3", "data.source.classes=0", f"run_dir={tmp_path}"]
-    with pytest.raises(UserError, match="networks have 3 classes and the data has no labels"):
+@pytest.mark.parametrize(
+    ("classes", "sentence"),
+    [(0, "data has no labels"), (4, r"has 4 classes, but .* 3: set model\.generator\.classes=4")],
+)
+def test_data_of_other_classes_is_refused(tmp_path: Path, classes: int, sentence: str) -> None:
+    keys = ["model.generator.classes=3", f"data.source.classes={classes}", f"run_dir={tmp_path}"]
+    with pytest.raises(UserError, match=sentence):
         train(config(*GROWING, *keys, tiny=False))
 
 

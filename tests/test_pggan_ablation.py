@@ -330,7 +330,7 @@ def test_constants_of_the_rows(row: str) -> None:
         assert (group["lr"], group["betas"], group["eps"]) == (lr, (0.0, beta2), 1e-8)
     assert (gan.discriminator_steps, gan.generator_steps) == (steps, 1)
     assert gan.ema_beta == pytest.approx(beta, rel=1e-14)
-    assert (gan.gradient_penalty, gan.target, gan.drift) == (10, 1, drift)
+    assert (gan.objective.gradient_penalty, gan.objective.target, gan.drift) == (10, 1, drift)
     assert gan.total_images == 10_000_000
     growth, phase = gan.growth, 0 if row == "a" else 800
     assert (growth.train_kimg, growth.fade_kimg) == (phase, phase)
@@ -398,7 +398,7 @@ def test_constants_of_the_mode_test(variant: str) -> None:
     assert gan.growth.fade_kimg == (2000 if growing else 0)
     assert (gan.growth.rampup_kimg, gan.growth.repeats) == (40, 1)
     assert {gan.growth.batch(kimg * 1000) for kimg in range(15_000)} == {64}
-    assert (gan.discriminator_steps, gan.drift, gan.gradient_penalty) == (5, 0, 10)
+    assert (gan.discriminator_steps, gan.drift, gan.objective.gradient_penalty) == (5, 0, 10)
     for optimizer in gan.configure_optimizers():
         assert (optimizer.param_groups[0]["lr"], optimizer.defaults["betas"]) == (1e-3, (0, 0.99))
     assert gan.ema_beta == 0.999

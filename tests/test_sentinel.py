@@ -27,7 +27,7 @@ from ganzoo.nn.losses import (
     NonSaturating,
     Relativistic,
     Wasserstein,
-    ignorance,
+    loss_at_chance,
 )
 from ganzoo.train import make_trainer, train
 
@@ -405,16 +405,16 @@ def test_a_resumed_run_sees_what_a_straight_one_does(tmp_path) -> None:
 def test_ignorance_is_the_loss_of_a_discriminator_that_knows_nothing() -> None:
     two = 2 * math.log(2)
     for loss, value in ((NonSaturating(), two), (Hinge(), 2), (LeastSquares(), 0.5)):
-        assert ignorance(loss) == pytest.approx(value)
-    assert ignorance(Relativistic()) == pytest.approx(math.log(2))
-    assert ignorance(Wasserstein()) is None
+        assert loss_at_chance(loss) == pytest.approx(value)
+    assert loss_at_chance(Relativistic()) == pytest.approx(math.log(2))
+    assert loss_at_chance(Wasserstein()) is None
 
 
 @pytest.mark.parametrize("loss", [NonSaturating(), Hinge(), Relativistic(), Wasserstein()])
 def test_right_labels_are_never_taken_for_wrong_ones(loss) -> None:
     """Whatever the logits are; exchanged ones are, when a discriminator has learned them."""
     generator = torch.Generator().manual_seed(0)
-    nothing = ignorance(loss)
+    nothing = loss_at_chance(loss)
     for _ in range(2000):
         shift, scale = torch.randn(2, generator=generator), torch.rand(2, generator=generator) * 3
         logits = torch.randn(2, 64, generator=generator) * scale[:, None] + 3 * shift[:, None]

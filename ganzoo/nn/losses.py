@@ -2,7 +2,8 @@
 
 A loss is a pair of formulas without state: what the discriminator minimizes and what the generator
 minimizes. Logits may have any shape (one number per image, or a map of patches); every loss is the
-mean over all of them. No loss contains a factor 1/2 or a weight: who wants one multiplies.
+mean over all of them. No loss contains a factor 1/2 or a weight: models multiply where they need
+one.
 """
 
 from collections.abc import Callable
@@ -16,11 +17,13 @@ from ganzoo.errors import UserError
 
 
 class Loss(Protocol):
-    """What a model asks of a loss.
+    """The two formulas that a model needs.
 
-    `relative` says that the generator's loss compares fakes with reals, so that the logits of reals
-    must be given to it. `boundary` is the logit above which an image is taken for real; None where
-    only differences count.
+    Attributes:
+        relative: whether the generator's loss compares fakes with reals, and so needs the logits of
+            reals as well.
+        boundary: the logit above which an image is classified as real; None if only differences
+            between logits matter.
     """
 
     relative: bool
@@ -31,20 +34,22 @@ class Loss(Protocol):
     def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor: ...
 
 
-def ignorance(loss: Loss) -> float | None:
-    """What the discriminator loses when it tells nothing apart: all logits at the boundary.
+def loss_at_chance(loss: Loss) -> float | None:
+    """The discriminator's loss when it cannot tell reals from fakes: all logits at the boundary.
 
-    None where a loss has no scale of its own (Wasserstein).
+    None if that value says nothing because the loss has no scale of its own (Wasserstein).
     """
-    logits = torch.tensor([loss.boundary or 0.0], device="cpu")  # whatever the default is
+    logits = torch.tensor([loss.boundary or 0.0], device="cpu")  # whatever the default device is
     return float(loss.discriminator(logits, logits)) or None
 
 
 class NonSaturating:
     """The non-saturating loss: binary cross-entropy, the generator's labels swapped.
 
-    The discriminator's two terms are summed, not averaged (Goodfellow et al. 2014, section 3; the
-    scale of the DCGAN code).
+    The generator maximizes log D(G(z)) instead of minimizing log(1 - D(G(z))), whose gradient
+    vanishes while the discriminator wins (Goodfellow et al. 2014, section 3). The discriminator's
+    two terms are summed, not averaged, as in the code of DCGAN. With D = sigmoid(logit),
+    -log D = softplus(-logit) and -log(1 - D) = softplus(logit), which cannot overflow.
     """
 
     relative = False
@@ -58,7 +63,10 @@ class NonSaturating:
 
 
 class Hinge:
-    """The hinge loss (Lim & Ye 2017; Miyato et al. 2018, equations 16 and 17)."""
+    """The hinge loss (Lim and Ye 2017; Miyato et al. 2018, equations 16 and 17).
+
+    The discriminator ignores reals above 1 and fakes below -1: they are classified well enough.
+    """
 
     relative = False
     boundary: float | None = 0.0
@@ -71,10 +79,10 @@ class Hinge:
 
 
 class LeastSquares:
-    """Least squares with targets 1 and 0 (Mao et al. 2017, equation 9, twice its scale).
+    """Least squares with targets 1 and 0: twice the loss of Mao et al. 2017, equation 9.
 
-    The paper's 1/2 is left out of both formulas, as in CycleGAN's (Zhu et al. 2017, section 3.1),
-    whose code halves the discriminator's loss only.
+    The paper's factor 1/2 is left out, as in CycleGAN (Zhu et al. 2017), whose code halves the
+    discriminator's loss only.
     """
 
     relative = False
@@ -88,7 +96,10 @@ class LeastSquares:
 
 
 class Wasserstein:
-    """The difference of the mean scores (Arjovsky et al. 2017); wants a gradient penalty."""
+    """The difference of the mean scores (Arjovsky et al. 2017, equation 2).
+
+    It estimates a distance only if scores are Lipschitz continuous: add a gradient penalty.
+    """
 
     relative = False
     boundary: float | None = None
@@ -101,10 +112,11 @@ class Wasserstein:
 
 
 class Relativistic:
-    """The relativistic pairing loss with softplus (Jolicoeur-Martineau 2019; Huang et al. 2024,
-    equation 2); R3GAN adds `zero_centered_penalty` on reals and on fakes.
+    """The relativistic pairing loss with softplus (Jolicoeur-Martineau 2019).
 
-    Each real is compared with one fake, so both must have the same shape; UserError otherwise.
+    Equation 2 of R3GAN (Huang et al. 2024), which adds `zero_centered_penalty` on reals and on
+    fakes. Each real is compared with one fake, so both must have the same shape; UserError
+    otherwise.
     """
 
     relative = True
@@ -116,7 +128,7 @@ class Relativistic:
     def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
         if real is None:
             raise UserError(
-                "the generator's relativistic loss needs the logits of reals: give real too."
+                "The generator's relativistic loss needs the logits of reals: pass real as well."
             )
         return F.softplus(_margin(real, fake)).mean()
 
@@ -124,8 +136,8 @@ class Relativistic:
 def _margin(real: Tensor, fake: Tensor) -> Tensor:
     if real.shape != fake.shape:
         raise UserError(
-            f"the relativistic loss pairs each real with one fake, but their logits have shapes "
-            f"{tuple(real.shape)} and {tuple(fake.shape)}: use batches of one size."
+            f"The relativistic loss pairs each real with one fake, but their logits have shapes "
+            f"{tuple(real.shape)} and {tuple(fake.shape)}: use batches of equal size."
         )
     return real - fake
 
@@ -139,28 +151,29 @@ def gradient_penalty(
 ) -> Tensor:
     """mean((|grad D(x̂)| - target)²) / target² at x̂ = real + mix (fake - real), a scalar.
 
-    Gulrajani et al. 2017, section 4; `target` as in the official PGGAN code (its `wgan_target`,
-    750 for CIFAR-10). Multiply by lambda (10 in both). The norm is that of the whole image.
+    The second term of Gulrajani et al. 2017, equation 3, without lambda (10). `target` is from the
+    official PGGAN code (`wgan_target`, 750 for CIFAR-10). The norm is taken over all channels and
+    pixels of an image.
 
     Args:
-        discriminator: images -> logits. It must treat the images of a batch independently (no
-            BatchNorm): the gradient is taken of the sum of all logits.
-        real, fake: images of one shape, [N, C, H, W]; gradients do not flow into them.
-        mix: one number in [0, 1) per image, [N] or [N, 1, 1, 1].
-        target: the norm asked for, > 0.
+        discriminator: images -> logits. The logits of an image must not depend on other images
+            (no BatchNorm), because the gradient is that of the sum of all logits.
+        real, fake: images of equal shape, [N, C, H, W]; gradients do not flow into them.
+        mix: positions between real and fake in [0, 1), [N] or [N, 1, 1, 1].
+        target: the norm that is aimed at, above 0.
 
     Raises:
         UserError: real and fake differ in shape, or target is not positive.
     """
     if real.shape != fake.shape:
         raise UserError(
-            f"a gradient penalty lies between reals and fakes of one shape, but they have "
-            f"{tuple(real.shape)} and {tuple(fake.shape)}: use batches of one size."
+            f"A gradient penalty is taken between reals and fakes of equal shape, but they have "
+            f"{tuple(real.shape)} and {tuple(fake.shape)}: use batches of equal size."
         )
     if target <= 0:
         raise UserError(
-            f"target={target} is no norm to reach: give a positive one, or use "
-            f"zero_centered_penalty for a target of 0."
+            f"A gradient norm of target={target} cannot be reached: use a positive one, or r1 and "
+            f"r2, whose target is 0."
         )
     mix = mix.reshape(len(real), *(1,) * (real.dim() - 1))
     gradient = _gradient(discriminator, real + mix * (fake - real))
@@ -168,16 +181,17 @@ def gradient_penalty(
 
 
 def zero_centered_penalty(discriminator: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """mean(|grad D(x)|²), a scalar: R1 when the images are reals, R2 when they are fakes.
+    """mean(|grad D(x)|²), a scalar: R1 for real images, R2 for fakes.
 
-    Mescheder et al. 2018, section 4.1. Multiply by gamma / 2. `discriminator` must treat the images
-    of a batch independently (no BatchNorm); gradients do not flow into `images`, [N, C, H, W].
+    Mescheder et al. 2018, equations 9 and 10, without the factor gamma / 2. The logits of an image
+    must not depend on other images (no BatchNorm); gradients do not flow into `images`,
+    [N, C, H, W].
     """
     return _gradient(discriminator, images).square().sum(1).mean()
 
 
 def _gradient(discriminator: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """The gradient of each image's logits by that image, [N, C*H*W], itself differentiable.
+    """The gradient of each image's logits with respect to that image, [N, C*H*W], differentiable.
 
     In float32 at least: half precision loses the small gradients that are squared here.
     """
@@ -185,5 +199,6 @@ def _gradient(discriminator: Callable[[Tensor], Tensor], images: Tensor) -> Tens
     images = images.detach().to(dtype).requires_grad_()
     with torch.autocast(images.device.type, enabled=False):
         logits = discriminator(images)
+        # The sum's gradient is that of each image's own logits, as they depend on no other image.
         (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
     return gradient.flatten(1)

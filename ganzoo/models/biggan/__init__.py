@@ -12,8 +12,15 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ganzoo.draws import Sampler, from_seeds, integers, normal, unit
+from ganzoo.draws import Sampler, integers, normal, unit
 from ganzoo.engine.gan import GAN, Batch, evaluating
+from ganzoo.engine.sampling import (
+    TRUNCATIONS,
+    checked_classes,
+    class_counts,
+    latents_of,
+    shared_classes,
+)
 from ganzoo.errors import UserError
 from ganzoo.models.biggan.deep import DeepDiscriminator, DeepGenerator
 from ganzoo.models.biggan.layers import (
@@ -29,7 +36,8 @@ from ganzoo.models.biggan.networks import (
     ProjectionDiscriminator,
 )
 from ganzoo.nn.augment import DiffAugment
-from ganzoo.nn.losses import Hinge, Loss, gradient_penalty, ignorance, zero_centered_penalty
+from ganzoo.nn.losses import Hinge, Loss
+from ganzoo.nn.objective import Objective
 
 __all__ = ["BigGAN", "DeepDiscriminator", "DeepGenerator", "Discriminator", "Generator"]
 
@@ -83,19 +91,15 @@ class BigGAN(GAN):
         **shared: Any,
     ) -> None:
         super().__init__(generator, discriminator, **shared)
-        self.loss = loss or Hinge()
-        self.boundary, self.ignorance = self.loss.boundary, ignorance(self.loss)
-        self.prior, self.truncate, self.augment = prior, truncate, augment
-        self.fake_labels = labels
+        self.prior, self.loss = prior, loss or Hinge()
+        self.objective = Objective(self.loss, gradient_penalty, r1, r2, augment=augment)
+        self.objective.check_compiled(self.compiled)
+        self.boundary, self.ignorance = self.loss.boundary, self.objective.at_chance
+        self.truncate, self.fake_labels = TRUNCATIONS[truncate], labels
         self.orthogonal = dict(orthogonal or {})
         self._check_names("orthogonal", self.orthogonal)
-        self.gradient_penalty, self.r1, self.r2 = gradient_penalty, r1, r2
         self.classes = classes
         self.register_buffer("class_shares", torch.full((self.classes,), 1 / max(1, self.classes)))
-        if truncate not in TRUNCATIONS:
-            raise UserError(
-                f"model.truncate={truncate!r} is unknown: use {', '.join(TRUNCATIONS)}."
-            )
         if labels not in ("uniform", "data"):
             raise UserError(f"model.labels={labels!r} is unknown: use uniform or data.")
         if not generator.classes == discriminator.classes == classes:
@@ -103,18 +107,13 @@ class BigGAN(GAN):
                 f"The model has {classes} classes, its generator {generator.classes} and its "
                 f"discriminator {discriminator.classes}: give all the same number."
             )
-        if (gradient_penalty or r1 or r2) and "discriminator" in self.compiled:
-            raise UserError(
-                "torch.compile cannot differentiate twice, as a gradient penalty needs: leave the "
-                "discriminator out of model.compile."
-            )
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
         data = getattr(self.trainer, "datamodule", None)
-        if data is not None:
+        if data is not None and self.classes:
             counts = class_counts(data.source.labels(), data.source.classes, self.classes)
-            if self.classes and data.source.classes is not None:
+            if data.source.classes is not None:
                 self.class_names = list(data.source.classes)
             if self.fake_labels == "data" and not getattr(data, "balanced", False):
                 self.class_shares.copy_(counts / counts.sum())
@@ -139,8 +138,8 @@ class BigGAN(GAN):
                 self._discriminator_loss,
                 self._parts(real, y),
                 self._fakes(n, y),
-                self._augmentation(n),
-                self._augmentation(n),
+                self.split(self.objective.draw(self.draws, n)),
+                self.split(self.objective.draw(self.draws, n)),
                 self.split(self.draws.rows(n, of=unit)),
             )
         for _ in range(self.generator_steps):
@@ -149,8 +148,8 @@ class BigGAN(GAN):
                 self._generator_loss,
                 self._parts(real, y),
                 self._fakes(n, y),
-                self._augmentation(n),
-                self._augmentation(n),
+                self.split(self.objective.draw(self.draws, n)),
+                self.split(self.objective.draw(self.draws, n)),
             )
         return {"d_loss": d_loss, "g_loss": g_loss}
 
@@ -183,32 +182,17 @@ class BigGAN(GAN):
             torch.cat([u_fake, u_real]),
         ).chunk(2)
         loss = self.contest(real_logits, fake_logits)
-        if self.gradient_penalty:
-            judge = partial(self._logits, y=y_real, u=u_real)
-            loss = loss + self.gradient_penalty * gradient_penalty(judge, reals, images, mix)
-        if self.r1:
-            judge = partial(self._logits, y=y_real, u=u_real)
-            loss = loss + self.r1 / 2 * zero_centered_penalty(judge, reals)
-        if self.r2:
-            judge = partial(self._logits, y=y_fake, u=u_fake)
-            loss = loss + self.r2 / 2 * zero_centered_penalty(judge, images)
-        return loss
+        of_reals = partial(self._logits, y=y_real, u=u_real)
+        of_fakes = partial(self._logits, y=y_fake, u=u_fake)
+        return self.objective.penalized(loss, of_reals, of_fakes, reals, images, mix)
 
     def _generator_loss(self, real: Part, fake: Part, u_real: Tensor, u_fake: Tensor) -> Tensor:
-        real_logits = None
-        if self.loss.relative:
-            with torch.no_grad():
-                real_logits = self._logits(*real, u_real)
+        real_logits = self.objective.real_logits(lambda: self._logits(*real, u_real))
         fake_logits = self._logits(self.generator(*fake), fake[1], u_fake)
         return self.loss.generator(fake_logits, real_logits)
 
     def _logits(self, images: Tensor, y: Tensor | None, u: Tensor) -> Tensor:
-        return self.discriminator(images if self.augment is None else self.augment(images, u), y)
-
-    def _augmentation(self, n: int) -> tuple[Tensor, ...]:
-        if self.augment is None:
-            return self.split(torch.empty(n, 0, device=self.device))
-        return self.split(self.augment.draw(self.draws, n))
+        return self.discriminator(self.objective.augmented(images, u), y)
 
     # -- images ------------------------------------------------------------------------------------
 
@@ -233,24 +217,14 @@ class BigGAN(GAN):
 
     def latents(self, seeds: Sequence[int], truncation: float | None = None) -> Tensor:
         """One latent vector per seed, [len(seeds), nz], limited as the argument `truncate` says."""
-        limit, factor = None, 1.0
-        if truncation is not None:
-            if truncation <= 0:
-                raise UserError(
-                    f"A truncation of {truncation} leaves no latents: give one above 0."
-                )
-            limit, factor = TRUNCATIONS[self.truncate](truncation)
-        z = from_seeds(seeds, (self.generator.nz,), self.prior, limit) * factor
+        z = latents_of(seeds, self.generator.nz, self.prior, truncation, self.truncate)
         return z.to(self.device, self.number_type)
 
     def labels(self, seeds: Sequence[int]) -> Tensor | None:
         """Each seed's own class, int64 [len(seeds)]; None where there are no classes."""
         if not self.classes:
             return None
-        # Other numbers than those that the seeds' latents start with.
-        u = from_seeds([seed + 2**32 for seed in seeds], (), unit)
-        bounds = self.class_shares.double().cumsum(0).cpu()
-        return torch.searchsorted(bounds, u.double() * bounds[-1], right=True).to(self.device)
+        return shared_classes(seeds, self.class_shares).to(self.device)
 
     @torch.no_grad()
     def images(
@@ -305,53 +279,8 @@ class BigGAN(GAN):
             return self.discriminator(images.to(self.number_type), labels if self.classes else None)
 
     def _classes(self, labels: int | Tensor | None, n: int) -> Tensor | None:
-        if not self.classes:
-            if labels is not None:
-                raise UserError("This model has no classes: sample without a label.")
-            return None
-        y = torch.as_tensor(0 if labels is None else labels, device=self.device)
-        if y.is_floating_point():
-            return y.to(self.number_type)
-        if len(outside := y[(y < 0) | (y >= self.classes)]):
-            raise UserError(
-                f"There is no class {int(outside[0])}: this model has {self.classes}, from 0 to "
-                f"{self.classes - 1}."
-            )
-        return y.expand(n)
-
-
-# By name: the limit beyond which values are drawn again, and what all are multiplied with.
-TRUNCATIONS: dict[str, Any] = {
-    "resample": lambda threshold: (threshold, 1.0),
-    "truncated_normal": lambda threshold: (2.0, threshold),
-    "scale": lambda threshold: (None, threshold),
-}
-
-
-def class_counts(labels: Tensor | None, names: Sequence[str] | None, classes: int) -> Tensor:
-    """Images of each class in the training data, [classes].
-
-    Raises:
-        UserError: the data has no labels, other classes than the model, or images of only one.
-    """
-    if not classes:
-        return torch.ones(1)
-    without = "or train without classes: model.classes=0"
-    if labels is None:
-        raise UserError(
-            f"The model has {classes} classes and the data has no labels: choose data with labels "
-            f"(a folder has them where every image lies in a folder of its class), {without}."
-        )
-    found = len(names) if names is not None else int(labels.max()) + 1
-    if found != classes:
-        raise UserError(
-            f"The data has {found} classes and the model {classes}: set model.classes={found}."
-        )
-    counts = torch.bincount(labels, minlength=classes).double()
-    if (counts > 0).sum() < 2:
-        name = repr(names[int(counts.argmax())]) if names else "one"
-        raise UserError(
-            f"All images are of one class, {name}: where classes are folders, set data.source.root "
-            f"to the folder above theirs, {without}."
-        )
-    return counts
+        """What the generator takes for labels: int64 [n], or class vectors [n, D]."""
+        if isinstance(labels, Tensor) and labels.is_floating_point() and self.classes:
+            return labels.to(self.device, self.number_type)
+        y = checked_classes(labels, n, self.classes)
+        return None if y is None else y.to(self.device)

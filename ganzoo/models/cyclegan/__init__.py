@@ -11,7 +11,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from ganzoo.distributed.strategy import world_size
@@ -28,13 +27,8 @@ from ganzoo.models.cyclegan.networks import (
 from ganzoo.models.cyclegan.pool import ImagePool
 from ganzoo.models.cyclegan.small import SmallDiscriminator, SmallGenerator
 from ganzoo.nn.layers import enlarged, shrunk
-from ganzoo.nn.losses import (
-    LeastSquares,
-    Loss,
-    gradient_penalty,
-    ignorance,
-    zero_centered_penalty,
-)
+from ganzoo.nn.losses import LeastSquares, Loss
+from ganzoo.nn.objective import Objective
 from ganzoo.schedules.growth import Growth
 
 __all__ = [
@@ -133,16 +127,15 @@ class CycleGAN(GAN):
         )
         self.directions, self.order, self.channels = tuple(directions), tuple(order), channels
         self.loss = loss or LeastSquares()
-        self.boundary = self.loss.boundary
+        self.objective = Objective(self.loss, gradient_penalty, r1, r2, scale=discriminator_scale)
+        self.objective.check_batchnorm(self.discriminator)
+        self.objective.check_compiled(self.compiled)
+        self.boundary, self.ignorance = self.loss.boundary, self.objective.at_chance
         self.lambdas, self.lambda_identity = {"A": lambda_a, "B": lambda_b}, lambda_identity
-        self.discriminator_scale = discriminator_scale
-        if (nothing := ignorance(self.loss)) is not None:
-            self.ignorance = discriminator_scale * nothing
         self.contests = {
             domain: (f"{domain}_loss", f"real_{domain}_score", f"fake_{domain}_score")
             for domain in ("A", "B")
         }
-        self.gradient_penalty, self.r1, self.r2 = gradient_penalty, r1, r2
         height, width = (image_size,) * 2 if isinstance(image_size, int) else image_size
         self.image_size = height, width
         self.pools = nn.ModuleDict(
@@ -287,33 +280,23 @@ class CycleGAN(GAN):
         return total
 
     def _adversarial(self, domain: str, fake: Tensor, real: Tensor) -> Tensor:
-        real_logits = None
-        if self.loss.relative:
-            with torch.no_grad():
-                real_logits = self._logits(domain, real)
+        real_logits = self.objective.real_logits(lambda: self._logits(domain, real))
         return self.loss.generator(self._logits(domain, fake), real_logits)
 
     def _discriminator_loss(
         self, domains: list[str], reals: Images, fakes: Images, mix: Tensor
     ) -> Tensor:
-        total, scale = torch.zeros((), device=self.device), self.discriminator_scale
+        total = torch.zeros((), device=self.device)
         for i, domain in enumerate(domains):
-            judge, real, fake = partial(self._logits, domain), reals[domain], fakes[domain]
-            loss = self.contest(judge(real), judge(fake), domain, scale)
-            if self.gradient_penalty:
-                penalty = gradient_penalty(judge, real, fake, mix[:, i])
-                loss = loss + scale * self.gradient_penalty * penalty
-            if self.r1:
-                loss = loss + scale * self.r1 / 2 * zero_centered_penalty(judge, real)
-            if self.r2:
-                loss = loss + scale * self.r2 / 2 * zero_centered_penalty(judge, fake)
-            total = total + loss
+            logits, real, fake = partial(self._logits, domain), reals[domain], fakes[domain]
+            loss = self.contest(logits(real), logits(fake), domain, self.objective.scale)
+            total = total + self.objective.penalized(loss, logits, logits, real, fake, mix[:, i])
         return total
 
     def _logits(self, domain: str, images: Tensor) -> Tensor:
-        """In float32 at least."""
+        """Logits of a discriminator, in float32 at least."""
         logits: Tensor = self.discriminator[domain](images)
-        return logits if logits.dtype == torch.float64 else logits.float()
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
     # -- details ----------------------------------------------------------------------------------
 
@@ -358,17 +341,6 @@ class CycleGAN(GAN):
             )
         if self.discriminator_steps != 1 or self.generator_steps != 1:
             raise UserError("A CycleGAN updates every network once an iteration: leave the steps.")
-        penalized = self.gradient_penalty or self.r1 or self.r2
-        if penalized and any(isinstance(m, _BatchNorm) for m in self.discriminator.modules()):
-            raise UserError(
-                "A gradient penalty is one of each sample by itself, but BatchNorm mixes the "
-                "samples: set model.discriminator.norm=instance (or none)."
-            )
-        if penalized and any(name.startswith("discriminator") for name in self.compiled):
-            raise UserError(
-                "torch.compile cannot differentiate twice, as a gradient penalty needs: leave the "
-                "discriminators out of model.compile."
-            )
 
 
 def _shown(images: Tensor, lod: float) -> Tensor:

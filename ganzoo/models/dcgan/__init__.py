@@ -1,7 +1,7 @@
-"""DCGAN (Radford, Metz and Chintala 2016) and what trains its networks well today.
+"""DCGAN (Radford, Metz and Chintala 2016), and what trains such networks well today.
 
-`conf/model/dcgan.yaml` is the common 4x4 layout; the recipes of the paper and of others are in
-`conf/experiment`.
+`conf/model/dcgan.yaml` is the common layout with 4x4 kernels; `conf/experiment/dcgan_*.yaml` are
+the recipes of the paper and of others.
 """
 
 from collections.abc import Sequence
@@ -10,16 +10,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from ganzoo.draws import Sampler, from_seeds, normal, unit
+from ganzoo.draws import Sampler, normal, unit
 from ganzoo.engine.gan import GAN, Batch, evaluating
-from ganzoo.errors import UserError
+from ganzoo.engine.sampling import checked_classes, latents_of
 from ganzoo.models.dcgan.capacity import CapacityDiscriminator, CapacityGenerator
 from ganzoo.models.dcgan.deep import DeepDiscriminator, DeepGenerator
 from ganzoo.models.dcgan.networks import Discriminator, Generator
 from ganzoo.nn.augment import DiffAugment
-from ganzoo.nn.losses import Loss, NonSaturating, gradient_penalty, ignorance, zero_centered_penalty
+from ganzoo.nn.losses import Loss, NonSaturating
+from ganzoo.nn.objective import Objective
 
 __all__ = [
     "DCGAN",
@@ -33,25 +33,23 @@ __all__ = [
 
 
 class DCGAN(GAN):
-    """An unconditional GAN of one generator and one discriminator.
+    """A GAN without classes: one generator, one discriminator.
 
-    The discriminator's step comes first, on reals and fakes in separate passes (BatchNorm sees them
-    apart); the generator's step takes the same fakes, judged anew by the updated discriminator, as
-    in pytorch/examples.
+    The discriminator's step comes first, with reals and fakes in separate passes, because BatchNorm
+    would mix them. The generator's step uses the same fakes, with logits of the updated
+    discriminator, as in pytorch/examples.
 
     Args:
         generator: latents [N, nz] -> images [N, C, H, W] in [-1, 1].
         discriminator: images -> logits [N].
-        loss: of both; see `ganzoo.nn.losses`.
-        nz: size of the latent vector.
-        prior: of the latents; see `ganzoo.draws`.
-        augment: applied to everything that the discriminator sees; None for nothing.
-        gradient_penalty: weight of WGAN-GP's penalty.
-        r1, r2: gamma of the zero-centered penalties on reals and on fakes (each enters as gamma/2).
+        loss: adversarial loss; see `ganzoo.nn.losses`.
+        nz: length of the latent vectors.
+        prior: distribution of the latents; see `ganzoo.draws`.
+        augment, gradient_penalty, r1, r2: see `Objective`.
         shared: the arguments of `GAN`.
 
     Raises:
-        UserError: a penalty together with a discriminator that has BatchNorm.
+        UserError: a penalty together with BatchNorm in the discriminator, or with torch.compile.
     """
 
     def __init__(
@@ -68,21 +66,13 @@ class DCGAN(GAN):
         **shared: Any,
     ) -> None:
         super().__init__(generator, discriminator, **shared)
-        self.loss = loss or NonSaturating()
-        self.boundary, self.ignorance = self.loss.boundary, ignorance(self.loss)
-        self.nz, self.prior, self.augment = nz, prior, augment
-        self.gradient_penalty, self.r1, self.r2 = gradient_penalty, r1, r2
-        penalized = gradient_penalty or r1 or r2
-        if penalized and any(isinstance(m, _BatchNorm) for m in discriminator.modules()):
-            raise UserError(
-                "A gradient penalty is one of each sample by itself, but BatchNorm mixes the "
-                "samples: add model.discriminator.norm=layer (or none)."
-            )
-        if penalized and "discriminator" in self.compiled:
-            raise UserError(
-                "torch.compile cannot differentiate twice, as a gradient penalty needs: leave the "
-                "discriminator out of model.compile."
-            )
+        self.nz, self.prior, self.loss = nz, prior, loss or NonSaturating()
+        self.objective = Objective(self.loss, gradient_penalty, r1, r2, augment=augment)
+        self.objective.check_batchnorm(discriminator)
+        self.objective.check_compiled(self.compiled)
+        self.boundary, self.ignorance = self.loss.boundary, self.objective.at_chance
+
+    # -- one iteration ----------------------------------------------------------------------------
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         for real in batch["image"].chunk(self.discriminator_steps):
@@ -92,22 +82,42 @@ class DCGAN(GAN):
                 self._discriminator_loss,
                 self.split(real),
                 [fake.detach() for fake in fakes],
-                self._augmentation(len(real)),
-                self._augmentation(len(real)),
+                self.split(self.objective.draw(self.draws, len(real))),
+                self.split(self.objective.draw(self.draws, len(real))),
                 self.split(self.draws.rows(len(real), of=unit)),
             )
         for repeat in range(self.generator_steps):
-            if repeat:
+            if repeat:  # the first step learns from the fakes that the discriminator was shown
                 fakes = self._fakes(len(real))
             g_loss = self.update(
                 "generator",
                 self._generator_loss,
                 fakes,
                 self.split(real),
-                self._augmentation(len(real)),
-                self._augmentation(len(real)),
+                self.split(self.objective.draw(self.draws, len(real))),
+                self.split(self.objective.draw(self.draws, len(real))),
             )
         return {"d_loss": d_loss, "g_loss": g_loss}
+
+    def _discriminator_loss(
+        self, real: Tensor, fake: Tensor, u_real: Tensor, u_fake: Tensor, mix: Tensor
+    ) -> Tensor:
+        of_reals, of_fakes = partial(self._logits, u=u_real), partial(self._logits, u=u_fake)
+        loss = self.contest(of_reals(real), of_fakes(fake))
+        return self.objective.penalized(loss, of_reals, of_fakes, real, fake, mix)
+
+    def _generator_loss(self, fake: Tensor, real: Tensor, u_fake: Tensor, u_real: Tensor) -> Tensor:
+        real_logits = self.objective.real_logits(lambda: self._logits(real, u_real))
+        return self.loss.generator(self._logits(fake, u_fake), real_logits)
+
+    def _logits(self, images: Tensor, u: Tensor) -> Tensor:
+        return self.discriminator(self.objective.augmented(images, u))
+
+    def _fakes(self, n: int) -> list[Tensor]:
+        z = self.draws.rows(n, self.nz, of=self.prior)
+        return [self.generator(part) for part in self.split(z)]
+
+    # -- images from seeds ------------------------------------------------------------------------
 
     @torch.no_grad()
     def sample(
@@ -117,21 +127,19 @@ class DCGAN(GAN):
         truncation: float | None = None,
         raw: bool = False,
     ) -> Tensor:
-        """Images for seeds: [len(prompts), C, H, W] in [-1, 1].
+        """Images of seeds: [len(prompts), C, H, W] in [-1, 1].
 
         Args:
-            prompts: seeds; each gives its image, whatever the others are.
-            label: must be None: there are no classes.
-            truncation: latents of larger magnitude are drawn again.
-            raw: from the generator instead of its average.
+            prompts: seeds; each has its image, whatever the other seeds are.
+            label: None, because there are no classes.
+            truncation: magnitude beyond which latents are drawn again.
+            raw: use the generator instead of its average.
         """
         return self.images(self.latents(prompts, truncation), raw, label)
 
     def latents(self, seeds: Sequence[int], truncation: float | None = None) -> Tensor:
         """One latent vector per seed: [len(seeds), nz]."""
-        return from_seeds(seeds, (self.nz,), self.prior, truncation).to(
-            self.device, self.number_type
-        )
+        return latents_of(seeds, self.nz, self.prior, truncation).to(self.device, self.number_type)
 
     @torch.no_grad()
     def images(
@@ -141,45 +149,8 @@ class DCGAN(GAN):
         labels: int | Tensor | None = None,
         truncation: float | None = None,
     ) -> Tensor:
-        """Images of latents [N, nz], made by the average (or the raw) generator in eval mode."""
-        if labels is not None:
-            raise UserError("This model has no classes: sample without a label.")
+        """Images of latents [N, nz], from the average (or the raw) generator in eval mode."""
+        checked_classes(labels, len(latents), classes=0)
         network = self.network(raw)
         with evaluating(network):
             return torch.cat([network(z) for z in latents.split(64)])
-
-    # -- the two losses ---------------------------------------------------------------------------
-
-    def _discriminator_loss(
-        self, real: Tensor, fake: Tensor, u_real: Tensor, u_fake: Tensor, mix: Tensor
-    ) -> Tensor:
-        real_logits, fake_logits = self._logits(real, u_real), self._logits(fake, u_fake)
-        loss = self.contest(real_logits, fake_logits)
-        judge = partial(self._logits, u=u_real)
-        if self.gradient_penalty:
-            loss = loss + self.gradient_penalty * gradient_penalty(judge, real, fake, mix)
-        if self.r1:
-            loss = loss + self.r1 / 2 * zero_centered_penalty(judge, real)
-        if self.r2:
-            judge = partial(self._logits, u=u_fake)
-            loss = loss + self.r2 / 2 * zero_centered_penalty(judge, fake)
-        return loss
-
-    def _generator_loss(self, fake: Tensor, real: Tensor, u_fake: Tensor, u_real: Tensor) -> Tensor:
-        real_logits = None
-        if self.loss.relative:
-            with torch.no_grad():
-                real_logits = self._logits(real, u_real)
-        return self.loss.generator(self._logits(fake, u_fake), real_logits)
-
-    def _logits(self, images: Tensor, u: Tensor) -> Tensor:
-        return self.discriminator(images if self.augment is None else self.augment(images, u))
-
-    def _fakes(self, n: int) -> list[Tensor]:
-        z = self.draws.rows(n, self.nz, of=self.prior)
-        return [self.generator(part) for part in self.split(z)]
-
-    def _augmentation(self, n: int) -> tuple[Tensor, ...]:
-        if self.augment is None:
-            return self.split(torch.empty(n, 0, device=self.device))
-        return self.split(self.augment.draw(self.draws, n))

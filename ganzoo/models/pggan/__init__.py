@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ganzoo.distributed.strategy import average_over_processes, world_size
-from ganzoo.draws import Sampler, from_seeds, integers, normal, unit
+from ganzoo.draws import Sampler, normal, unit
 from ganzoo.engine.gan import GAN, Batch, evaluating
-from ganzoo.errors import UserError
+from ganzoo.engine.sampling import checked_classes, class_counts, latents_of, uniform_classes
 from ganzoo.models.pggan.diagram import describe
 from ganzoo.models.pggan.layers import MinibatchDiscrimination
 from ganzoo.models.pggan.networks import (
@@ -27,7 +27,8 @@ from ganzoo.models.pggan.networks import (
 )
 from ganzoo.nn.augment import DiffAugment
 from ganzoo.nn.layers import enlarged, shrunk
-from ganzoo.nn.losses import Loss, Wasserstein, gradient_penalty, ignorance, zero_centered_penalty
+from ganzoo.nn.losses import Loss, Wasserstein
+from ganzoo.nn.objective import Objective
 from ganzoo.schedules.growth import Growth
 
 log = logging.getLogger(__name__)
@@ -84,11 +85,12 @@ class PGGAN(GAN):
         **shared: Any,
     ) -> None:
         super().__init__(generator, discriminator, **shared)
-        self.growth, self.prior, self.augment = growth, prior, augment
-        self.loss = loss or Wasserstein()
-        self.boundary, self.ignorance = self.loss.boundary, ignorance(self.loss)
-        self.gradient_penalty, self.target, self.drift = gradient_penalty, target, drift
-        self.r1, self.r2, self.label_weight = r1, r2, label_weight
+        self.growth, self.prior, self.loss = growth, prior, loss or Wasserstein()
+        self.objective = Objective(self.loss, gradient_penalty, r1, r2, target, augment)
+        # BatchNorm is not checked: the paper's mode test penalizes a discriminator that has it.
+        self.objective.check_compiled(self.compiled)
+        self.boundary, self.ignorance = self.loss.boundary, self.objective.at_chance
+        self.drift, self.label_weight = drift, label_weight
         self.reset_optimizers = reset_optimizers
         self.classes = generator.classes
         self.batch_size, self.shown_size = self._batch_size, self._shown_size
@@ -98,6 +100,11 @@ class PGGAN(GAN):
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
+        data = getattr(self.trainer, "datamodule", None)
+        if data is not None and self.classes:
+            class_counts(
+                data.source.labels(), data.source.classes, self.classes, "model.generator.classes"
+            )
         whole = self.growth.starts()[2 * self.growth.levels]
         if self.total_images <= whole and self.global_rank == 0:
             log.warning(
@@ -174,12 +181,7 @@ class PGGAN(GAN):
     def step(self, batch: Batch) -> dict[str, Tensor]:
         lod = self.lod
         self.note(lod=torch.tensor(lod, device=self.device))
-        labels = batch.get("label") if self.classes else None
-        if self.classes and labels is None:
-            raise UserError(
-                f"The networks have {self.classes} classes and the data has no labels: set "
-                f"model.generator.classes=0, or choose data with labels."
-            )
+        labels = batch["label"] if self.classes else None
         for index, real in enumerate(batch["image"].chunk(self.discriminator_steps)):
             real = shrunk(real, lod, self.generator.resolution(lod))
             y = None if labels is None else labels.chunk(self.discriminator_steps)[index]
@@ -192,8 +194,8 @@ class PGGAN(GAN):
                 self.split(real),
                 fakes,
                 self._labels(n, y),
-                self._augmentation(n),
-                self._augmentation(n),
+                self.split(self.objective.draw(self.draws, n)),
+                self.split(self.objective.draw(self.draws, n)),
                 self.split(self.draws.rows(n, of=unit)),
             )
         for _ in range(self.generator_steps):
@@ -202,8 +204,8 @@ class PGGAN(GAN):
                 partial(self._generator_loss, lod=lod),
                 self._inputs(n, y),
                 self.split(real),
-                self._augmentation(n),
-                self._augmentation(n),
+                self.split(self.objective.draw(self.draws, n)),
+                self.split(self.objective.draw(self.draws, n)),
             )
         return {"d_loss": d_loss, "g_loss": g_loss}
 
@@ -224,25 +226,19 @@ class PGGAN(GAN):
         mix: Tensor,
         lod: float,
     ) -> Tensor:
-        judged_real, judged_fake = self._judged(real, u_real, lod), self._judged(fake, u_fake, lod)
-        real_scores, fake_scores = self._scores(judged_real), self._scores(judged_fake)
-        loss = self.contest(real_scores, fake_scores)
+        real_outputs = self._outputs(real, u_real, lod)
+        fake_outputs = self._outputs(fake, u_fake, lod)
+        real_scores = self._scores(real_outputs)
+        loss = self.contest(real_scores, self._scores(fake_outputs))
+        # Appendix A.1: keeps scores from drifting away from 0, which the loss leaves open.
         loss = loss + self.drift * real_scores.square().mean()
-        if y is not None:
+        if y is not None:  # an auxiliary classifier (Odena et al. 2017), as in the official code
             loss = loss + self.label_weight * (
-                F.cross_entropy(judged_real[:, 1:], y) + F.cross_entropy(judged_fake[:, 1:], y)
+                F.cross_entropy(real_outputs[:, 1:], y) + F.cross_entropy(fake_outputs[:, 1:], y)
             )
-        if self.gradient_penalty:
-            score = partial(self._score, u=u_real, lod=lod)
-            penalty = gradient_penalty(score, real, fake, mix, self.target)
-            loss = loss + self.gradient_penalty * penalty
-        if self.r1:
-            score = partial(self._score, u=u_real, lod=lod)
-            loss = loss + self.r1 / 2 * zero_centered_penalty(score, real)
-        if self.r2:
-            score = partial(self._score, u=u_fake, lod=lod)
-            loss = loss + self.r2 / 2 * zero_centered_penalty(score, fake)
-        return loss
+        of_reals = partial(self._score, u=u_real, lod=lod)
+        of_fakes = partial(self._score, u=u_fake, lod=lod)
+        return self.objective.penalized(loss, of_reals, of_fakes, real, fake, mix)
 
     def _generator_loss(
         self,
@@ -252,31 +248,23 @@ class PGGAN(GAN):
         u_real: Tensor,
         lod: float,
     ) -> Tensor:
-        judged = self._judged(self.generator(*inputs, lod=lod), u_fake, lod)
-        real_scores = None
-        if self.loss.relative:
-            with torch.no_grad():
-                real_scores = self._score(real, u_real, lod)
-        loss = self.loss.generator(self._scores(judged), real_scores)
-        if inputs[1] is not None:
-            loss = loss + self.label_weight * F.cross_entropy(judged[:, 1:], inputs[1])
+        outputs = self._outputs(self.generator(*inputs, lod=lod), u_fake, lod)
+        real_scores = self.objective.real_logits(lambda: self._score(real, u_real, lod))
+        loss = self.loss.generator(self._scores(outputs), real_scores)
+        if (y := inputs[1]) is not None:
+            loss = loss + self.label_weight * F.cross_entropy(outputs[:, 1:], y)
         return loss
 
-    def _judged(self, images: Tensor, u: Tensor, lod: float) -> Tensor:
-        images = images if self.augment is None else self.augment(images, u)
-        judged = self.discriminator(images, lod)
-        return judged if judged.dtype == torch.float64 else judged.float()
+    def _outputs(self, images: Tensor, u: Tensor, lod: float) -> Tensor:
+        """The discriminator's scores, followed by the logits of classes, in float32 at least."""
+        outputs = self.discriminator(self.objective.augmented(images, u), lod)
+        return outputs.to(torch.promote_types(outputs.dtype, torch.float32))
 
-    def _scores(self, judged: Tensor) -> Tensor:
-        return judged[:, 0] if self.classes else judged
+    def _scores(self, outputs: Tensor) -> Tensor:
+        return outputs[:, 0] if self.classes else outputs
 
     def _score(self, images: Tensor, u: Tensor, lod: float) -> Tensor:
-        return self._scores(self._judged(images, u, lod))
-
-    def _augmentation(self, n: int) -> tuple[Tensor, ...]:
-        if self.augment is None:
-            return self.split(torch.empty(n, 0, device=self.device))
-        return self.split(self.augment.draw(self.draws, n))
+        return self._scores(self._outputs(images, u, lod))
 
     def describe(self, lod: float | None = None) -> str:
         """The two networks as they are at a level of detail (now, if None), layer by layer."""
@@ -303,20 +291,18 @@ class PGGAN(GAN):
             raw: from the generator instead of its average.
             lod: how many doublings are missing; None: as many as now. Smaller images are enlarged.
         """
-        y = self.labels(prompts) if label is None else self._classes(label, len(prompts))
+        n = len(prompts)
+        y = self.labels(prompts) if label is None else checked_classes(label, n, self.classes)
         return self._images(self.latents(prompts, truncation), y, raw, lod)
 
     def latents(self, seeds: Sequence[int], truncation: float | None = None) -> Tensor:
         """One latent vector per seed: [len(seeds), nz]."""
-        return from_seeds(seeds, (self.generator.nz,), self.prior, truncation).to(
-            self.device, self.number_type
-        )
+        z = latents_of(seeds, self.generator.nz, self.prior, truncation)
+        return z.to(self.device, self.number_type)
 
     def labels(self, seeds: Sequence[int]) -> Tensor | None:
         """Each seed's own class, int64 [len(seeds)]; None where there are no classes."""
-        if not self.classes:
-            return None
-        return from_seeds([seed + 2**32 for seed in seeds], (), integers(self.classes)).long()
+        return uniform_classes(seeds, self.classes) if self.classes else None
 
     def images(
         self,
@@ -326,18 +312,7 @@ class PGGAN(GAN):
         truncation: float | None = None,
     ) -> Tensor:
         """Images of latents [N, nz] and of a class, or one for each, int64 [N]; None: the first."""
-        return self._images(latents, self._classes(labels, len(latents)), raw)
-
-    def _classes(self, labels: int | Tensor | None, n: int) -> Tensor | None:
-        if not self.classes and labels is None:
-            return None
-        y = torch.as_tensor(0 if labels is None else labels)
-        outside = y[(y < 0) | (y >= self.classes)]
-        if len(outside):
-            raise UserError(
-                f"There is no class {int(outside[0])}: this model has {self.classes} classes."
-            )
-        return y.expand(n)
+        return self._images(latents, checked_classes(labels, len(latents), self.classes), raw)
 
     @torch.no_grad()
     def judge(self, images: Tensor, labels: Tensor | None = None) -> Tensor:

@@ -1,0 +1,121 @@
+"""What the two networks minimize: a loss, penalties on the discriminator, and augmentation."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ganzoo.draws import Draws
+from ganzoo.errors import UserError
+from ganzoo.nn.augment import DiffAugment
+from ganzoo.nn.losses import Loss, gradient_penalty, loss_at_chance, zero_centered_penalty
+
+Logits = Callable[[Tensor], Tensor]  # images -> logits, by the discriminator
+
+
+class Objective:
+    """The loss of both networks, and what is added to the discriminator's.
+
+    Args:
+        loss: the adversarial loss; see `ganzoo.nn.losses`.
+        gradient_penalty: weight lambda of WGAN-GP's penalty; 0 for none.
+        r1, r2: weights gamma of the zero-centered penalties on reals and on fakes, which are
+            multiplied by gamma / 2; 0 for none.
+        target: gradient norm that WGAN-GP's penalty aims at.
+        augment: augmentation of all images that the discriminator sees, reals and fakes; None for
+            none.
+        scale: factor of the discriminator's loss and penalties.
+    """
+
+    def __init__(
+        self,
+        loss: Loss,
+        gradient_penalty: float = 0.0,
+        r1: float = 0.0,
+        r2: float = 0.0,
+        target: float = 1.0,
+        augment: DiffAugment | None = None,
+        scale: float = 1.0,
+    ) -> None:
+        self.loss, self.augment, self.scale = loss, augment, scale
+        self.gradient_penalty, self.target, self.r1, self.r2 = gradient_penalty, target, r1, r2
+
+    @property
+    def at_chance(self) -> float | None:
+        """The discriminator's loss, without penalties, when it cannot tell reals from fakes."""
+        at_chance = loss_at_chance(self.loss)
+        return None if at_chance is None else self.scale * at_chance
+
+    # -- the two losses ---------------------------------------------------------------------------
+
+    def penalized(
+        self,
+        loss: Tensor,
+        of_reals: Logits,
+        of_fakes: Logits,
+        real: Tensor,
+        fake: Tensor,
+        mix: Tensor,
+    ) -> Tensor:
+        """A discriminator's loss with the penalties on its gradients added.
+
+        Args:
+            loss: the loss so far, a scalar.
+            of_reals, of_fakes: the discriminator with the augmentation and labels of reals and of
+                fakes. Images between them get those of the reals.
+            real, fake: images [N, C, H, W], not augmented: the gradients are with respect to them.
+            mix: positions between real and fake, [N], drawn from U[0, 1).
+        """
+        if self.gradient_penalty:
+            penalty = gradient_penalty(of_reals, real, fake, mix, self.target)
+            loss = loss + self.scale * self.gradient_penalty * penalty
+        if self.r1:
+            loss = loss + self.scale * self.r1 / 2 * zero_centered_penalty(of_reals, real)
+        if self.r2:
+            loss = loss + self.scale * self.r2 / 2 * zero_centered_penalty(of_fakes, fake)
+        return loss
+
+    def real_logits(self, logits: Callable[[], Tensor]) -> Tensor | None:
+        """Logits of reals for the generator's loss; None, and no work, unless it is relative."""
+        if not self.loss.relative:
+            return None
+        with torch.no_grad():  # reals do not depend on the generator
+            return logits()
+
+    # -- augmentation -----------------------------------------------------------------------------
+
+    def draw(self, draws: Draws, n: int) -> Tensor:
+        """The random numbers that augment n images, [n, k]; k is 0 without augmentation."""
+        if self.augment is None:
+            return torch.empty(n, 0, device=draws.device)
+        return self.augment.draw(draws, n)
+
+    def augmented(self, images: Tensor, u: Tensor) -> Tensor:
+        """Images as the discriminator sees them; `u` are rows of `draw`."""
+        return images if self.augment is None else self.augment(images, u)
+
+    # -- checks -----------------------------------------------------------------------------------
+
+    @property
+    def penalizes(self) -> bool:
+        """Whether the loss contains gradients of the discriminator, and is differentiated again."""
+        return bool(self.gradient_penalty or self.r1 or self.r2)
+
+    def check_compiled(self, names: Sequence[str]) -> None:
+        """Raise `UserError` if penalties meet a discriminator among the compiled networks."""
+        if self.penalizes and any(name.partition(".")[0] == "discriminator" for name in names):
+            raise UserError(
+                "torch.compile cannot differentiate a network twice, which a gradient penalty "
+                "needs: leave the discriminator out of model.compile."
+            )
+
+    def check_batchnorm(self, discriminator: nn.Module) -> None:
+        """Raise `UserError` if penalties meet BatchNorm in the discriminator."""
+        norms = [m for m in discriminator.modules() if isinstance(m, _BatchNorm)]
+        if self.penalizes and norms:
+            raise UserError(
+                "A gradient penalty is computed for each image by itself, but BatchNorm mixes the "
+                "images of a batch: set model.discriminator.norm to none (or to layer or instance, "
+                "if the network offers it)."
+            )

@@ -1,0 +1,80 @@
+"""The objective against its formula: penalties, their scale, augmentation, and its checks."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ganzoo.draws import Draws
+from ganzoo.errors import UserError
+from ganzoo.nn.augment import DiffAugment
+from ganzoo.nn.losses import Hinge, LeastSquares, Relativistic, Wasserstein
+from ganzoo.nn.objective import Objective
+
+
+def scores(weight: float):
+    """A discriminator w/2 |x|^2 of each image, whose gradient is w x."""
+    return lambda images: weight / 2 * images.square().sum((1, 2, 3))
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.5])
+def test_penalties_are_added_with_their_weights(scale: float) -> None:
+    real, fake = torch.randn(2, 4, 3, 2, 2, dtype=torch.float64)
+    mix = torch.rand(4, dtype=torch.float64)
+    objective = Objective(
+        Wasserstein(), gradient_penalty=10.0, r1=3.0, r2=5.0, target=2.0, scale=scale
+    )
+    loss = torch.tensor(7.0, dtype=torch.float64)
+    found = objective.penalized(loss, scores(2.0), scores(-3.0), real, fake, mix)
+
+    between = real + mix[:, None, None, None] * (fake - real)
+    norms = 2 * between.flatten(1).norm(dim=1)
+    expected = 10 * ((norms - 2) ** 2).mean() / 4
+    expected += 3 / 2 * (2 * real).flatten(1).norm(dim=1).square().mean()
+    expected += 5 / 2 * (3 * fake).flatten(1).norm(dim=1).square().mean()
+    torch.testing.assert_close(found, 7 + scale * expected)
+
+
+def test_without_penalties_no_gradient_is_taken() -> None:
+    def never(images: Tensor) -> Tensor:
+        raise AssertionError
+
+    loss, images = torch.tensor(1.0), torch.zeros(2, 3, 2, 2)
+    assert Objective(Hinge()).penalized(loss, never, never, images, images, loss) is loss
+
+
+def test_reals_are_asked_for_by_relative_losses_only() -> None:
+    weight = torch.ones((), requires_grad=True)
+    logits = Objective(Relativistic()).real_logits(lambda: weight * 2)
+    assert logits == 2
+    assert not logits.requires_grad
+    assert Objective(Hinge()).real_logits(lambda: 1 / 0) is None
+
+
+def test_loss_at_chance_has_the_scale_of_the_loss() -> None:
+    assert Objective(LeastSquares(), scale=0.5).at_chance == 0.25
+    assert Objective(Wasserstein()).at_chance is None
+
+
+def test_augmentation_draws_and_applies() -> None:
+    images = torch.randn(3, 3, 8, 8)
+    plain, augmented = Objective(Hinge()), Objective(Hinge(), augment=DiffAugment())
+    assert plain.draw(Draws(0), 3).shape == (3, 0)
+    assert plain.augmented(images, plain.draw(Draws(0), 3)) is images
+    u = augmented.draw(Draws(0), 3)
+    assert torch.equal(u, DiffAugment().draw(Draws(0), 3))
+    assert torch.equal(augmented.augmented(images, u), DiffAugment()(images, u))
+
+
+@pytest.mark.parametrize("penalty", ["gradient_penalty", "r1", "r2"])
+def test_penalties_refuse_batchnorm_and_compilation(penalty: str) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 2, 3), nn.BatchNorm2d(2))
+    objective = Objective(Hinge(), **{penalty: 1.0})
+    with pytest.raises(UserError, match="BatchNorm mixes"):
+        objective.check_batchnorm(network)
+    for name in ("discriminator", "discriminator.A"):
+        with pytest.raises(UserError, match="cannot differentiate a network twice"):
+            objective.check_compiled(["generator", name])
+    objective.check_batchnorm(network[0])
+    objective.check_compiled(["generator"])
+    Objective(Hinge()).check_batchnorm(network)
+    Objective(Hinge()).check_compiled(["discriminator"])
