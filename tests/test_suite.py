@@ -200,10 +200,10 @@ def test_cache_is_listed_and_cleared(photos, capsys) -> None:
     prepare.main(["cache"])
     told = capsys.readouterr().out
     assert "40 of photos, 3x16x16, tiny, made on" in told
-    assert "half written or damaged" in told
-    assert "2 kept in" in told
+    assert "incomplete or damaged" in told
+    assert "2 stored in" in told
     prepare.main(["cache", "--clear"])
-    assert "2 cleared" in capsys.readouterr().out
+    assert "2 deleted from" in capsys.readouterr().out
     assert list(kept.entries()) == []
 
 
