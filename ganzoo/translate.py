@@ -4,43 +4,22 @@ Names, folders and sizes are kept. What cannot be read is listed at the end, and
 """
 
 import argparse
-import os
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
 
-from ganzoo.data.decode import EXTENSIONS, MODES
-from ganzoo.data.files import One, open_files
-from ganzoo.data.module import Batch
-from ganzoo.data.originals import WHITE, Originals
+from ganzoo.data.originals import open_originals
+from ganzoo.data.outputs import Plan, write
 from ganzoo.data.pixels import to_float, to_uint8
-from ganzoo.data.visit import Seen, sweep
 from ganzoo.engine.checkpoint import load
 from ganzoo.engine.gan import GAN, translated
-from ganzoo.errors import UserError, first, shown
+from ganzoo.errors import UserError, shown
 from ganzoo.pictures.page import Page
 
-# Endings of what is written as its source was, the modes that it holds, and Pillow's options.
-PNG_LIKE = ("L", "LA", "RGB", "RGBA")
-FORMATS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
-    ".png": (PNG_LIKE, {}),
-    ".tif": (PNG_LIKE, {}),
-    ".tiff": (PNG_LIKE, {}),
-    ".webp": (("L", "RGB", "RGBA"), {"lossless": True}),
-    ".jpg": (("L", "RGB"), {"quality": 95, "subsampling": 0}),
-    ".jpeg": (("L", "RGB"), {"quality": 95, "subsampling": 0}),
-    ".bmp": (("L", "RGB"), {}),
-    ".ppm": (("RGB",), {}),
-    ".pgm": (("L",), {}),
-}
 PAGE = "index.html"
 
 
@@ -164,7 +143,7 @@ def translate(
     if batch < 1:
         raise UserError(f"--batch must be at least 1, not {batch}.")
     domain, other = direction.split("to")
-    source = originals(Path(src), gan.channels[domain], gan.channels[other], alpha)
+    source = open_originals(Path(src), gan.channels[domain], gan.channels[other], alpha)
     plan = Plan(source, Path(dst), gan.channels[other], png)
     plan.check(overwrite)
     bad, written = dict(plan.bad), 0
@@ -194,129 +173,6 @@ def translate(
     if book is not None:
         book.write(plan.folder / PAGE, bad)
     return Done(written, dict(sorted(bad.items())), source.ignored, time.perf_counter() - start)
-
-
-def originals(
-    src: Path, channels: int, results: int, alpha: tuple[int, int, int] | None
-) -> Originals:
-    """The images of `src`, as a generator of so many channels in and out takes them.
-
-    Raises:
-        UserError: there are none.
-    """
-    try:
-        single = src.is_file() and src.suffix.lower() in EXTENSIONS
-        files = One(src) if single else open_files(src)
-    except UserError as error:
-        told = str(error).replace("set data.source.root to", "give the path of")
-        raise UserError(told) from error
-    source = Originals(files, channels, alpha or WHITE, alpha is None and results in (1, 3))
-    if not len(source):
-        blocked = f" {files.problems[0]}" if files.problems else ""
-        raise UserError(f"{src} holds no images ({', '.join(EXTENSIONS)}).{blocked}")
-    return source
-
-
-class Plan:
-    """Where each image is to be written, and which ones are translated together.
-
-    Args:
-        source: the images.
-        dst: a folder, or a file for a single image.
-        channels: of the results, without transparency.
-        png: write PNG whatever the source was.
-
-    Attributes:
-        folder: that all is written below.
-        targets: paths by the numbers of the images.
-        bad: why images cannot be read, by name, as far as is known before their pixels are.
-    """
-
-    def __init__(self, source: Originals, dst: Path, channels: int, png: bool) -> None:
-        self.source, self.dst = source, dst
-        self.bad = dict.fromkeys(source.files.problems, "what lies there was not translated")
-        self.targets: dict[int, Path] = {}
-        self._groups: dict[tuple[tuple[int, int], bool], list[int]] = {}
-        one_file = isinstance(source.files, One) and dst.suffix.lower() in (*FORMATS, ".npy")
-        self.folder = dst.parent if one_file else dst
-        with ThreadPoolExecutor() as threads:
-            headers = list(threads.map(source.header, range(len(source))))
-        for i, header in enumerate(headers):
-            name = source.name_of(i)
-            if isinstance(header, str):
-                self.bad[name] = header
-                continue
-            kept = source.keep_alpha and header.transparent
-            self._groups.setdefault((header.size, kept), []).append(i)
-            if one_file:
-                self.targets[i] = dst.with_name(target_name(dst.name, channels + kept, False))
-            else:
-                self.targets[i] = dst / target_name(name, channels + kept, png)
-
-    def check(self, overwrite: bool) -> None:
-        """Raises UserError if files would be lost."""
-        places: dict[Path, int] = {}
-        for i, path in self.targets.items():
-            if path in places:
-                both = first([self.source.name_of(j) for j in (places[path], i)])
-                raise UserError(f"{both} would both become {path}: leave out --png, or rename one.")
-            places[path] = i
-        files = self.source.files
-        root = files.root.resolve()
-        single = isinstance(files, One)
-        if root.is_dir() and not single and self.dst.resolve().is_relative_to(root):
-            raise UserError(
-                f"{self.dst} lies in {root}, whose images are read: choose a DST outside of it."
-            )
-        reads = {(root / name).resolve() for name in files.names} | {root}
-        for path in self.targets.values():
-            if path.resolve() in reads:
-                raise UserError(f"{path} is what is read, and never replaced: choose another DST.")
-        there = [str(path) for path in self.targets.values() if path.exists()]
-        if there and not overwrite:
-            raise UserError(
-                f"{len(there)} of the files to write are there already ({first(there)}): choose "
-                "another DST, or give --overwrite."
-            )
-
-    def read(self, batch: int, workers: int | None) -> Iterator[Seen]:
-        """The images in batches of equal size, with a progress bar."""
-        chunks = [
-            group[start : start + batch]
-            for group in self._groups.values()
-            for start in range(0, len(group), batch)
-        ]
-        workers = min(4, os.cpu_count() or 1) if workers is None else workers
-        return sweep(self.source, chunks, _as_read, min(workers, len(chunks)), "translating")
-
-
-def target_name(name: str, channels: int, png: bool) -> str:
-    """What the result of `name` is called: the same if its format can hold that many channels."""
-    suffix = PurePosixPath(name).suffix.lower()
-    if suffix == ".npy":
-        return name
-    if channels not in MODES:
-        return f"{name}.npy"
-    if png:
-        return str(PurePosixPath(name).with_suffix(".png"))
-    modes, _ = FORMATS.get(suffix, ((), {}))
-    return name if MODES[channels] in modes else f"{name}.png"
-
-
-def write(image: Tensor, path: Path) -> None:
-    """Write uint8 [C, H, W] in the format that the ending says; arrays are [H, W, C]."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = image.permute(1, 2, 0).contiguous().numpy()
-    pixels = pixels.squeeze(2) if pixels.shape[2] == 1 else pixels
-    if path.suffix.lower() == ".npy":
-        np.save(path, pixels)
-        return
-    _, options = FORMATS[path.suffix.lower()]
-    Image.fromarray(pixels).save(path, **options)
-
-
-def _as_read(indices: list[int], batch: Batch) -> Batch:
-    return batch
 
 
 if __name__ == "__main__":

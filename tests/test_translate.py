@@ -22,11 +22,12 @@ from torch import Tensor, nn
 
 import ganzoo
 from ganzoo.data.decode import Decoder
+from ganzoo.data.outputs import target_name
 from ganzoo.data.pixels import to_float, to_uint8
 from ganzoo.errors import UserError
 from ganzoo.models.cyclegan import CycleGAN
 from ganzoo.train import train
-from ganzoo.translate import color, main, target_name, translate
+from ganzoo.translate import color, main, translate
 
 SMALL = (
     "model=cyclegan", "data=emoji_unpaired", "image_size=16", "batch_size=4", "total_kimg=0.008",
@@ -375,7 +376,7 @@ def test_what_is_there_is_replaced_only_if_asked(photos: Path, tmp_path: Path) -
     out.mkdir()
     (out / "0.png").write_text("precious")
     (out / "mine.txt").write_text("mine")
-    with pytest.raises(UserError, match=r"1 of the files to write are there already.*0\.png"):
+    with pytest.raises(UserError, match=r"1 of the files to write already exist.*0\.png"):
         translate(known(), photos, out, workers=0)
     assert below(out) == ["0.png", "mine.txt"]
     translate(known(), photos, out, overwrite=True, workers=0)
@@ -408,7 +409,7 @@ def test_what_cannot_be_is_said_in_a_sentence(run_dir, photos, tmp_path, capsys)
     (tmp_path / "text.txt").write_text("no image")
     for argv, words in (
         ((run_dir, tmp_path / "no", "out"), "no folder, zip or tar"),
-        ((run_dir, empty, "out"), "holds no images"),
+        ((run_dir, empty, "out"), "has no images"),
         ((run_dir, tmp_path / "text.txt", "out"), "give the path of your images"),
         ((run_dir, photos, "out", "--direction", "BtoC"), "does not translate BtoC, but AtoB or"),
         ((run_dir, photos, "out", "--batch", "0"), "--batch must be at least 1"),
