@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ganzoo import cli
 from ganzoo.data.choosing import sources_of
 from ganzoo.data.decode import Header
 from ganzoo.data.encoded import EncodedImages
@@ -27,7 +28,6 @@ from ganzoo.data.sources.pack import Pack
 from ganzoo.data.visit import sweep
 from ganzoo.errors import UserError, shown
 from ganzoo.pictures.grids import grid, named_rows
-from ganzoo.prepare import add_shape, key_value
 
 CHUNK = 64  # number of images that are read together,
 CHUNK_BYTES = 8 * 2**20  # or fewer, of this size in total
@@ -46,29 +46,20 @@ SHEET_SIDE = 64  # smaller images are enlarged to this
 
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
-    try:
-        problems = run(args)
-    except UserError as error:
-        sys.exit(f"ganzoo.doctor: {shown(str(error))}")
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        sys.exit(f"ganzoo.doctor: {shown(where)}{error.strerror or error}.")
-    except KeyboardInterrupt:
-        sys.exit("ganzoo.doctor: interrupted.")
-    if problems:
-        sys.exit(1)
+    with cli.exits("doctor"):
+        sys.exit(1 if run(args) else 0)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m ganzoo.doctor", description=__doc__)
+    parser = cli.parser("doctor", __doc__)
     parser.add_argument(
         "data", help="a folder, zip, tar or pack, or the name of a data set: celeba"
     )
     parser.add_argument(
-        "keys", nargs="*", metavar="KEY=VALUE", type=key_value,
+        "keys", nargs="*", metavar="KEY=VALUE", type=cli.key_value,
         help="keys of data.source, such as root=PHOTOS crop=center160 (see conf/data)",
     )  # fmt: skip
-    add_shape(parser)
+    cli.add_shape(parser)
     parser.add_argument(
         "--sheet", type=sheet_path, default=Path("doctor.png"), metavar="FILE.png",
         help="file that shows some of the images; none for no file (%(default)s)",

@@ -7,12 +7,11 @@ converts a checkpoint of another project.
 
 import argparse
 import shutil
-import sys
 from pathlib import Path
 
+from ganzoo import cli
 from ganzoo.data.choosing import source_of
 from ganzoo.data.packing import write_pack
-from ganzoo.errors import UserError
 from ganzoo.metrics import cache
 from ganzoo.metrics import pretrained as weights
 from ganzoo.models.imports import import_checkpoint
@@ -20,21 +19,12 @@ from ganzoo.models.imports import import_checkpoint
 
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
-    try:
+    with cli.exits("prepare"):
         args.run(args)
-    except UserError as error:
-        sys.exit(f"ganzoo.prepare: {error}")
-    except OSError as error:
-        sys.exit(
-            f"ganzoo.prepare: {args.out} cannot be written ({error.strerror or error}): make room "
-            "or choose another place, then run the command again."
-        )
-    except KeyboardInterrupt:
-        sys.exit("ganzoo.prepare: interrupted; run the command again to start over.")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m ganzoo.prepare", description=__doc__)
+    parser = cli.parser("prepare", __doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     pack = commands.add_parser("pack", help="store images decoded, in one file")
@@ -42,10 +32,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     pack.add_argument("src", help="a folder, zip, tar or pack, or the name of a data set: celeba")
     pack.add_argument("out", type=Path, help="folder of the new pack; train with data=pack")
     pack.add_argument(
-        "keys", nargs="*", metavar="KEY=VALUE", type=key_value,
+        "keys", nargs="*", metavar="KEY=VALUE", type=cli.key_value,
         help="keys of data.source, such as root=PHOTOS crop=center160 (see conf/data)",
     )  # fmt: skip
-    add_shape(pack)
+    cli.add_shape(pack)
     pack.add_argument(
         "--levels", action="store_true", help="add all smaller sizes, by 2x2 box means"
     )
@@ -71,27 +61,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
             parser.error(f"unrecognized arguments: {' '.join(behind)}")
         args.keys += behind
     return args
-
-
-def add_shape(parser: argparse.ArgumentParser) -> None:
-    """The options `--size` and `--channels` of commands that read images."""
-    parser.add_argument("--size", type=size, default=(64, 64), help="64, or 48x80 (height, width)")
-    parser.add_argument("--channels", type=int, default=3)
-
-
-def size(text: str) -> tuple[int, int]:
-    """Height and width from text such as `64` or `48x80`."""
-    height, _, width = text.partition("x")
-    if not height.isdecimal() or (width and not width.isdecimal()) or text.endswith("x"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 64 or 48x80")
-    return int(height), int(width or height)
-
-
-def key_value(text: str) -> str:
-    """Text of the form KEY=VALUE."""
-    if not text.partition("=")[0] or "=" not in text:
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form KEY=VALUE")
-    return text
 
 
 def run_pack(args: argparse.Namespace) -> None:

@@ -1,36 +1,34 @@
-"""python -m ganzoo.workspace ENTITY/PROJECT: a view of the runs in wandb, with its panels laid out.
+"""Create a view of the runs of a wandb project, with panels for what matters in a GAN.
 
-Every panel's x-axis counts images. Names are those of docs/logging.md; where they depend on the
-model (a CycleGAN has losses of its own), panels say which by regular expressions. Each call makes
-a new saved view and prints its address; needs the extra `workspace` and a key of wandb.
+Every x-axis counts images. Each call saves a new view and prints its address. It needs the extra
+`workspace` and a wandb API key.
 """
 
 import argparse
 import importlib.util
 import os
-import sys
 import urllib.error
 import urllib.request
 from typing import Any
 
-import wandb
-
+from ganzoo import cli
 from ganzoo.errors import UserError
 
-PATIENCE = 10  # seconds in which wandb's server has to answer
-NAME = r"^metrics/(.*/)?{}(_\w*[^d])?$"  # of a metric with any network, but not of its "_std"
+PATIENCE = 10  # seconds to wait for the server
+NAME = r"^metrics/(.*/)?{}(_\w*[^d])?$"  # a metric with any network, but not its standard deviation
 
-# By section: titles, and a regular expression of the names that a panel shows.
+# By section: the title of each panel, and a regular expression of the names that it shows (names as
+# in docs/logging.md; regular expressions because some depend on the model).
 CURVES = {
     "Losses and scores": {
         "Losses": r"^losses/",
-        "What the discriminator gives reals and fakes": r"^scores/",
+        "Discriminator logits of reals and fakes": r"^scores/",
     },
     "Metrics": {
         "Fréchet distance": NAME.format("fi?d"),
         "Kernel distance": NAME.format("kid"),
         "Inception score": NAME.format("is"),
-        "Time that metrics take, of 1": r"^metrics/share_of_time$",
+        "Share of time spent on metrics": r"^metrics/share_of_time$",
     },
     "Discriminator": {
         "Accuracy": r"^accuracy/",
@@ -39,20 +37,20 @@ CURVES = {
     },
     "Sentinel": {
         "Alarms": r"^sentinel/alarms$",
-        "Loss of the discriminator, of knowing nothing": r"^sentinel/d_loss$",
+        "Discriminator loss, relative to chance": r"^sentinel/d_loss$",
         "Diversity": r"^sentinel/diversity$",
         "Growth of singular values": r"^sentinel/growth$",
     },
     "Speed": {
         "Images per second": r"^speed/images_per_second$",
-        "Waiting for data, of 1": r"^speed/data_wait_share$",
+        "Share of time waiting for data": r"^speed/data_wait_share$",
         "Peak memory, GiB": r"^speed/peak_memory_gib$",
         "Learning rates": r"^lr/",
     },
 }
-PICTURES = {"Samples": "pictures/samples", "Scores of single images": "pictures/scores"}
+PICTURES = {"Samples": "pictures/samples", "Logits of single images": "pictures/scores"}
 TABLES = ("tables/classes", "tables/truncations")
-SYSTEM = {  # over time, which wandb measures itself
+SYSTEM = {  # over time; wandb measures these itself
     "GPU, %": "system/gpu.0.gpu",
     "Memory of the GPU, %": "system/gpu.0.memoryAllocated",
     "Memory, %": "system/memory_percent",
@@ -62,29 +60,29 @@ SYSTEM = {  # over time, which wandb measures itself
 
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
-    try:
+    with cli.exits("workspace"):
         print(save(workspace(args.project, args.group, args.name)))
-    except UserError as error:
-        sys.exit(f"ganzoo.workspace: {error}")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m ganzoo.workspace", description=__doc__)
-    parser.add_argument("project", metavar="ENTITY/PROJECT", help="a user or team, and its project")
-    parser.add_argument("--group", help="only runs of this group, as those of a sweep")
-    parser.add_argument("--name", help="of the view (ganzoo, and the group)")
+    parser = cli.parser("workspace", __doc__)
+    parser.add_argument(
+        "project", metavar="ENTITY/PROJECT", help="the user or team, and the project"
+    )
+    parser.add_argument("--group", help="show only the runs of this group, such as a sweep")
+    parser.add_argument("--name", help="name of the view (default: ganzoo and the group)")
     return parser.parse_args(argv)
 
 
 def workspace(project: str, group: str | None = None, name: str | None = None) -> Any:
-    """The view, not yet saved.
+    """Build the view, without saving it.
 
     Raises:
         UserError: the library is missing, or `project` is not ENTITY/PROJECT.
     """
     entity, slash, project = project.partition("/")
     if not (entity and slash and project) or "/" in project:
-        raise UserError("Say whose project it is: ENTITY/PROJECT, as in the address of its page.")
+        raise UserError("Give the project as ENTITY/PROJECT, as in the address of its page.")
     if importlib.util.find_spec("wandb_workspaces") is None:
         raise UserError(
             'The library wandb-workspaces is missing: pip install "ganzoo-lightning[workspace]".'
@@ -127,18 +125,20 @@ def save(view: Any) -> str:
     """Save a view; returns its address.
 
     Raises:
-        UserError: no key, no answer from the server, or it refuses.
+        UserError: there is no API key, or the server does not answer or rejects the view.
     """
+    import wandb
+
     os.environ.setdefault("WANDB_SILENT", "true")
     os.environ["WANDB_MODE"] = "online"  # also where runs are kept offline
     try:
         found = wandb.login(prompt=False, verify=False)
     except Exception as error:
         raise UserError(
-            f"wandb refuses its key ({first_line(error)}): `wandb login` again."
+            f"wandb rejects the API key ({first_line(error)}): run `wandb login` again."
         ) from error
     if not found:
-        raise UserError("There is no key of wandb: `wandb login`, or set WANDB_API_KEY.")
+        raise UserError("There is no wandb API key: run `wandb login`, or set WANDB_API_KEY.")
     address = wandb.setup().settings.base_url
     try:
         urllib.request.urlopen(address, timeout=PATIENCE).close()
@@ -146,20 +146,20 @@ def save(view: Any) -> str:
         pass
     except OSError as error:
         raise UserError(
-            f"{address} does not answer ({error}): try again where it can be reached."
+            f"{address} does not answer ({error}): try again from a machine that can reach it."
         ) from error
     try:
         view.save()
         return str(view.url)
     except Exception as error:
         raise UserError(
-            f"{address} did not take the view of {view.entity}/{view.project} "
-            f"({first_line(error)}): see that the project is there and yours to write to."
+            f"{address} rejected the view of {view.entity}/{view.project} ({first_line(error)}): "
+            f"check that the project exists and that you may write to it."
         ) from error
 
 
 def first_line(error: Exception) -> str:
-    """What an exception says, on one line."""
+    """The first line of an error message."""
     return (str(error) or type(error).__name__).splitlines()[0]
 
 

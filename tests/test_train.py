@@ -36,9 +36,9 @@ def test_the_wheel_works_from_anywhere(tmp_path: Path) -> None:
     into = ["--quiet", "--no-deps", "--target", str(target), str(wheel)]
     assert run([python, "-m", "pip", "install", *into]).returncode == 0
     assert (target / "ganzoo" / "conf" / "train.yaml").is_file()
-    assert (target / "ganzoo" / "data" / "emoji" / "NOTICE.md").is_file()
+    assert (target / "ganzoo" / "data" / "sources" / "emoji" / "NOTICE.md").is_file()
     script = (
-        f"import sys; sys.path.insert(0, {str(target)!r}); import ganzoo.__main__ as m; "
+        f"import sys; sys.path.insert(0, {str(target)!r}); import ganzoo.cli as m; "
         f"assert m.__file__.startswith({str(target)!r}); m.main()"
     )
     command = [python, "-c", script, "train", *TINY, f"run_dir={tmp_path / 'run'}"]

@@ -1,0 +1,153 @@
+"""What the commands share: arguments, exit codes, and the script `ganzoo`.
+
+`ganzoo NAME ...` does what `python -m ganzoo.NAME ...` does. Exit codes: 0 for success, 1 for an
+error that the user can fix (one sentence on stderr), 2 for a wrong command line, 130 for Ctrl-C.
+Nothing here imports torch before a command needs it, so that `--help` is quick.
+"""
+
+import argparse
+import io
+import os
+import runpy
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from ganzoo import __version__
+from ganzoo.disk import reason
+from ganzoo.errors import UserError, shown
+
+if TYPE_CHECKING:
+    import torch
+
+COMMANDS = {
+    "train": "train a model, or resume a run",
+    "runs": "list runs with their progress and best metric, or rank them",
+    "sample": "write images that a trained model generates",
+    "translate": "translate a folder of images into the other domain",
+    "evaluate": "compute metrics of a checkpoint or of a folder of images",
+    "neighbors": "show the training images most similar to samples",
+    "doctor": "check images for problems before training",
+    "prepare": "pack images, fetch networks for metrics, import checkpoints",
+    "workspace": "create a view of the runs in wandb",
+}
+
+
+def main() -> None:
+    """The script `ganzoo`."""
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name == "--version":
+        print(f"ganzoo {__version__}")
+    elif name in COMMANDS:
+        del sys.argv[1]
+        sys.path.insert(0, os.getcwd())  # `python -m` finds models in the current folder, too
+        # Under the name __main__, so that Lightning can start the same command in more processes.
+        runpy.run_module(f"ganzoo.{name}", run_name="__main__", alter_sys=True)
+    else:
+        usage = "usage: ganzoo COMMAND ... (ganzoo COMMAND --help: its arguments)\n"
+        lines = [usage, *(f"  {command:10} {does}" for command, does in COMMANDS.items())]
+        known = name in ("-h", "--help")
+        print("\n".join(lines), file=sys.stdout if known else sys.stderr)
+        sys.exit(0 if known else 2)
+
+
+@contextmanager
+def exits(name: str) -> Iterator[None]:
+    """End the command `name` with the right exit code, and at most one sentence on stderr."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # for terminals that do not know every letter
+    try:
+        yield
+        sys.stdout.flush()  # where a broken pipe shows
+    except UserError as error:
+        sys.exit(f"ganzoo.{name}: {shown(str(error))}")
+    except BrokenPipeError:  # as in `ganzoo runs | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        sys.exit(f"ganzoo.{name}: {shown(where)}{reason(error)}.")
+    except KeyboardInterrupt:
+        print(f"ganzoo.{name}: interrupted.", file=sys.stderr)
+        sys.exit(130)
+
+
+# -- arguments -------------------------------------------------------------------------------------
+
+
+def parser(name: str, description: str | None) -> argparse.ArgumentParser:
+    """A parser for the command `name`, described by the docstring of its module."""
+    return argparse.ArgumentParser(
+        prog=f"python -m ganzoo.{name}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """The arguments of commands that load a trained model: which one, and where it runs."""
+    parser.add_argument("checkpoint", help="a .ckpt file or a run folder")
+    parser.add_argument("--raw", action="store_true", help="use the raw weights, not the average")
+    parser.add_argument(
+        "--device", default="auto", help="cpu, cuda, or auto: a GPU if available (%(default)s)"
+    )
+
+
+def add_shape(parser: argparse.ArgumentParser) -> None:
+    """The options `--size` and `--channels` of commands that read images."""
+    parser.add_argument(
+        "--size", type=size, default=(64, 64), help="64, or height and width such as 48x80"
+    )
+    parser.add_argument("--channels", type=int, default=3, help="channels (%(default)s)")
+
+
+def device(name: str) -> "torch.device":
+    """A device by its name; "auto" is a GPU if available. Raises `UserError` if it is not."""
+    import torch
+
+    if name == "auto":
+        local = os.environ.get("LOCAL_RANK", 0)
+        name = f"cuda:{local}" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # AssertionError: torch built without CUDA
+        raise UserError(f"Device {name} is not available: use cpu or cuda.") from error
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """A type of whole numbers for argparse."""
+
+    def number(text: str) -> int:
+        if not text.lstrip("-").isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least {least}")
+        return int(text)
+
+    return number
+
+
+def numbers(text: str) -> list[int]:
+    """Numbers from text such as `0-63` or `1,5,8-11`."""
+    found: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        if not first.isdecimal() or (last and not last.isdecimal()):
+            raise argparse.ArgumentTypeError(f"{text!r} is not a list such as 0-63 or 1,5,9")
+        found += range(int(first), int(last or first) + 1)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is empty: the larger number comes last")
+    return found
+
+
+def size(text: str) -> tuple[int, int]:
+    """Height and width from text such as `64` or `48x80`."""
+    height, _, width = text.partition("x")
+    if not height.isdecimal() or (width and not width.isdecimal()) or text.endswith("x"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 64 or 48x80")
+    return int(height), int(width or height)
+
+
+def key_value(text: str) -> str:
+    """Text of the form KEY=VALUE."""
+    if not text.partition("=")[0] or "=" not in text:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form KEY=VALUE")
+    return text

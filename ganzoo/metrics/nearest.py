@@ -1,0 +1,111 @@
+"""The training images nearest to samples, by features of a network or by pixels."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ganzoo.data.images import to_float, to_uint8
+from ganzoo.data.reference import CHUNK, Reference
+from ganzoo.draws import seed_of
+from ganzoo.metrics.cache import real_features, rgb
+from ganzoo.metrics.extractors import Extractor
+
+USUAL = 128  # training images whose nearest neighbors show what distance is usual
+BLOCK = 8192  # rows of features compared at once
+
+
+class Near(NamedTuple):
+    """The training images nearest to each sample, the nearest first.
+
+    Attributes:
+        places: positions within the reference, int64 [N, K].
+        distances: Euclidean distances [N, K].
+        usual: the median distance between a training image and the nearest other one.
+    """
+
+    places: Tensor
+    distances: Tensor
+    usual: float
+
+
+def by_features(images: Tensor, reference: Reference, extractor: Extractor, num: int) -> Near:
+    """The nearest by the features of a network, of images float [N, C, H, W] in [-1, 1]."""
+    real = real_features(reference, extractor, images.device).features
+    rows = torch.cat([extractor(rgb(to_uint8(part)))[0] for part in images.split(64)]).cpu()
+
+    def parts() -> Iterator[tuple[int, Tensor]]:
+        yield from ((start, real[start : start + BLOCK]) for start in range(0, len(real), BLOCK))
+
+    chosen = _some(len(real))
+    return nearest(rows, real[chosen], chosen, parts, num)
+
+
+def by_pixels(images: Tensor, reference: Reference, num: int) -> Near:
+    """The nearest by pixels in [-1, 1], of images float [N, C, H, W]."""
+    chosen = _some(len(reference)).sort().values
+    device = images.device
+
+    def parts(which: Sequence[int] | None = None) -> Iterator[tuple[int, Tensor]]:
+        which = range(reference.num_chunks) if which is None else which
+        for chunk in reference.chunks(which, device):
+            yield int(chunk.places[0]), to_float(chunk.images).flatten(1)
+
+    wanted = sorted({place // CHUNK for place in chosen.tolist()})
+    kept = {
+        place: row
+        for start, rows in parts(wanted)
+        for place, row in enumerate(rows, start)
+        if place in chosen.tolist()
+    }
+    reals = torch.stack([kept[place] for place in chosen.tolist()])
+    return nearest(images.float().clamp(-1, 1).flatten(1), reals, chosen, parts, num)
+
+
+def nearest(
+    rows: Tensor,
+    reals: Tensor,
+    places: Tensor,
+    parts: Callable[[], Iterable[tuple[int, Tensor]]],
+    num: int,
+) -> Near:
+    """The nearest of many training images to each of some samples, by Euclidean distance.
+
+    Args:
+        rows: samples [N, D].
+        reals: some training images [M, D], whose own neighbors show what distance is usual.
+        places: places of `reals` within the reference [M].
+        parts: all training images, as pairs of the first place and rows [n, D].
+        num: neighbors to find for each sample.
+    """
+    queries = torch.cat([rows, reals.to(rows)])
+    found = torch.empty(len(queries), 0, dtype=torch.int64)
+    distances = torch.empty(len(queries), 0)
+    for start, others in parts():
+        exactly = "donot_use_mm_for_euclid_dist"
+        far = torch.cdist(queries, others.to(queries), compute_mode=exactly).cpu()
+        here = torch.arange(start, start + len(others)).expand(len(queries), -1)
+        far[len(rows) :][here[len(rows) :] == places[:, None]] = torch.inf  # itself
+        far, order = torch.cat([distances, far], 1).sort(dim=1, stable=True)
+        found = torch.cat([found, here], 1).gather(1, order[:, :num])
+        distances = far[:, :num]
+    usual = float(distances[len(rows) :, 0].median())
+    return Near(found[: len(rows)], distances[: len(rows)], usual)
+
+
+def at(reference: Reference, places: Tensor) -> Tensor:
+    """Images of a reference by their places, float [N, C, H, W] in [-1, 1]."""
+    return torch.cat(
+        [
+            to_float(chunk.images[place % CHUNK : place % CHUNK + 1]).cpu()
+            for place in places.tolist()
+            for chunk in reference.chunks([place // CHUNK])
+        ]
+    )
+
+
+def _some(length: int) -> Tensor:
+    """Up to `USUAL` places below `length`, the same each time."""
+    generator = torch.Generator().manual_seed(seed_of("some", length))
+    return torch.randperm(length, generator=generator)[:USUAL]

@@ -1,0 +1,146 @@
+"""What the commands share: the script `ganzoo`, exit codes, arguments."""
+
+import argparse
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ganzoo import __version__, cli
+from ganzoo.config import PACKAGE
+from ganzoo.errors import UserError
+
+GROUND = {"__init__", "errors", "config", "draws", "disk", "cli"}
+NAMES = sorted({path.stem for path in PACKAGE.glob("*.py")} - GROUND | {"runs"})
+SCRIPT = [sys.executable, "-c", "from ganzoo.cli import main; main()"]
+
+
+def test_every_command_is_listed() -> None:
+    assert sorted(cli.COMMANDS) == NAMES
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning:runpy")
+@pytest.mark.parametrize("name", NAMES)
+def test_every_command_has_help(name: str, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(sys, "argv", ["ganzoo", name, "--help"])
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    try:
+        cli.main()
+    except SystemExit as stop:
+        assert stop.code in (0, None)  # noqa: PT017
+    assert name in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["runs", "sample", "neighbors", "workspace"])
+def test_help_does_not_wait_for_torch(name: str) -> None:
+    code = f"import sys, ganzoo.{name}; sys.exit('torch' in sys.modules or 'wandb' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"), [([], 0), (["--help"], 0), (["-h"], 0), (["smaple"], 2)]
+)
+def test_the_script_lists_the_commands(arguments, code, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(sys, "argv", ["ganzoo", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == code
+    written = capsys.readouterr()
+    assert all(name in (written.err if code else written.out) for name in NAMES)
+
+
+def test_the_script_tells_its_version(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(sys, "argv", ["ganzoo", "--version"])
+    cli.main()
+    assert capsys.readouterr().out == f"ganzoo {__version__}\n"
+
+
+def test_the_script_finds_packages_in_the_current_folder(tmp_path: Path) -> None:
+    """As `python -m` does: a sitecustomize there would not be imported otherwise."""
+    (tmp_path / "mine.py").write_text("")
+    code = (
+        "import sys; sys.path[:] = [p for p in sys.path if p]; sys.argv[1:] = ['runs', '--help']\n"
+        "from ganzoo.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: import mine"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "says"),
+    [
+        (UserError("No such thing: give another."), 1, "ganzoo.x: No such thing: give another."),
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), 1, "ganzoo.x: the disk is full."),
+        (PermissionError(errno.EACCES, "Permission denied", "a\nb"), 1, r"ganzoo.x: a\nb: Perm"),
+        (KeyboardInterrupt(), 130, "ganzoo.x: interrupted."),
+    ],
+)
+def test_errors_are_a_sentence_and_an_exit_code(error: BaseException, code: int, says: str) -> None:
+    body = (
+        "import sys\nfrom ganzoo import cli\nfrom ganzoo.errors import UserError\n"
+        f"with cli.exits('x'): raise {_source(error)}"
+    )
+    done = subprocess.run([sys.executable, "-c", body], capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert done.stderr.startswith(says)
+    assert done.stderr.count("\n") == 1
+
+
+def _source(error: BaseException) -> str:
+    args = [*error.args, *([getattr(error, "filename", None)] if len(error.args) == 2 else [])]
+    return f"{type(error).__name__}({', '.join(map(repr, args))})"
+
+
+def test_a_closed_pipe_is_silent() -> None:
+    body = "from ganzoo import cli\nwith cli.exits('x'):\n  for _ in range(100000): print('line')"
+    with subprocess.Popen(
+        [sys.executable, "-c", body], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "value"),
+    [
+        (cli.numbers, "3", [3]),
+        (cli.numbers, "0-3", [0, 1, 2, 3]),
+        (cli.numbers, "1,5,8-10", [1, 5, 8, 9, 10]),
+        (cli.size, "64", (64, 64)),
+        (cli.size, "48x80", (48, 80)),
+        (cli.at_least(1), "1", 1),
+        (cli.key_value, "root=a=b", "root=a=b"),
+    ],
+)
+def test_arguments(kind: Callable[[str], object], text: str, value: object) -> None:
+    assert kind(text) == value
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        (cli.numbers, "a"),
+        (cli.numbers, "5-3"),
+        (cli.size, "64x"),
+        (cli.size, "x64"),
+        (cli.at_least(1), "0"),
+        (cli.at_least(0), "-1"),
+        (cli.key_value, "root"),
+    ],
+)
+def test_wrong_arguments(kind: Callable[[str], object], text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError):
+        kind(text)
