@@ -47,7 +47,8 @@ SHEET_SIDE = 64  # smaller images are enlarged to this
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     with cli.exits("doctor"):
-        sys.exit(1 if run(args) else 0)
+        if run(args):
+            sys.exit(1)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
