@@ -14,6 +14,7 @@ from ganzoo import load
 from ganzoo.config import make
 from ganzoo.data.pixels import to_float
 from ganzoo.data.reference import Reference
+from ganzoo.metrics import extractors
 from ganzoo.metrics.nearest import at, by_features, by_pixels
 from ganzoo.neighbors import main
 from ganzoo.pictures.grids import GAP
