@@ -304,7 +304,7 @@ def test_judge_needs_the_label_and_changes_nothing() -> None:
     torch.testing.assert_close(gan.judge(images[2:3], y[2:3])[0], logits[2], rtol=1e-4, atol=1e-4)
     assert not torch.equal(gan.judge(images, y.flip(0)), logits)
     assert_same_tensors(gan.state_dict(), before)
-    with pytest.raises(UserError, match="give their labels"):
+    with pytest.raises(UserError, match="give labels"):
         gan.judge(images)
 
 

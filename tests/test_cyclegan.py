@@ -473,11 +473,11 @@ def test_translation_and_judgement() -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"order": ["generator"]}, "does not update every network once"),
-        ({"order": ["generator", "discriminator", "discriminator.A"]}, "every network once"),
+        ({"order": ["generator"]}, "does not update every network exactly once"),
+        ({"order": ["generator", "discriminator", "discriminator.A"]}, "every network exactly once"),
         ({"channels_b": 1}, r"set model\.lambda_identity=0"),
-        ({"discriminator_steps": 2}, "once an iteration"),
-        ({"order": ["generator", "critic"]}, "every network once|names a network 'critic'"),
+        ({"discriminator_steps": 2}, "once per iteration"),
+        ({"order": ["generator", "critic"]}, "every network exactly once|names a network 'critic'"),
     ],
 )
 def test_options_that_do_not_go_together(options: dict[str, Any], sentence: str) -> None:

@@ -1,7 +1,7 @@
-"""Differentiable augmentation of what the discriminator sees, reals and fakes alike.
+"""Differentiable augmentation of all images that the discriminator sees, reals and fakes.
 
-The random numbers are drawn apart from their use: a batch draws its rows once and may then be cut
-into chunks, each with its own rows.
+Random numbers are drawn separately from their use: they are drawn once for a batch, which may then
+be split into micro-batches, each with its own rows.
 """
 
 import torch
@@ -11,19 +11,23 @@ from ganzoo.draws import Draws, unit
 
 
 class DiffAugment:
-    """DiffAugment: color, translation, cutout, in this order (Zhao et al. 2020, section 3.2, and
-    the official code).
+    """DiffAugment: color, translation and cutout, in this order (Zhao et al. 2020, section 3.2).
 
-    `augment(images, u)` is a pure function of its arguments, differentiable in the images:
-    [N, C, H, W] in [-1, 1] for any C, H and W, and rows `u` of `augment.draw(draws, N)`. The result
-    has the shape, dtype and memory format of the images; colors may leave [-1, 1].
+    `augment(images, u)` is a pure function, differentiable with respect to the images: [N, C, H, W]
+    in [-1, 1] for any C, H and W; `u` are rows of `augment.draw(draws, N)`. The result has the
+    shape, dtype and memory format of the images; colors may leave [-1, 1].
+
+    Args:
+        color: change brightness, saturation and contrast.
+        translation: move images.
+        cutout: cut out rectangles.
     """
 
     def __init__(self, color: bool = True, translation: bool = True, cutout: bool = True) -> None:
         self.color, self.translation, self.cutout = color, translation, cutout
 
     def draw(self, draws: Draws, n: int) -> Tensor:
-        """The numbers for n images, [n, k] of U[0, 1); k depends on the augmentations chosen."""
+        """Random numbers for n images, [n, k] from U[0, 1); k depends on the augmentations."""
         k = 3 * self.color + 2 * self.translation + 2 * self.cutout
         return draws.rows(n, k, of=unit)
 
@@ -39,12 +43,13 @@ class DiffAugment:
 
 
 def recolor(images: Tensor, brightness: Tensor, saturation: Tensor, contrast: Tensor) -> Tensor:
-    """Add u - 0.5 to all values, scale each pixel's distance from its gray (the mean of its
-    channels) by 2u, then the distance from the mean of the image by u + 0.5, each with its own u.
+    """Change brightness, saturation and contrast, each by its own u, in this order.
 
+    Brightness adds u - 0.5 to all values; saturation scales each pixel's distance from its gray
+    (the mean of its channels) by 2u; contrast scales the distance from the image's mean by u + 0.5.
     """
-    # Saturation changes no mean, so the three are one affine map of the image, its gray and its
-    # mean: two passes over the image instead of nine.
+    # Saturation does not change the mean, so all three are one affine map of the image, its gray
+    # and its mean: two passes over the image instead of nine.
     brightness, saturation, contrast = (
         u.to(images.dtype)[:, None, None, None] for u in (brightness, saturation, contrast)
     )
@@ -56,7 +61,7 @@ def recolor(images: Tensor, brightness: Tensor, saturation: Tensor, contrast: Te
 
 
 def translate(images: Tensor, u_down: Tensor, u_right: Tensor) -> Tensor:
-    """Move by whole pixels, up to an eighth of the side either way; zeros move in."""
+    """Move images by whole pixels, at most an eighth of a side; zeros move in at the border."""
     height, width = images.shape[2:]
     row, row_inside = _moved_from(height, u_down)
     column, column_inside = _moved_from(width, u_right)
@@ -70,7 +75,7 @@ def translate(images: Tensor, u_down: Tensor, u_right: Tensor) -> Tensor:
 
 
 def _moved_from(size: int, u: Tensor) -> tuple[Tensor, Tensor]:
-    """For each position along an axis: where its value comes from, and whether that exists."""
+    """For each position along an axis: the position its value comes from, and if that exists."""
     reach = int(size / 8 + 0.5)
     shift = _integer(u, 2 * reach + 1) - reach
     source = torch.arange(size, device=u.device) - shift[:, None]
@@ -78,21 +83,21 @@ def _moved_from(size: int, u: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def cut_out(images: Tensor, u_down: Tensor, u_right: Tensor) -> Tensor:
-    """Zero a rectangle of half the height and half the width, its center anywhere in the image."""
+    """Set a rectangle of half the height and width to zero, its center anywhere in the image."""
     height, width = images.shape[2:]
     hole = _hole(height, u_down)[:, :, None] & _hole(width, u_right)[:, None, :]
     return images * ~hole[:, None]
 
 
 def _hole(size: int, u: Tensor) -> Tensor:
-    """For each position along an axis: whether it is cut out."""
+    """For each position along an axis, whether it is cut out."""
     length = int(size / 2 + 0.5)
-    # The center of an even length lies between two pixels: one place more, both ends included.
+    # The center of an even length lies between pixels, where there is one more place for it.
     start = _integer(u, size + 1 - length % 2)[:, None] - length // 2
     position = torch.arange(size, device=u.device)
     return (position >= start) & (position < start + length)
 
 
 def _integer(u: Tensor, n: int) -> Tensor:
-    """U[0, 1) to an integer in [0, n); the clamp is for u that rounding has made 1."""
+    """Map U[0, 1) to integers in [0, n). In half precision u may be rounded up to 1: clamp."""
     return (u * n).long().clamp_(max=n - 1)

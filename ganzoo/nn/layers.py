@@ -1,4 +1,4 @@
-"""What the networks of two models have in common."""
+"""Layers and sizes that the networks of several models share."""
 
 from collections.abc import Sequence
 
@@ -14,10 +14,11 @@ def convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def fused_up(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """A convolution of `enlarged(x)`, 3x3, as one transposed convolution: each pixel of x is seen
-    through 4x4 weights.
+    """A 3x3 convolution of `enlarged(x)` as one 4x4 transposed convolution of x.
+
+    It gives equal values with fewer multiplications, as the official PGGAN code does.
     """
-    # A transposed convolution lays its kernel down unflipped, where a convolution reads it.
+    # A transposed convolution writes its kernel unflipped where a convolution reads it.
     kernel = 4 * widened(weight).flip(2, 3).transpose(0, 1)
     return F.conv_transpose2d(x, kernel, bias, stride=2, padding=1)
 
@@ -28,7 +29,7 @@ def fused_down(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def widened(weight: Tensor) -> Tensor:
-    """3x3 kernels averaged over the four positions of a 2x2 pixel: 4x4 kernels."""
+    """The mean of 3x3 kernels shifted to the four positions in a 2x2 box: 4x4 kernels."""
     rows = F.pad(weight, (0, 0, 0, 1)) + F.pad(weight, (0, 0, 1, 0))
     return (F.pad(rows, (0, 1)) + F.pad(rows, (1, 0))) / 4
 
@@ -36,26 +37,25 @@ def widened(weight: Tensor) -> Tensor:
 def halved_grid(
     image_size: int | Sequence[int], least: int, times: int
 ) -> tuple[tuple[int, int], int]:
-    """The grid, (height, width), that images are halved down to, and after how many halvings.
+    """The smallest grid, (height, width), of networks for images, and how often they are halved.
 
     Height and width are halved together while both are even and neither falls below `least`.
 
     Raises:
-        UserError: fewer than `times` halvings, or a shorter side that is then not `least` to 7 (or
-            2 `least` - 1, if that is more).
+        UserError: fewer than `times` halvings are possible, or the shorter side of the grid is
+            larger than max(7, 2 `least` - 1).
     """
     sides = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
     if len(sides) != 2 or min(sides) < 1:
         raise UserError(
-            f"image_size={image_size} is no size: give one number or [height, width], in pixels."
+            f"image_size={image_size} is not a size: use one number or [height, width], in pixels."
         )
     height, width = sides
     if not _fits(height, width, least, times):
         sizes = " or ".join(f"{h}x{w}" for h, w in _nearest(height, width, least, times)[:2])
         raise UserError(
-            f"images of {height}x{width} cannot be halved down to a grid of {least} to "
-            f"{_most(least)} pixels: "
-            f"use {sizes} (height x width)."
+            f"Images of {height}x{width} cannot be halved down to a grid of {least} to "
+            f"{_most(least)} pixels: use {sizes} (height x width)."
         )
     return _halved(height, width, least)
 
@@ -77,7 +77,7 @@ def _most(least: int) -> int:
 
 
 def _nearest(height: int, width: int, least: int, times: int) -> list[tuple[int, int]]:
-    """Sizes that fit, the nearest first; squares only for a square."""
+    """Sizes that can be halved as needed, the nearest first; squares only for a square."""
 
     def multiples(side: int, scale: int) -> set[int]:
         return {scale * max(least, side // scale), scale * max(least, -(-side // scale))}
@@ -93,7 +93,10 @@ def _nearest(height: int, width: int, least: int, times: int) -> list[tuple[int,
 
 
 def normal_init(module: nn.Module) -> None:
-    """Weights N(0, 0.02), BatchNorm's gains N(1, 0.02), biases 0 (DCGAN, CycleGAN)."""
+    """Initialize weights by N(0, 0.02), BatchNorm's gains by N(1, 0.02), biases by 0.
+
+    The initialization of DCGAN's and CycleGAN's official code.
+    """
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
         nn.init.normal_(module.weight, 0.0, 0.02)
     elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
@@ -107,8 +110,9 @@ def normal_init(module: nn.Module) -> None:
 def shrunk(images: Tensor, lod: float, size: tuple[int, int]) -> Tensor:
     """Images [N, C, H, W] as the networks see them at a level of detail, [N, C, *size].
 
-    Means over boxes, faded towards those over boxes of twice the side by the rest of the lod
-    (Karras et al. 2018, figure 2; the official `process_reals`).
+    Images are averaged over boxes. At a fractional lod they are blended with their own lower
+    resolution, so that reals are as sharp as fakes are (Karras et al. 2018, figure 2; the official
+    `process_reals`).
     """
     if (box := images.shape[-1] // size[1]) > 1:
         images = F.avg_pool2d(images, box)
@@ -118,5 +122,5 @@ def shrunk(images: Tensor, lod: float, size: tuple[int, int]) -> Tensor:
 
 
 def enlarged(images: Tensor, times: int = 2) -> Tensor:
-    """Every pixel of images [N, C, H, W] as a box of `times` x `times`."""
+    """Images [N, C, H, W] with each pixel repeated `times` x `times`."""
     return images if times == 1 else F.interpolate(images, scale_factor=times)

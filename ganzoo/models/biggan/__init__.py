@@ -47,32 +47,34 @@ Part = tuple[Tensor, Tensor | None]  # latents and labels, or images and labels
 class BigGAN(GAN):
     """A class-conditional GAN.
 
-    The discriminator judges reals and fakes in one pass; the generator's step has new fakes.
+    Reals and fakes go through the discriminator in one pass, as in the authors' code: spectral
+    normalization then makes one power iteration for both. The generator's step has new fakes.
 
     Args:
         generator: latents [N, nz] and classes -> images [N, C, H, W] in [-1, 1].
         discriminator: images and labels -> logits [N].
-        classes: of both; 0: an unconditional GAN.
-        loss: of both; see `ganzoo.nn.losses`.
-        labels: of fakes: "uniform", each class as likely as any; or "data", those of the reals
-            beside them, and in sampling as often as in the training data.
-        prior: of the latents; see `ganzoo.draws`.
-        truncate: how latents are limited in sampling: "resample", values beyond the threshold are
-            drawn again (section 3.1); "truncated_normal", values beyond 2 are, and then all are
-            multiplied with the threshold, as for the published weights; "scale", only that.
-        orthogonal: for each named network the strength of orthogonal regularization (1e-4).
-        augment: applied to everything that the discriminator sees; None for nothing.
-        gradient_penalty: weight of WGAN-GP's penalty.
-        r1, r2: gamma of the zero-centered penalties on reals and on fakes (each enters as gamma/2).
+        classes: number of classes of both networks; 0 for an unconditional GAN.
+        loss: adversarial loss; see `ganzoo.nn.losses`.
+        labels: labels of fakes. "uniform": all classes are equally likely. "data": the labels of
+            the reals in the batch, and in sampling as frequent as in the training data.
+        prior: distribution of the latents; see `ganzoo.draws`.
+        truncate: how sampling limits latents. "resample": values beyond the threshold are drawn
+            again (section 3.1). "truncated_normal": values beyond 2 are drawn again and all are
+            multiplied by the threshold, as for the published weights. "scale": all are multiplied
+            by the threshold.
+        orthogonal: for each named network, the strength of orthogonal regularization (1e-4 in the
+            paper).
+        augment, gradient_penalty, r1, r2: see `Objective`.
         shared: the arguments of `GAN`.
 
     Raises:
-        UserError: networks of different numbers of classes, or an unknown option.
+        UserError: the networks have different numbers of classes, an option is unknown, or a
+            penalty meets torch.compile of the discriminator.
     """
 
     generator: ConditionalGenerator
     discriminator: ProjectionDiscriminator
-    class_shares: Tensor  # of the training data, where labels="data"
+    class_shares: Tensor  # share of each class in sampling, [classes]
 
     def __init__(
         self,
@@ -105,7 +107,7 @@ class BigGAN(GAN):
         if not generator.classes == discriminator.classes == classes:
             raise UserError(
                 f"The model has {classes} classes, its generator {generator.classes} and its "
-                f"discriminator {discriminator.classes}: give all the same number."
+                f"discriminator {discriminator.classes}: set all to the same number."
             )
 
     def setup(self, stage: str) -> None:
@@ -159,7 +161,7 @@ class BigGAN(GAN):
         super().on_before_optimizer_step(optimizer)
 
     def _fakes(self, n: int, y: Tensor | None) -> list[Part]:
-        """Latents and labels of n fakes, in micro-batches; y are labels of as many reals."""
+        """Latents and labels of n fakes, in micro-batches; y are the labels of n reals."""
         z = self.draws.rows(n, self.generator.nz, of=self.prior)
         if y is not None and self.fake_labels == "uniform":
             y = self.draws.rows(n, of=integers(self.classes))
@@ -172,7 +174,7 @@ class BigGAN(GAN):
     def _discriminator_loss(
         self, real: Part, fake: Part, u_real: Tensor, u_fake: Tensor, mix: Tensor
     ) -> Tensor:
-        with torch.no_grad():  # only the discriminator learns from these
+        with torch.no_grad():  # only the discriminator learns from these fakes
             images = self.generator(*fake)
         (reals, y_real), (_, y_fake) = real, fake
         images = images.to(reals.dtype)
@@ -204,24 +206,24 @@ class BigGAN(GAN):
         truncation: float | None = None,
         raw: bool = False,
     ) -> Tensor:
-        """Images for seeds: [len(prompts), C, H, W] in [-1, 1].
+        """Images of seeds: [len(prompts), C, H, W] in [-1, 1].
 
         Args:
-            prompts: seeds; each gives its image, whatever the others are.
-            label: the class; None: each seed's own, see `labels`.
-            truncation: the threshold; see `latents`. None: no limit.
-            raw: from the generator instead of its average.
+            prompts: seeds; each has its image, whatever the other seeds are.
+            label: class of all images; None for each seed's own, see `labels`.
+            truncation: threshold of the latents; None for no limit.
+            raw: use the generator instead of its average.
         """
         y = self.labels(prompts) if label is None else label
         return self.images(self.latents(prompts, truncation), raw, y, truncation)
 
     def latents(self, seeds: Sequence[int], truncation: float | None = None) -> Tensor:
-        """One latent vector per seed, [len(seeds), nz], limited as the argument `truncate` says."""
+        """One latent vector per seed, [len(seeds), nz]; `truncate` defines the truncation."""
         z = latents_of(seeds, self.generator.nz, self.prior, truncation, self.truncate)
         return z.to(self.device, self.number_type)
 
     def labels(self, seeds: Sequence[int]) -> Tensor | None:
-        """Each seed's own class, int64 [len(seeds)]; None where there are no classes."""
+        """Each seed's own class, int64 [len(seeds)]; None without classes."""
         if not self.classes:
             return None
         return shared_classes(seeds, self.class_shares).to(self.device)
@@ -234,15 +236,15 @@ class BigGAN(GAN):
         labels: int | Tensor | None = None,
         truncation: float | None = None,
     ) -> Tensor:
-        """Images of latents [N, nz], made by the average (or the raw) generator in eval mode.
+        """Images of latents [N, nz], from the average (or the raw) generator in eval mode.
 
         Args:
-            latents: as `latents` gives them.
-            raw: by the generator instead of its average.
-            labels: a class; one for each, int64 [N]; or vectors of classes [N, D], which may lie
-                between those of `class_vectors`. None: the first class.
-            truncation: that the latents were limited to; it decides where a generator has
-                statistics for several. None: 1.
+            latents: latents as `latents` returns them.
+            raw: use the generator instead of its average.
+            labels: one class for all; int64 [N]; or class embeddings [N, D], for example
+                interpolations of `class_vectors`. None for the first class.
+            truncation: threshold of these latents (None: 1), for generators that store BatchNorm
+                statistics of several thresholds.
 
         Raises:
             UserError: there is no such class.
@@ -274,7 +276,7 @@ class BigGAN(GAN):
     @torch.no_grad()
     def judge(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         if self.classes and labels is None:
-            raise UserError("This discriminator judges images of a class: give their labels.")
+            raise UserError("This discriminator's logits depend on the class: give labels, too.")
         with evaluating(self.discriminator):
             return self.discriminator(images.to(self.number_type), labels if self.classes else None)
 

@@ -1,7 +1,7 @@
-"""CycleGAN: translation between two kinds of images without pairs (Zhu et al. 2017).
+"""CycleGAN: translation between two domains of images without pairs (Zhu et al. 2017).
 
-`networks.py` has the networks of the authors' PyTorch code, `small.py` smaller ones; the authors'
-recipes are in `conf/experiment/cyclegan_*.yaml`.
+`networks.py` are the networks of the authors' PyTorch code, `small.py` smaller ones, `pool.py` the
+pool of earlier fakes. `conf/experiment/cyclegan_*.yaml` are the authors' recipes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -42,7 +42,7 @@ __all__ = [
     "UNetGenerator",
 ]
 
-ENDS = {"AtoB": ("A", "B"), "BtoA": ("B", "A")}  # from which domain to which
+ENDS = {"AtoB": ("A", "B"), "BtoA": ("B", "A")}  # direction -> source and target domain
 BACK = {"AtoB": "BtoA", "BtoA": "AtoB"}
 
 Images = dict[str, Tensor]  # by domain
@@ -52,37 +52,39 @@ class CycleGAN(GAN):
     """Two generators, "AtoB" and "BtoA", and a discriminator for each domain, "A" and "B".
 
     A batch is {"A": [n, channels_a, H, W], "B": [n, channels_b, H, W]} in [-1, 1]; the clock counts
-    the images of one domain. `discriminator["A"]` tells images of A from what BtoA makes (the
+    the images of one domain. `discriminator["A"]` distinguishes images of A from fakes of BtoA (the
     authors' code calls it D_B).
 
     Args:
-        generator: makes a generator of its numbers of input and output channels.
-        discriminator: makes a discriminator of its number of input channels; None for none, which
-            leaves a model that translates and cannot be trained.
-        optimizers: for "generator" and "discriminator", or for a part of one ("generator.AtoB").
-        loss: of generators and discriminators; see `ganzoo.nn.losses`.
-        channels_a, channels_b: of the images of A and of B.
-        image_size: of training images, one number or [height, width].
-        order: the networks that are updated one after the other. Two generators, or two
-            discriminators, are updated together under one name and one optimizer, or each by itself
-            ("generator.AtoB", "discriminator.A"). A discriminator is shown the fakes of the latest
-            step of their generator.
+        generator: makes a generator from its numbers of input and output channels.
+        discriminator: makes a discriminator from its number of input channels; None for a model
+            that translates but cannot be trained.
+        optimizers: makers of the optimizers of "generator" and "discriminator", or of a part of one
+            ("generator.AtoB").
+        loss: adversarial loss; see `ganzoo.nn.losses`.
+        channels_a, channels_b: channels of the images of A and of B.
+        image_size: size of training images, one number or [height, width].
+        order: the networks that are updated one after the other. The two generators, or the two
+            discriminators, are updated together under one name with one optimizer, or each by
+            itself ("generator.AtoB", "discriminator.A"). A discriminator sees the fakes of the
+            latest step of their generator.
         lambda_a, lambda_b: weights of the cycles A -> B -> A and B -> A -> B.
-        lambda_identity: weight of the identity loss, times that of the cycle of the images that it
-            is about; 0 for none.
-        pool: fakes that are kept to be shown again to each discriminator; 0 for none.
-        discriminator_scale: what a discriminator's loss is multiplied with; the authors halve it.
-        gradient_penalty: weight of WGAN-GP's penalty.
-        r1, r2: gamma of the zero-centered penalties on reals and on fakes (each enters as gamma/2).
-        growth: training begins with small images and goes on with larger ones, by the schedule of
-            progressive growing, whose batch sizes hold; None for whole images from the start.
-        directions: those that there are; a model of one of them cannot be trained.
-        clip, lr_factors, shared: the arguments of `GAN`; in the former, "generator" and
-            "discriminator" stand for their parts as well.
+        lambda_identity: weight of the identity loss, relative to the cycle weight of the same
+            domain; 0 for none.
+        pool: number of earlier fakes that are kept for each discriminator; 0 for none.
+        discriminator_scale: factor of the discriminators' loss and penalties; the authors have 1/2.
+        gradient_penalty, r1, r2: see `Objective`.
+        growth: schedule by which training images grow, with its batch sizes; None for full-size
+            images from the start.
+        directions: the directions of translation; a model with only one cannot be trained.
+        clip, lr_factors: arguments of `GAN`, in which "generator" and "discriminator" also stand
+            for their parts.
+        shared: the other arguments of `GAN`.
 
     Raises:
-        UserError: an order that updates a network never or twice; an identity loss between images
-            of unlike channels; a penalty together with BatchNorm; steps repeated in an iteration.
+        UserError: `order` does not update every network once, an identity loss between images with
+            different numbers of channels, repeated steps in an iteration, or a penalty together
+            with BatchNorm or torch.compile.
     """
 
     generator: nn.ModuleDict
@@ -150,7 +152,7 @@ class CycleGAN(GAN):
 
     @property
     def lod(self) -> float:
-        """How many doublings of the images are missing now: 0 for whole ones."""
+        """The level of detail now: the number of missing doublings, 0 for full images."""
         return 0.0 if self.growth is None else self.growth.lod(self.images_seen)
 
     def stage(self, images: int) -> int:
@@ -204,16 +206,15 @@ class CycleGAN(GAN):
     def translate(self, images: Tensor, direction: str = "AtoB", raw: bool = False) -> Tensor:
         """Images of the other domain, [N, C', H, W] in [-1, 1], in eval mode.
 
-        While the images of training still grow, these are shrunk likewise and enlarged afterwards.
+        While training images still grow, these are shrunk to the same size and enlarged afterwards.
 
         Args:
-            images: of the domain that the direction starts from, [N, C, H, W] in [-1, 1], of any
-                height and width.
+            images: images of the source domain, [N, C, H, W] in [-1, 1], of any height and width.
             direction: one of `directions`.
-            raw: by the generator instead of its average, where there is one.
+            raw: use the generator instead of its average.
 
         Raises:
-            UserError: there is no such direction, or the images have other channels.
+            UserError: the model has no such direction, or the images have other channels.
         """
         if direction not in self.directions:
             raise UserError(
@@ -222,7 +223,7 @@ class CycleGAN(GAN):
         expected = self.channels[ENDS[direction][0]]
         if images.shape[1] != expected:
             raise UserError(
-                f"{direction} takes images of {expected} channel(s), not of {images.shape[1]}: "
+                f"{direction} takes images with {expected} channel(s), not {images.shape[1]}: "
                 f"convert them first."
             )
         networks = self.generator if raw or self.average is None else self.average
@@ -258,7 +259,11 @@ class CycleGAN(GAN):
     # -- the two losses ---------------------------------------------------------------------------
 
     def _generator_loss(self, directions: list[str], made: list[Images], reals: Images) -> Tensor:
-        """All that depends on the generators of `directions`; what they made goes into `made`."""
+        """The sum of all losses that depend on the generators of `directions`.
+
+        The adversarial loss (Zhu et al. 2017, equation 1), the cycle loss (equation 2) and the
+        identity loss (section 5.2). The fakes are appended to `made`, for the discriminators.
+        """
         total = torch.zeros((), device=self.device)
         fakes = {}
         for direction in self.directions:
@@ -301,7 +306,7 @@ class CycleGAN(GAN):
     # -- details ----------------------------------------------------------------------------------
 
     def _judged(self, domain: str, reals: Images, fakes: Images) -> Tensor:
-        """The fakes that a discriminator is shown: the latest, or older ones out of its pool."""
+        """The fakes that a discriminator is shown: the latest, or earlier ones from its pool."""
         direction = next(d for d, (_, target) in ENDS.items() if target == domain)
         if domain not in fakes:
             with torch.no_grad():
@@ -309,7 +314,7 @@ class CycleGAN(GAN):
         if domain not in self.pools:
             return fakes[domain]
         pool: ImagePool = self.pools[domain]  # type: ignore[assignment]
-        # Small images are kept enlarged, as those that fade in next are at first.
+        # Small images are kept enlarged: the pool's size is fixed, and the next level starts so.
         times = 2 ** int(self.lod)
         kept = pool.exchange(enlarged(fakes[domain], times), self.images_seen, self.draws)
         return _shown(kept, int(self.lod))
@@ -332,24 +337,28 @@ class CycleGAN(GAN):
         updated = [n for name in self.order for n in networks if f"{n}.".startswith(f"{name}.")]
         if self.optimizer_makers and sorted(updated) != sorted(networks):
             raise UserError(
-                f"model.order={list(self.order)} does not update every network once: use generator "
-                f"and discriminator, or their parts {', '.join(sorted(networks))}."
+                f"model.order={list(self.order)} does not update every network exactly once: use "
+                f"generator and discriminator, or their parts {', '.join(sorted(networks))}."
             )
         if self.lambda_identity and len(set(self.channels.values())) > 1:
             raise UserError(
-                "An identity loss needs as many channels in A as in B: set model.lambda_identity=0."
+                "An identity loss needs equal numbers of channels in A and B: set "
+                "model.lambda_identity=0."
             )
         if self.discriminator_steps != 1 or self.generator_steps != 1:
-            raise UserError("A CycleGAN updates every network once an iteration: leave the steps.")
+            raise UserError(
+                "A CycleGAN updates every network once per iteration: set "
+                "model.discriminator_steps=1 and model.generator_steps=1."
+            )
 
 
 def _shown(images: Tensor, lod: float) -> Tensor:
-    """Images as they are shown with so many doublings missing; see `shrunk`."""
+    """Images as the networks see them at a level of detail; see `shrunk`."""
     height, width = images.shape[-2:]
     return shrunk(images, lod, (height >> int(lod), width >> int(lod))) if lod else images
 
 
 def _for_each(order: Sequence[str], given: Mapping[str, Any]) -> dict[str, Any]:
-    """What is given for each network in `order`, by its name or that of what it is a part of."""
+    """The value for each network in `order`, given under its name or that of the whole."""
     found = {name: given.get(name, given.get(name.partition(".")[0])) for name in order}
     return {name: value for name, value in found.items() if value is not None}

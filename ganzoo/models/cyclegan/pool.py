@@ -1,4 +1,4 @@
-"""The pool of fakes of earlier iterations."""
+"""The pool of fakes from earlier iterations."""
 
 import torch
 from torch import Tensor, nn
@@ -8,17 +8,17 @@ from ganzoo.draws import Draws, integers, unit
 
 
 class ImagePool(nn.Module):
-    """Shows a discriminator older fakes half of the time (Zhu et al. 2017, section 4).
+    """Shows a discriminator earlier fakes half of the time (Zhu et al. 2017, section 4).
 
-    The first `size` fakes are kept and shown. Every later one is either shown itself, or takes the
-    place of a kept one, which is shown instead: one draw for each image, as in the authors' code.
+    The first `size` fakes are kept and shown. Every later one is either shown itself, or replaces a
+    kept one, which is shown instead: one draw for each image, as in the authors' code.
 
-    The pool takes the fakes of all processes in the order of the whole batch and is the same in
-    all of them, so a run does not depend on their number.
+    All processes keep the same pool: the fakes of all of them, in the order of the global batch. A
+    run thus does not depend on the number of processes.
 
     Args:
-        size: images kept.
-        channels, height, width: of the images.
+        size: number of images kept.
+        channels, height, width: shape of the images.
     """
 
     images: Tensor
@@ -29,9 +29,12 @@ class ImagePool(nn.Module):
 
     @torch.no_grad()
     def exchange(self, fakes: Tensor, before: int, draws: Draws) -> Tensor:
-        """What is shown instead of `fakes`, this process's [n, C, H, W].
+        """The images shown instead of `fakes`, [n, C, H, W], in this process.
 
-        `before` is how many fakes the pool was given before these, over all processes.
+        Args:
+            fakes: new fakes of this process.
+            before: number of fakes that the pool got before these, over all processes.
+            draws: random numbers of the step.
         """
         n, size, kept = len(fakes), len(self.images), self.images
         news = gather_rows(fakes.detach()).to(kept.dtype)
@@ -43,7 +46,7 @@ class ImagePool(nn.Module):
                 kept[before + i] = new[0]
                 shown.append(new)
                 continue
-            # Without looking at the draws, which would wait for the device.
+            # Both outcomes are computed: an `if` on the draw would wait for the device.
             place, swap = places[i : i + 1], swaps[i : i + 1]
             old = kept.index_select(0, place)
             kept.index_copy_(0, place, torch.where(swap, new, old))

@@ -1,7 +1,7 @@
-"""PGGAN: networks that grow while they are trained (Karras et al. 2018), as in the official code.
+"""PGGAN: networks that grow during training (Karras et al. 2018), as in the official code.
 
-`schedule.py` says when they grow, `networks.py` what they are; `conf/experiment/pggan_*.yaml` are
-the paper's recipes.
+`networks.py` are the networks, `layers.py` their layers; `ganzoo/schedules/growth.py` defines when
+they grow. `conf/experiment/pggan_*.yaml` are the paper's recipes.
 """
 
 import logging
@@ -35,33 +35,34 @@ log = logging.getLogger(__name__)
 
 __all__ = ["PGGAN", "Discriminator", "Generator"]
 
-FIRST_REALS = 500  # that minibatch discrimination starts from, as in the paper's code
+FIRST_REALS = 500  # reals that minibatch discrimination is initialized from, as in the paper's code
 
 
 class PGGAN(GAN):
-    """A GAN whose two networks grow from the base grid to the whole image.
+    """A GAN whose two networks grow from the base grid to the full image.
 
-    What an iteration does follows from the images seen alone: `growth` gives the level of detail,
-    the batch size, the learning rate, and when the optimizers start anew. Where the networks have
-    classes, the discriminator is an auxiliary classifier, too; fakes have the labels of the reals.
+    All that changes during a run is a function of the images seen: `growth` gives the level of
+    detail, the batch size, the learning rate, and when the optimizers are reset. If the networks
+    have classes, the discriminator is also an auxiliary classifier, and fakes have the labels of
+    the reals.
 
     Args:
         generator: (z [N, nz], y, lod) -> images at the resolution of the lod.
         discriminator: (images, lod) -> scores [N], or [N, 1 + classes].
-        growth: the schedule.
-        loss: of both; see `ganzoo.nn.losses`.
-        gradient_penalty: weight of WGAN-GP's penalty (10 in the paper).
-        target: gradient norm that it asks for (1; 750 for CIFAR-10).
-        drift: weight of the mean squared score of reals (0.001).
-        r1, r2: gamma of the zero-centered penalties on reals and on fakes (each enters as gamma/2).
-        reset_optimizers: at both ends of a fade, as in the paper.
-        label_weight: of the auxiliary classifier's cross-entropy.
-        prior: of the latents; see `ganzoo.draws`.
-        augment: applied to everything that the discriminator sees; None for nothing.
+        growth: the schedule of progressive growing.
+        loss: adversarial loss; see `ganzoo.nn.losses`.
+        gradient_penalty, target: weight of WGAN-GP's penalty (10 in the paper) and the gradient
+            norm that it aims at (1; 750 for CIFAR-10); see `Objective`.
+        drift: weight of the mean squared score of reals (0.001 in the paper).
+        r1, r2, augment: see `Objective`.
+        reset_optimizers: whether optimizers forget their moments at both ends of a fade, as in the
+            official code.
+        label_weight: weight of the auxiliary classifier's cross-entropy.
+        prior: distribution of the latents; see `ganzoo.draws`.
         shared: the arguments of `GAN`.
 
     Raises:
-        UserError: a batch that a level's minibatch standard deviation cannot be taken of.
+        UserError: a penalty together with torch.compile of the discriminator.
     """
 
     generator: GrowingGenerator
@@ -108,8 +109,8 @@ class PGGAN(GAN):
         whole = self.growth.starts()[2 * self.growth.levels]
         if self.total_images <= whole and self.global_rank == 0:
             log.warning(
-                "The run ends at %s; whole images are reached after %g kimg: raise total_kimg, or "
-                "lower model.growth.train_kimg and fade_kimg.",
+                "The run ends at %s. Full-size images are reached after %g kimg: increase "
+                "total_kimg, or lower model.growth.train_kimg and fade_kimg.",
                 self._stage_name(self.moment(self.total_images)),
                 whole / 1000,
             )
@@ -117,12 +118,12 @@ class PGGAN(GAN):
     # -- the schedule ------------------------------------------------------------------------------
 
     def moment(self, images: int) -> int:
-        """The images seen when the schedule was last looked at; see `Growth.moment`."""
+        """The images seen when the schedule was last evaluated; see `Growth.moment`."""
         return self.growth.moment(images, world_size(), self.discriminator_steps)
 
     @property
     def lod(self) -> float:
-        """How many doublings are missing now: 0 for whole images."""
+        """The level of detail now: the number of missing doublings, 0 for full images."""
         return self.growth.lod(self.moment(self.images_seen))
 
     def after_step(self) -> None:
@@ -138,7 +139,7 @@ class PGGAN(GAN):
         starts = [self.images_seen]
         for start in self.growth.starts().values():
             at = start
-            while self.moment(at) < start:  # until the schedule is looked at again
+            while self.moment(at) < start:  # until the schedule is evaluated again
                 at += self._batch_size(at)
             if self.images_seen < at < self.total_images:
                 starts.append(at)
@@ -161,10 +162,10 @@ class PGGAN(GAN):
     def _lr_factor(self, images: int) -> float:
         return self.growth.lr_factor(self.moment(images))
 
-    # -- before the first --------------------------------------------------------------------------
+    # -- before the first iteration ----------------------------------------------------------------
 
     def on_fit_start(self) -> None:
-        """Start minibatch discrimination, if the discriminator has it, from the first reals."""
+        """Initialize minibatch discrimination, if the discriminator has it, from reals."""
         network = self.discriminator
         layers = [m for m in network.modules() if isinstance(m, MinibatchDiscrimination)]
         if all(layer.fitted for layer in layers):
@@ -174,7 +175,7 @@ class PGGAN(GAN):
         group = max(1, min(network.group_size, len(images)))
         images = images[: len(images) // group * group]
         network.fit(shrunk(images, self.lod, network.resolution(self.lod)), self.lod)
-        average_over_processes(network.parameters())  # equal but for rounding on another device
+        average_over_processes(network.parameters())  # devices may round differently
 
     # -- one iteration -----------------------------------------------------------------------------
 
@@ -186,7 +187,7 @@ class PGGAN(GAN):
             real = shrunk(real, lod, self.generator.resolution(lod))
             y = None if labels is None else labels.chunk(self.discriminator_steps)[index]
             n = len(real)
-            with torch.no_grad():  # only the discriminator learns from these
+            with torch.no_grad():  # only the discriminator learns from these fakes
                 fakes = [self.generator(*part, lod=lod) for part in self._inputs(n, y)]
             d_loss = self.update(
                 "discriminator",
@@ -267,7 +268,7 @@ class PGGAN(GAN):
         return self._scores(self._outputs(images, u, lod))
 
     def describe(self, lod: float | None = None) -> str:
-        """The two networks as they are at a level of detail (now, if None), layer by layer."""
+        """The layers that are active at a level of detail (None: the present one), as text."""
         lod = self.lod if lod is None else lod
         return "\n\n".join(describe(n, lod) for n in (self.generator, self.discriminator))
 
@@ -282,14 +283,14 @@ class PGGAN(GAN):
         raw: bool = False,
         lod: float | None = None,
     ) -> Tensor:
-        """Images for seeds: [len(prompts), C, H, W] of the whole size, in [-1, 1] or nearly so.
+        """Images of seeds: [len(prompts), C, H, W] at full size, approximately in [-1, 1].
 
         Args:
-            prompts: seeds; each gives its image, whatever the others are.
-            label: the class; None: each seed's own, drawn at random.
-            truncation: latents of larger magnitude are drawn again.
-            raw: from the generator instead of its average.
-            lod: how many doublings are missing; None: as many as now. Smaller images are enlarged.
+            prompts: seeds; each has its image, whatever the other seeds are.
+            label: class of all images; None for each seed's own, see `labels`.
+            truncation: magnitude beyond which latents are drawn again.
+            raw: use the generator instead of its average.
+            lod: level of detail; None for the present one. Smaller images are enlarged.
         """
         n = len(prompts)
         y = self.labels(prompts) if label is None else checked_classes(label, n, self.classes)
@@ -301,7 +302,7 @@ class PGGAN(GAN):
         return z.to(self.device, self.number_type)
 
     def labels(self, seeds: Sequence[int]) -> Tensor | None:
-        """Each seed's own class, int64 [len(seeds)]; None where there are no classes."""
+        """Each seed's own class, int64 [len(seeds)]; None without classes."""
         return uniform_classes(seeds, self.classes) if self.classes else None
 
     def images(
@@ -311,7 +312,7 @@ class PGGAN(GAN):
         labels: int | Tensor | None = None,
         truncation: float | None = None,
     ) -> Tensor:
-        """Images of latents [N, nz] and of a class, or one for each, int64 [N]; None: the first."""
+        """Images of latents [N, nz] and of one class, or int64 [N] (None: the first class)."""
         return self._images(latents, checked_classes(labels, len(latents), self.classes), raw)
 
     @torch.no_grad()
@@ -319,7 +320,7 @@ class PGGAN(GAN):
         lod = self.lod
         images = shrunk(images.to(self.number_type), lod, self.generator.resolution(lod))
         with evaluating(self.discriminator):
-            # One by one, so that a score does not depend on the other images.
+            # One by one: through the minibatch's standard deviation a score depends on the others.
             parts = [self.discriminator(part, lod) for part in images.split(1)]
         return self._scores(torch.cat(parts))
 
