@@ -464,7 +464,7 @@ def test_translation_and_judgement() -> None:
     assert gan.judge(colors, domain="B").shape == (2,)
     with pytest.raises(UserError, match="does not translate BtoC: use AtoB or BtoA"):
         gan.translate(gray, "BtoC")
-    with pytest.raises(UserError, match=r"BtoA takes images of 4 channel\(s\), not of 1"):
+    with pytest.raises(UserError, match=r"BtoA takes images with 4 channel\(s\), not 1"):
         gan.translate(gray, "BtoA")
     with pytest.raises(UserError, match=r"python -m ganzoo\.translate"):
         gan.sample([0])
@@ -474,7 +474,7 @@ def test_translation_and_judgement() -> None:
     ("options", "sentence"),
     [
         ({"order": ["generator"]}, "does not update every network exactly once"),
-        ({"order": ["generator", "discriminator", "discriminator.A"]}, "every network exactly once"),
+        ({"order": ["generator", "discriminator", "discriminator.A"]}, "exactly once"),
         ({"channels_b": 1}, r"set model\.lambda_identity=0"),
         ({"discriminator_steps": 2}, "once per iteration"),
         ({"order": ["generator", "critic"]}, "every network exactly once|names a network 'critic'"),
