@@ -9,17 +9,17 @@ BIN := $(VENV)/bin
 .PHONY: help setup train test test-slow test-data lint bench dist
 
 help:
-	@echo "make train      sets up, trains a DCGAN on the embedded emoji, leaves pictures in runs/"
-	@echo "make test       sets up, runs the tests"
-	@echo "make test-slow  the tests that take minutes, too"
-	@echo "make test-data  real pictures for more of the tests (Debian packages, as root)"
-	@echo "make lint       ruff and mypy"
-	@echo "make bench      engine against bare loops, reading of images, metrics"
-	@echo "make dist       wheel and sdist"
+	@echo "make train      set up, train a DCGAN on the embedded emoji, leave pictures in runs/"
+	@echo "make test       set up, run the tests"
+	@echo "make test-slow  run all tests, including those that take minutes"
+	@echo "make test-data  install real pictures that some tests need (Debian packages, as root)"
+	@echo "make lint       check style and types with ruff and mypy"
+	@echo "make bench      time the engine, the reading of images, and the metrics"
+	@echo "make dist       build the wheel and the source distribution"
 
 setup: $(VENV)/.ready
 
-# The dev extra is part of it, so that train and test share one environment.
+# The dev extra is included so that train and test share one environment.
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "ganzoo needs Python 3.11, 3.12 or 3.13: install one, or set PYTHON=/path/to/it." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
@@ -29,7 +29,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 train: setup
 	$(BIN)/python -m ganzoo.train
 
-# A file at a time on each core.
+# One test file at a time on each core.
 PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile
 
 test: setup
@@ -38,7 +38,7 @@ test: setup
 test-slow: setup
 	$(PYTEST) -m "slow or not slow"
 
-# Tests that want them are skipped where these are not installed.
+# Tests that need these packages are skipped if they are not installed.
 test-data: setup
 	apt-get update -qq
 	apt-get install -qq --no-install-recommends dataset-fashion-mnist lomiri-wallpapers-16.04
