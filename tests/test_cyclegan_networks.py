@@ -202,7 +202,7 @@ def test_norms(build) -> None:
     batch = build(norm="batch")
     assert not torch.allclose(batch(x)[:1], batch(x[:1]), rtol=1e-2)
     assert not any(isinstance(m, nn.BatchNorm2d) for m in build(norm="none").modules())
-    with pytest.raises(UserError, match="norm='layer' is unknown"):
+    with pytest.raises(UserError, match="norm must be one of instance, batch, none, not layer"):
         build(norm="layer")
 
 

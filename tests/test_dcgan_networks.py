@@ -310,7 +310,7 @@ def test_sizes_that_cannot_be_are_refused_with_sizes_that_can(size, remedy):
 
 
 def test_unknown_norm_is_refused():
-    with pytest.raises(UserError, match="batch, layer or none"):
+    with pytest.raises(UserError, match="one of batch, layer, none"):
         Discriminator(16, norm="instance")
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from ganzoo.data.images import ImageData
 from ganzoo.draws import Sampler, integers, normal, unit
 from ganzoo.engine.gan import GAN, Batch, evaluating
 from ganzoo.engine.sampling import (
@@ -21,7 +22,7 @@ from ganzoo.engine.sampling import (
     latents_of,
     shared_classes,
 )
-from ganzoo.errors import UserError
+from ganzoo.errors import UserError, check_choice
 from ganzoo.models.biggan.deep import DeepDiscriminator, DeepGenerator
 from ganzoo.models.biggan.layers import (
     StoredBatchNorm,
@@ -102,8 +103,7 @@ class BigGAN(GAN):
         self._check_names("orthogonal", self.orthogonal)
         self.classes = classes
         self.register_buffer("class_shares", torch.full((self.classes,), 1 / max(1, self.classes)))
-        if labels not in ("uniform", "data"):
-            raise UserError(f"model.labels={labels!r} is unknown: use uniform or data.")
+        check_choice("model.labels", labels, ["uniform", "data"])
         if not generator.classes == discriminator.classes == classes:
             raise UserError(
                 f"The model has {classes} classes, its generator {generator.classes} and its "
@@ -112,12 +112,12 @@ class BigGAN(GAN):
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
-        data = getattr(self.trainer, "datamodule", None)
-        if data is not None and self.classes:
+        data = getattr(self.trainer, "datamodule", None)  # absent unless `fit` was given one
+        if isinstance(data, ImageData) and self.classes:
             counts = class_counts(data.source.labels(), data.source.classes, self.classes)
             if data.source.classes is not None:
                 self.class_names = list(data.source.classes)
-            if self.fake_labels == "data" and not getattr(data, "balanced", False):
+            if self.fake_labels == "data" and not data.balanced:
                 self.class_shares.copy_(counts / counts.sum())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

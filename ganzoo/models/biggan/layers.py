@@ -1,5 +1,5 @@
-"""What the four networks of BigGAN are made of: spectral normalization, conditional BatchNorm,
-attention, and how weights begin and are kept orthogonal."""
+"""The layers of BigGAN's networks: spectral normalization, conditional BatchNorm, attention; and
+the initialization and orthogonal regularization of weights."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ganzoo.errors import UserError
+from ganzoo.errors import UserError, check_choice
 from ganzoo.nn.layers import fused_down, fused_up
 
 Init = Literal["orthogonal", "normal", "xavier"]
@@ -21,25 +21,24 @@ Layer = TypeVar("Layer", bound="Spectral")
 
 
 class Spectral(nn.Module):
-    """A layer whose weight, as a matrix [outputs, rest], is divided by its largest singular value
-    (Miyato et al. 2018, section 2.1 and algorithm 1).
+    """A layer whose weight, as a matrix [outputs, rest], is divided by its largest singular value.
 
-    The value is estimated by power iteration from the left vector `u`, which is a buffer. A forward
-    in training mode keeps what the iteration made of it; in eval mode it does not change. Gradients
-    flow through the weight in sigma = u' W v, not through u and v.
+    Miyato et al. 2018, section 2.1 and algorithm 1. The singular value is estimated by power
+    iteration from the left vector `u`, a buffer that is updated by each forward in training mode
+    only. Gradients flow through the weight in sigma = u' W v, not through u and v.
     """
 
     weight: Tensor
     u: Tensor
 
     def normalize_spectrum(self, eps: float, iterations: int) -> None:
-        """Say how: eps is the least norm that a vector is divided by; 0 iterations: not at all."""
+        """Set the iterations (0: do not normalize) and the smallest norm to divide by."""
         self.eps, self.iterations = eps, iterations
         if iterations:
             self.register_buffer("u", torch.randn(len(self.weight)))
 
     def normalized(self) -> Tensor:
-        """The weight as it is used."""
+        """The weight divided by its largest singular value."""
         return self.weight / self.sigma() if self.iterations else self.weight
 
     def sigma(self) -> Tensor:
@@ -58,9 +57,10 @@ class Spectral(nn.Module):
 
 
 def matrix(weight: Tensor) -> Tensor:
-    """A weight [outputs, ...] as [outputs, rest], in whatever order the rest lies in memory.
+    """A weight [outputs, ...] as [outputs, rest], without copying it.
 
-    The order of columns changes neither singular values nor left vectors.
+    The columns have the order that they have in memory, which changes neither singular values nor
+    left vectors.
     """
     if weight.dim() == 4 and weight.is_contiguous(memory_format=torch.channels_last):
         weight = weight.permute(0, 2, 3, 1)
@@ -100,7 +100,7 @@ class Embedding(Spectral, nn.Embedding):
 
 @dataclass(frozen=True)
 class Layers:
-    """Makes layers of the same options; see `Generator` for what they are."""
+    """Makes layers that share the options of a network; see `Generator` for these."""
 
     spectral_norm: bool = True
     sn_eps: float = 1e-6
@@ -140,11 +140,12 @@ class ConditionalNorm(nn.Module):
     """BatchNorm whose gain and bias follow from a condition: BN(x) (1 + W_g c) + W_b c.
 
     Args:
-        maps: of x.
-        condition: length of the vectors c, of which gain and bias are linear functions without
-            bias; or of class labels and their mixtures, whose rows in two tables they are.
-            0: there are none, and gain and bias are plain parameters.
-        of_labels: which of the two.
+        maps: number of feature maps of x.
+        condition: length of the vectors c, from which two linear layers without bias compute gain
+            and bias; or number of classes, for which two tables hold them. 0: gain and bias are
+            plain parameters.
+        of_labels: whether c are class labels (or mixtures of them) instead of vectors.
+        layers: makes the layers.
     """
 
     def __init__(self, maps: int, condition: int, of_labels: bool, layers: Layers) -> None:
@@ -153,7 +154,7 @@ class ConditionalNorm(nn.Module):
         self.conditional = condition > 0
 
         def function() -> nn.Module:
-            if of_labels:  # as the other tables of classes in the generator, as they are
+            if of_labels:  # like all class embeddings of the generator, not normalized
                 return layers.embedding(condition, maps, spectral=False)
             return layers.linear(condition, maps, bias=False)
 
@@ -169,8 +170,8 @@ class ConditionalNorm(nn.Module):
 
 
 class StoredBatchNorm(nn.BatchNorm2d):
-    """BatchNorm with several sets of statistics, `means` and `variances` [sets, maps], for
-    truncations from 0 to 1 in equal steps. It is not made for training, which changes none of them.
+    """BatchNorm with sets of statistics, `means` and `variances` [sets, maps], of the published
+    weights: for truncations from 0 to 1 in equal steps. Training does not update them.
     """
 
     means: Tensor
@@ -185,8 +186,8 @@ class StoredBatchNorm(nn.BatchNorm2d):
     def choose(self, truncation: float) -> None:
         """Use the statistics for a truncation in (0, 1].
 
-        In between, two sets are mixed as in the package pytorch-pretrained-biggan, which gives the
-        farther one the larger share.
+        Between two sets they are mixed as in the package pytorch-pretrained-biggan, which gives the
+        farther set the larger share.
         """
         share, index = math.modf(truncation / (1.0 / (len(self.means) - 1)))
         for running, sets in ((self.running_mean, self.means), (self.running_var, self.variances)):
@@ -198,27 +199,28 @@ class StoredBatchNorm(nn.BatchNorm2d):
 
 
 def choose_statistics(network: nn.Module, truncation: float | None = None) -> None:
-    """Let BatchNorm use its statistics for a truncation (None: 1), where it has several sets.
+    """Choose the statistics of each `StoredBatchNorm` for a truncation (None: 1).
 
     Raises:
-        UserError: a truncation beyond 1 where there are such sets.
+        UserError: there are such statistics, but not for this truncation.
     """
     norms = [module for module in network.modules() if isinstance(module, StoredBatchNorm)]
     truncation = 1.0 if truncation is None else truncation
     if norms and not 0 < truncation <= 1:
         raise UserError(
-            f"This generator has BatchNorm's statistics for truncations up to 1, not {truncation}: "
-            f"choose one, or estimate others with `standing`."
+            f"This generator has BatchNorm statistics for truncations up to 1, not {truncation}: "
+            f"use one of these, or standing statistics."
         )
     for norm in norms:
         norm.choose(truncation)
 
 
 class Attention(nn.Module):
-    """Self-attention as in SAGAN's code: x + gamma o(g beta'), beta the softmax of theta' phi.
+    """Self-attention (Zhang et al. 2019, SAGAN), as in its code: x + gamma o(g beta').
 
-    Each place of x (theta) looks at all boxes of 2x2, of which phi and g take the largest values.
-    Dot products are not scaled; gamma is 0 at first, so that x is passed on.
+    beta is the softmax of theta' phi: each position of x (theta) attends to all boxes of 2x2, of
+    which phi and g take the maximum. Dot products are not scaled. gamma starts at 0, so the layer
+    starts as the identity.
     """
 
     def __init__(self, maps: int, layers: Layers) -> None:
@@ -244,7 +246,7 @@ class Attention(nn.Module):
 
 
 def initialize(network: nn.Module, init: Init, zero_biases: bool) -> None:
-    """Weights of convolutions, linear layers and embeddings: orthogonal, N(0, 0.02) or Xavier's
+    """Initialize convolutions, linear layers and embeddings: orthogonal, N(0, 0.02) or Xavier's
     uniform; biases 0 or PyTorch's. Raises UserError for another name.
     """
     functions: dict[str, Callable[[Tensor], Tensor]] = {
@@ -252,8 +254,7 @@ def initialize(network: nn.Module, init: Init, zero_biases: bool) -> None:
         "normal": lambda weight: nn.init.normal_(weight, 0.0, 0.02),
         "xavier": nn.init.xavier_uniform_,
     }
-    if init not in functions:
-        raise UserError(f"init={init!r} is unknown: use {', '.join(functions)}.")
+    check_choice("init", init, list(functions))
     for module in network.modules():
         if isinstance(module, Spectral):
             functions[init](module.weight)
@@ -263,10 +264,11 @@ def initialize(network: nn.Module, init: Init, zero_biases: bool) -> None:
 
 @torch.no_grad()
 def add_orthogonal_gradient(weights: Iterable[Tensor], strength: float) -> None:
-    """Add to `.grad` the gradient of strength |W W' (1 - I)|_F^2, W a weight as [outputs, rest]:
-    rows are to be orthogonal to each other, of any length (Brock et al. 2019, equation 3).
+    """Add the gradient of orthogonal regularization to `.grad` (Brock et al. 2019, equation 3).
 
-    The gradient is that of the official PyTorch code, 2 (W W' (1 - I)) W, half of the formula's.
+    strength |W W' * (1 - I)|_F^2, with weights W as [outputs, rest]: rows should be orthogonal, but
+    may have any length. The gradient is that of the official PyTorch code, 2 (W W' * (1 - I)) W,
+    half of the formula's.
     """
     for weight in weights:
         if weight.grad is not None:
@@ -274,13 +276,13 @@ def add_orthogonal_gradient(weights: Iterable[Tensor], strength: float) -> None:
             if len(rows) <= rows.shape[1]:
                 gram = rows @ rows.T
                 gradient = gram.fill_diagonal_(0) @ rows
-            else:  # the same by the smaller product
+            else:  # equal, but the matrix product is smaller
                 gradient = rows @ (rows.T @ rows) - rows * rows.square().sum(1, keepdim=True)
             weight.grad.add_(gradient.view(weight.shape), alpha=2 * strength)
 
 
 def orthogonal_weights(network: nn.Module) -> list[Tensor]:
-    """The weights that orthogonal regularization is about: all but tables of classes."""
+    """The weights that orthogonal regularization applies to: all but class embeddings."""
     return [
         module.weight
         for module in network.modules()

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ganzoo.errors import UserError
+from ganzoo.errors import UserError, check_choice
 from ganzoo.nn.layers import normal_init
 
 Norm = Literal["instance", "batch", "none"]
@@ -240,9 +240,8 @@ def normalization(norm: Norm, width: int) -> nn.Module:
         return nn.InstanceNorm2d(width)
     if norm == "batch":
         return nn.BatchNorm2d(width)
-    if norm == "none":
-        return nn.Identity()
-    raise UserError(f"norm={norm!r} is unknown: use instance, batch or none.")
+    check_choice("norm", norm, ["instance", "batch", "none"])
+    return nn.Identity()
 
 
 def at_any_size(

@@ -10,7 +10,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from ganzoo.errors import UserError
+from ganzoo.errors import check_choice
 from ganzoo.nn.layers import halved_grid, normal_init
 
 Norm = Literal["batch", "layer", "none"]
@@ -163,6 +163,5 @@ def normalization(norm: Norm, width: int, eps: float, momentum: float = 0.1) -> 
         return nn.BatchNorm2d(width, eps, momentum)
     if norm == "layer":
         return nn.GroupNorm(1, width, eps)
-    if norm == "none":
-        return nn.Identity()
-    raise UserError(f"norm={norm!r} is unknown: use batch, layer or none.")
+    check_choice("norm", norm, ["batch", "layer", "none"])
+    return nn.Identity()

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ganzoo.data.images import ImageData
 from ganzoo.distributed.strategy import average_over_processes, world_size
 from ganzoo.draws import Sampler, normal, unit
 from ganzoo.engine.gan import GAN, Batch, evaluating
@@ -101,8 +102,8 @@ class PGGAN(GAN):
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
-        data = getattr(self.trainer, "datamodule", None)
-        if data is not None and self.classes:
+        data = getattr(self.trainer, "datamodule", None)  # absent unless `fit` was given one
+        if isinstance(data, ImageData) and self.classes:
             class_counts(
                 data.source.labels(), data.source.classes, self.classes, "model.generator.classes"
             )
@@ -170,7 +171,7 @@ class PGGAN(GAN):
         layers = [m for m in network.modules() if isinstance(m, MinibatchDiscrimination)]
         if all(layer.fitted for layer in layers):
             return
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        data: ImageData = self.trainer.datamodule  # type: ignore[attr-defined]
         images = data.first_images(FIRST_REALS)
         group = max(1, min(network.group_size, len(images)))
         images = images[: len(images) // group * group]
@@ -328,7 +329,7 @@ class PGGAN(GAN):
     def _images(
         self, latents: Tensor, y: Tensor | None, raw: bool, lod: float | None = None
     ) -> Tensor:
-        network: Any = self.generator if raw or self.average is None else self.average
+        network = self.network(raw)
         lod = self.lod if lod is None else lod
         images = []
         with evaluating(network):
