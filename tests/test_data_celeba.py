@@ -117,7 +117,7 @@ def test_every_layout(root: Path, images: Path) -> None:
         part = CelebA(str(root), 64, split=split)
         assert len(part) == PARTITION.count(number)
         assert Path(part.name_of(0)).name == NAMES[PARTITION.index(number)]
-        assert f"{len(part)} of 12 images are the {split} split." in part.notes
+        assert f"{len(part)} of 12 images are in the {split} split." in part.notes
 
 
 def test_labels_are_torchvisions(images: Path, tmp_path: Path, monkeypatch) -> None:
@@ -191,7 +191,7 @@ def test_what_to_get_by_hand(download, tmp_path: Path, monkeypatch) -> None:
     assert "img_align_celeba.zip (MD5 00d2c5bc6d35e252742224ab0c1e8fcb)" in message
     assert "list_attr_celeba.txt (MD5 75e246fa4810816ffd6ee81facbd244c)" in message
     assert "list_eval_partition.txt (MD5 d32c9cbf5e040fd4025c592c306e6668)" in message
-    assert f"put them into {tmp_path / 'celeba'}" in message
+    assert f"put them unchanged into {tmp_path / 'celeba'}" in message
     assert ("Too many users" in message) == download
     assert "\n" not in message
 

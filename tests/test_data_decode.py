@@ -64,7 +64,7 @@ def test_broken_exif_is_shown_as_stored_and_said(damage) -> None:
     header = decoder.header(io.BytesIO(data))
     assert header.broken_exif
     assert decoder.notes([header], 1) == [
-        "1 of 1 images have damaged EXIF data, of which their orientation may be part."
+        "1 of 1 images have damaged EXIF data, so their orientation may be wrong."
     ]
 
 
@@ -151,9 +151,9 @@ def test_arrays_are_resized_channel_by_channel_like_pictures() -> None:
 @pytest.mark.parametrize(
     ("array", "says"),
     [
-        (SIX[:5], r"shape \[5, 8, 10\] where channels is 6"),
+        (SIX[:5], r"shape \[5, 8, 10\], but channels is 6"),
         (SIX.astype(np.int32), "array of int32"),
-        (SIX * 1.0, r"floats from 0 to 255, which have to lie in \[0, 1\]"),
+        (SIX * 1.0, r"floats from 0 to 255, which must be in \[0, 1\]"),
         (np.full((6, 4, 4), np.nan), "floats from nan"),
         (np.array([{}], dtype=object), "pickle"),
         (np.zeros((6, 0, 4), np.uint8), "shape"),
@@ -166,9 +166,9 @@ def test_arrays_that_are_refused(array, says) -> None:
 
 def test_pictures_have_no_six_channels() -> None:
     data = encoded(Image.new("RGB", (4, 4)), "PNG")
-    with pytest.raises(ValueError, match=r"at most 4 channels, not 6"):
+    with pytest.raises(ValueError, match=r"at most 4 channels; 6 channels need"):
         Decoder((4, 4), channels=6)(data)
-    with pytest.raises(ValueError, match=r"at most 4 channels, not 6"):
+    with pytest.raises(ValueError, match=r"at most 4 channels; 6 channels need"):
         Decoder((4, 4), channels=6).header(io.BytesIO(data))
 
 

@@ -142,7 +142,7 @@ def test_lsun_root_may_be_the_database_itself(tmp_path: Path, monkeypatch) -> No
     files = write_lmdb(root, 3)
     source = LSUN(str(root), SIDE)
     check_pixels(source, files)
-    assert source.notes[0] == ("test_lmdb is read, whatever data.source.category and split are.")
+    assert source.notes[0] == ("test_lmdb is read; data.source.category and split are ignored.")
     monkeypatch.chdir(root)
     check_pixels(LSUN(".", SIDE), files)
     assert "one category" in refused(LSUN(str(root), SIDE, category=["a", "b"]).labels)
@@ -154,7 +154,7 @@ def test_lsun_refuses(tmp_path: Path, monkeypatch) -> None:
     def told(**options: object) -> str:
         return refused(LSUN(str(tmp_path), SIDE, **options).labels)
 
-    assert "holds no databases" in told()
+    assert "contains no databases" in told()
     write_lmdb(tmp_path / "tower_train_lmdb", 1)
     (tmp_path / "kitchen_val_lmdb.zip").touch()
     (tmp_path / "cat.zip").touch()
@@ -272,7 +272,7 @@ def test_imagenet_of_kaggle(tmp_path: Path) -> None:
         (base / "val" / f"ILSVRC2012_val_{i:08d}.JPEG").write_bytes(data)
     val = ImageNet(str(tmp_path), SIDE, split="val")
     told = refused(val.labels)
-    assert "3 images lie in no class folder" in told
+    assert "are not in a class folder" in told
     assert f"LOC_val_solution.csv into {tmp_path}" in told
     rows = ["ImageId,PredictionString", "ILSVRC2012_val_00000002,n03126707 85 1 499 272 "]
     rows += [f"ILSVRC2012_val_0000000{i},n01440764 1 2 3 4 n01440764 5 6 7 8 " for i in (1, 3)]
@@ -364,17 +364,17 @@ def test_imagenet_refuses(ilsvrc: Path) -> None:
     assert "train, val" in refused(lambda: ImageNet("x", SIDE, split="test"))
     (ilsvrc / "train" / "n01440764.tar").touch()
     told = refused(ImageNet(str(ilsvrc), SIDE).labels)
-    assert "not unpacked to the end (n01440764.tar" in told
+    assert "not completely unpacked (n01440764.tar" in told
     (ilsvrc / "train" / "n01440764.tar").unlink()
 
     (ilsvrc / "train" / "n03126707").rename(ilsvrc / "n03126707")
     told = refused(ImageNet(str(ilsvrc), SIDE, split="val").labels)
-    assert "1 classes that are no folders of" in told
+    assert "1 classes that have no folder in" in told
     assert "(n03126707)" in told
 
     (ilsvrc / "train" / "n01440764" / "n01440764_0.JPEG").rename(ilsvrc / "train" / "loose.JPEG")
     told = refused(ImageNet(str(ilsvrc), SIDE).labels)
-    assert "1 images lie in no class folder" in told
+    assert "are not in a class folder" in told
     assert "(loose.JPEG): remove" in told
     (ilsvrc / "train" / "loose.JPEG").unlink()
 
@@ -382,7 +382,7 @@ def test_imagenet_refuses(ilsvrc: Path) -> None:
     assert "meta.bin cannot be read" in refused(ImageNet(str(ilsvrc), SIDE).labels)
 
     (ilsvrc / "empty" / "train").mkdir(parents=True)
-    assert "holds no images" in refused(ImageNet(str(ilsvrc / "empty"), SIDE).labels)
+    assert "has no images" in refused(ImageNet(str(ilsvrc / "empty"), SIDE).labels)
 
 
 def test_imagenet_trains(ilsvrc: Path) -> None:
@@ -488,7 +488,7 @@ def test_columns_of_classes(hub, tmp_path: Path) -> None:
     hidden = HuggingFace(str(folder), SIDE, split="test")
     assert hidden.labels() is None
     assert hidden.notes[0] == (
-        "1 of 2 images have no class in the column label, which is not used."
+        "1 of 2 images have no class in the column label, so this column is not used."
     )
     for label in ("label", "level"):
         told = refused(HuggingFace(str(folder), SIDE, split="test", label=label).labels)
@@ -508,10 +508,13 @@ def test_a_test_split_can_be_held_out(hub, tmp_path: Path) -> None:
         assert len(kept) == {"train": 6, "test": 3}[split]
         assert source.labels().tolist() == [LABELS[i] for i in kept]
         check_pixels(source, [files[i] for i in kept])
-        assert source.notes[0] == f"{len(kept)} of 9 images are the {split} split."
+        assert source.notes[0] == f"{len(kept)} of 9 images are in the {split} split."
     assert len(HuggingFace(str(folder), SIDE, split="validation", held_out=0.5)) == 1
     told = refused(HuggingFace(str(folder), SIDE, split="test").labels)
-    assert "has no split test: data.source.split may be train, validation, or hold some" in told
+    assert (
+        "has no split test: data.source.split may be train, validation, or set data.source.held_out"
+        in told
+    )
     told = refused(HuggingFace(str(folder), SIDE, split="val").labels)
     assert told.endswith("data.source.split may be train, validation.")
     assert "data.source.held_out" in refused(lambda: HuggingFace("x", SIDE, held_out=1.0))
@@ -542,7 +545,7 @@ def test_parquet_of_other_programs(hub, tmp_path: Path) -> None:
 
     write_table(pa.table({"map": [other[0], None, b"none"], "year": [1, 2, 3]}), path)
     source = HuggingFace("parquet", SIDE, data_files=path)
-    assert "2 of 3 images" in refused(lambda: source.notes)
+    assert "2 of 3 inspected images" in refused(lambda: source.notes)
     assert "train/1 cannot be read (there is no image" in refused(lambda: source.__getitems__([1]))
     write_table(pa.table({"year": [1], "month": [2]}), path)
     told = refused(HuggingFace("parquet", SIDE, data_files=path).labels)

@@ -213,13 +213,13 @@ def test_damaged_packs(tmp_path) -> None:
     whole = bytearray(images.read_bytes())
     whole[-1] ^= 1
     images.write_bytes(whole)
-    with pytest.raises(UserError, match=r"8x8\.npy is not as it was packed"):
+    with pytest.raises(UserError, match=r"8x8\.npy has changed since packing"):
         Pack(str(out)).check()
     images.write_bytes(whole[:-10])
     with pytest.raises(UserError, match=r"8x8\.npy cannot be read"):
         pixels(Pack(str(out)))
     np.save(images, np.zeros((29, 3, 8, 8), np.uint8))
-    with pytest.raises(UserError, match=r"holds \[29, 3, 8, 8\] where pack.json says \[30, 3"):
+    with pytest.raises(UserError, match=r"has shape \[29, 3, 8, 8\], but pack.json says \[30, 3"):
         pixels(Pack(str(out)))
     (out / "pack.json").write_text("{")
     with pytest.raises(UserError, match=r"pack\.json cannot be read"):

@@ -222,7 +222,7 @@ def test_folder_lists_by_path_and_folders_are_classes(tmp_path) -> None:
     assert batch["image"][:, 0, 0, 0].tolist() == [1, 2, 3, 4]
     assert batch["label"].tolist() == source.labels().tolist() == [0, 0, 1, 1]
     assert source.classes == ["a", "b"]
-    assert source.notes == [f"1 files of {tmp_path} are no images and ignored: .txt."]
+    assert source.notes == [f"1 files in {tmp_path} are not images and are ignored: .txt."]
 
     unlabeled = Folder(str(tmp_path), 4, labels=False)
     assert unlabeled.classes is None
@@ -256,7 +256,7 @@ def test_folder_names_what_cannot_be_read(tmp_path) -> None:
     (tmp_path / "2.png").write_text("not an image")
     Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "3.tif")
     with pytest.raises(
-        UserError, match=r"2 of 3 .*\(2\.png, 3\.tif; the first one: it is no image"
+        UserError, match=r"2 of 3 .*\(2\.png, 3\.tif; the first one: it is not an image"
     ):
         _ = Folder(str(tmp_path), 4).notes
 
@@ -357,7 +357,7 @@ def test_fashion_mnist_missing_or_broken(tmp_path) -> None:
     write_fashion(tmp_path)
     file = tmp_path / "train-images-idx3-ubyte"
     file.write_bytes(file.read_bytes()[:-1])
-    with pytest.raises(UserError, match="train-images-idx3-ubyte is not a whole idx file"):
+    with pytest.raises(UserError, match="train-images-idx3-ubyte is damaged or incomplete"):
         FashionMNIST(str(tmp_path)).__getitems__([0])
     with pytest.raises(UserError, match="split"):
         FashionMNIST(str(tmp_path), split="val")

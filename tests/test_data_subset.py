@@ -57,7 +57,7 @@ def test_number_and_classes_together_without_labels_too() -> None:
     [
         (Synthetic(10, 8), {"count": 11}, "more than the 10 images"),
         (Synthetic(10, 8), {"count": 0}, "at least 1"),
-        (Synthetic(10, 8), {"classes": []}, "names no class"),
+        (Synthetic(10, 8), {"classes": []}, "is empty"),
         (Synthetic(10, 8), {"classes": ["cat"]}, "no class cat: data.classes may name class 0,"),
         (Synthetic(10, 8, classes=0), {"classes": ["cat"]}, "has no classes to choose from"),
     ],

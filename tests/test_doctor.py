@@ -92,7 +92,7 @@ def test_a_changed_pack(photos, tmp_path, capsys) -> None:
     images[-1] ^= 1
     (pack / "64x64.npy").write_bytes(images)
     (problem,) = problems(asked(capsys, str(pack), code=1))
-    assert "64x64.npy is not as it was packed (its SHA-256 differs)" in problem
+    assert "64x64.npy has changed since packing (its SHA-256 differs)" in problem
 
 
 # -- planted faults --------------------------------------------------------------------------------

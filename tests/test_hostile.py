@@ -87,9 +87,9 @@ def test_training_refuses_at_the_start(root, fate, tmp_path) -> None:
     with pytest.raises(UserError) as told:
         train(config(*BASE, *options, tiny=False))
     message = str(told.value)
-    assert "of 58 images that were looked at" in message
+    assert "of 58 inspected images" in message
     assert "broken/empty.jpg" in message
-    assert "ganzoo.doctor names them all" in message
+    assert "ganzoo.doctor lists them all" in message
     assert not (tmp_path / "run" / "last.ckpt").exists()
 
 
@@ -105,7 +105,7 @@ def test_files_that_may_not_be_read(tmp_path_factory) -> None:
     (root / "modes").chmod(0)
     os.seteuid(65534)  # nobody
     try:
-        with pytest.raises(UserError, match=r"1 folders of .* cannot be opened \(modes/\)"):
+        with pytest.raises(UserError, match=r"1 folders in .* cannot be opened \(modes/\)"):
             write_pack(Folder(str(root), 16), base / "pack", workers=0)
         skipped = write_pack(Folder(str(root), 16), base / "pack", skip_bad=True, workers=0)
         packed = Pack(str(base / "pack"))

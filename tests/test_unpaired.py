@@ -402,7 +402,7 @@ def test_errors_name_the_key_of_the_domain(published: Path, tmp_path: Path) -> N
     (tmp_path / "empty").mkdir()
     empty = refused(lambda: folders(tmp_path / "empty", published, **size).check())
     assert "data.a.root" in empty
-    assert "holds no images" in empty
+    assert "has no images" in empty
     one = refused(lambda: folders(published, published, channels=1, **size).check())
     assert "has 3 channel(s), but channels is 1" in one
     small = refused(lambda: folders(published, published, load_size=20, **size).check())

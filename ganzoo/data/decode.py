@@ -1,4 +1,4 @@
-"""One file of any image format to uint8 of one size and number of channels."""
+"""Decoding one image file of any format to uint8 of one size and number of channels."""
 
 import io
 import math
@@ -19,20 +19,20 @@ from torchvision.io import ImageReadMode, decode_jpeg
 EXTENSIONS = [
     ".bmp", ".gif", ".jpeg", ".jpg", ".npy", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
 ]  # fmt: skip
-MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # of Pillow, by channels
+MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # Pillow's mode for a number of channels
 GOALS = {1: "gray", 2: "gray and opacity", 3: "RGB", 4: "RGBA"}
 FILTERS = ["bicubic", "bilinear", "area"]
 RESIZES = ["crop", "stretch", "width", "none"]
 NPY = b"\x93NUMPY"
-EXIF_KEYS = {"exif", "xmp", "XML:com.adobe.xmp"}  # in Pillow's info, where there may be EXIF data
+EXIF_KEYS = {"exif", "xmp", "XML:com.adobe.xmp"}  # Pillow's info has one if there may be EXIF
 
-_WARNINGS = Lock()  # what is done with warnings is one state of the whole process
+_WARNINGS = Lock()  # filters of warnings are global, and threads decode in parallel
 
 
 class Box(NamedTuple):
-    """A part of images that are all of one size, in pixels."""
+    """A part of images that all have the same size, in pixels."""
 
-    of: tuple[int, int]  # height and width of the whole images
+    of: tuple[int, int]  # height and width of the images
     top: int
     left: int
     height: int
@@ -40,10 +40,10 @@ class Box(NamedTuple):
 
 
 class Header(NamedTuple):
-    """What is known of an image file before its pixels are decoded."""
+    """Facts about an image file that are known before its pixels are decoded."""
 
     mode: str  # Pillow's, or "array uint16 6 channels"
-    size: tuple[int, int]  # height, width, after turning
+    size: tuple[int, int]  # height and width after EXIF orientation
     transparent: bool = False
     turned: bool = False
     frames: bool = False
@@ -52,24 +52,24 @@ class Header(NamedTuple):
 
 @dataclass(frozen=True)
 class Decoder:
-    """Bytes of an image file -> uint8 [channels, *size], or larger where `resize` lets it.
+    """Bytes of an image file -> uint8 [channels, *size], or larger if `resize` allows it.
 
-    EXIF orientation is applied, transparency laid on white (kept with 2 or 4 channels), 16-bit gray
-    scaled by 1 / 257. 16-bit color is reduced to its high bytes, color profiles are not applied,
-    and of animations the first frame is used. Arrays (.npy) are [H, W], [H, W, C] or [C, H, W] of
-    uint8, of uint16 (scaled by 1 / 257), of bool, or of floats in [0, 1].
+    EXIF orientation is applied, transparency is laid on white (kept with 2 or 4 channels), 16-bit
+    gray is scaled by 1 / 257. 16-bit color is reduced to its high bytes, color profiles are not
+    applied, and the first frame of an animation is used. Arrays (.npy) are [H, W], [H, W, C] or
+    [C, H, W], of uint8, uint16 (scaled by 1 / 257), bool, or floats in [0, 1].
 
     Args:
         size: height and width to deliver.
-        channels: 1 for luminance (ITU-R 601), 2 with opacity, 3 for RGB, 4 with opacity; any other
-            number for arrays of just that many.
-        resize: "crop" takes the largest centered window of the right proportions, "stretch" the
-            whole image. "width" brings the whole image to the width of `size` and keeps its
-            proportions, but makes it at least as high; "none" leaves images as they are, but
-            enlarges those that are smaller.
-        filter: "bicubic" or "bilinear", both antialiased, or "area", the mean over the area that
-            becomes a pixel. Reduction by a whole factor is always that mean.
-        box: the part of the image that is used, before all else; the image must be of its size.
+        channels: 1 for luminance (ITU-R 601), 2 for luminance and opacity, 3 for RGB, 4 for RGB
+            and opacity; any other number only for arrays with that many channels.
+        resize: "crop" uses the largest centered window with the right proportions, "stretch" the
+            full image. "width" resizes the full image to the width of `size`, keeps its
+            proportions, but makes it at least as high; "none" keeps the size, but enlarges smaller
+            images.
+        filter: "bicubic" or "bilinear", both antialiased, or "area", the mean over the area of
+            each new pixel. Reduction by a whole factor always uses this mean.
+        box: the part of the image that is cut out at first; the image must have the size in it.
     """
 
     size: tuple[int, int]
@@ -79,7 +79,7 @@ class Decoder:
     box: Box | None = None
 
     def __call__(self, data: bytes) -> Tensor:
-        """Raises ValueError for what is not converted, and whatever the decoders raise."""
+        """Raises ValueError for images that are not supported, and any error of the decoders."""
         pixels = self._array(data) if data.startswith(NPY) else self._picture(data)
         if self.box is not None:
             if tuple(pixels.shape[1:]) != self.box.of:
@@ -91,7 +91,7 @@ class Decoder:
         return resample(pixels, self._goal(pixels.shape[1], pixels.shape[2]), self.filter)
 
     def header(self, file: BinaryIO) -> Header:
-        """What converting the image in `file` will mean. Raises as `__call__` does."""
+        """Facts about the image in `file`. Raises the same errors as `__call__`."""
         start = file.read(len(NPY))
         file.seek(0)
         if start == NPY:
@@ -112,14 +112,14 @@ class Decoder:
             )
 
     def notes(self, headers: Sequence[Header], total: int) -> list[str]:
-        """Sentences on what is converted, from the headers of all of `total` images or of some."""
+        """Sentences on conversions, from the headers of some or all of `total` images."""
         goal = GOALS.get(self.channels, f"{self.channels} channels")
         native = (MODES.get(self.channels), f"array uint8 {self.channels} channels")
         how = {
             "crop": "cropped at the center and resized",
             "stretch": "resized",
             "width": "resized to that width",
-            "none": "windows are cut out of larger ones",
+            "none": "larger images are cropped",
         }[self.resize]
         height, width = self.box.of if self.box is not None else self.size
         modes = Counter(header.mode for header in headers if header.mode not in native)
@@ -128,7 +128,7 @@ class Decoder:
             **{f"are {mode}: converted to {goal}": n for mode, n in sorted(modes.items())},
             "have transparency: laid on white": sum(header.transparent for header in headers),
             "are turned by their EXIF orientation": sum(header.turned for header in headers),
-            "have damaged EXIF data, of which their orientation may be part": sum(
+            "have damaged EXIF data, so their orientation may be wrong": sum(
                 header.broken_exif for header in headers
             ),
             "have several frames: the first is used": sum(header.frames for header in headers),
@@ -139,11 +139,11 @@ class Decoder:
             del counts["have transparency: laid on white"]
         seen = f"{len(headers)} images"
         if len(headers) < total:
-            seen += f" looked at (there are {total})"
+            seen = f"{len(headers)} inspected images (of {total})"
         return [f"{count} of {seen} {what}." for what, count in counts.items() if count]
 
     def _goal(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width to which an image of that size is brought."""
+        """Height and width to which an image of this size is resized."""
         least_height, least_width = self.size
         if self.resize == "width":
             return max(least_height, least_width * height // width), least_width
@@ -162,11 +162,11 @@ class Decoder:
             orientation, _ = _orientation(image)
             stored = image.size
             if self.box is None and self.resize != "none":
-                # JPEG can be decoded at a half, quarter or eighth of its size; twice the goal is
-                # left, for the resizing filter to decide how the result looks.
+                # JPEG can be decoded at a half, quarter or eighth of its size, which is faster.
+                # Twice the goal remains, so that the resizing filter decides how it looks.
                 image.draft(None, (2 * max(self.size),) * 2)
             plain = (image.format, image.mode, image.size) == ("JPEG", "RGB", stored)
-            if plain and self.channels == 3:  # the same pixels as Pillow's, sooner
+            if plain and self.channels == 3:  # faster, same pixels as Pillow's
                 return _upright(_jpeg(data), orientation)
             flat = _flat(image, keep_opacity=self.channels in (2, 4))
             array = np.array(flat.convert(MODES[self.channels]))
@@ -177,8 +177,7 @@ class Decoder:
     def _check(self, image: Image.Image) -> None:
         if self.channels not in MODES:
             raise ValueError(
-                f"pictures have at most 4 channels, not {self.channels}, for which .npy arrays are "
-                "needed"
+                f"pictures have at most 4 channels; {self.channels} channels need .npy arrays"
             )
         if image.mode == "F":
             raise ValueError("floating point pixels have no fixed range")
@@ -194,7 +193,7 @@ def center(pixels: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def resample(pixels: Tensor, size: tuple[int, int], filter: str = "bicubic") -> Tensor:
-    """uint8 [C, H, W] to uint8 [C, *size], contiguous; see `Decoder` on how."""
+    """Resize uint8 [C, H, W] to uint8 [C, *size], contiguous; see `Decoder`."""
     height, width = pixels.shape[1:]
     if (height, width) == size:
         return pixels.contiguous()
@@ -209,9 +208,9 @@ def resample(pixels: Tensor, size: tuple[int, int], filter: str = "bicubic") -> 
 
 
 def _area(rows: Tensor, count: int) -> Tensor:
-    """Means over `count` equal stretches of the last dimension, of whole and parts of pixels."""
+    """Means over `count` equal parts of the last dimension, which may divide pixels."""
     length = rows.shape[-1]
-    # The integral of the row up to each edge of a stretch, linear within a pixel.
+    # The integral of the row up to each edge of a part is linear within a pixel.
     integral = F.pad(rows.cumsum(-1), (1, 0))
     edges = torch.arange(count + 1, dtype=rows.dtype) * length / count
     left = edges.long().clamp_(max=length - 1)
@@ -223,12 +222,12 @@ def _jpeg(data: bytes) -> Tensor:
     try:
         return decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB)
     except RuntimeError as error:
-        said = str(error).rpartition(", ")[2]  # behind a place in torchvision's sources
+        said = str(error).rpartition(", ")[2]  # after the place in torchvision's source
         raise ValueError(said or "it is damaged") from error
 
 
 def _upright(pixels: Tensor, orientation: int) -> Tensor:
-    """[C, H, W] as it is to be seen, from how it is stored (EXIF 2.3, tag 0x0112)."""
+    """[C, H, W] turned upright by its EXIF orientation (EXIF 2.3, tag 0x0112)."""
     if orientation >= 5:
         pixels = pixels.mT
     sides = {2: (-1,), 3: (-1, -2), 4: (-2,), 6: (-1,), 7: (-1, -2), 8: (-2,)}.get(orientation)
@@ -236,7 +235,7 @@ def _upright(pixels: Tensor, orientation: int) -> Tensor:
 
 
 def _flat(image: Image.Image, keep_opacity: bool) -> Image.Image:
-    """Without transparency unless it is to be kept, and in 8 bits, in whatever color mode."""
+    """In 8 bits, in any color mode, and without transparency unless it is kept."""
     if image.mode.startswith("I"):
         pixels = np.asarray(image).astype(np.int64)
         if pixels.min() < 0 or pixels.max() > 65535:
@@ -250,7 +249,7 @@ def _flat(image: Image.Image, keep_opacity: bool) -> Image.Image:
 
 
 def _opened(file: BinaryIO) -> Image.Image:
-    """`Image.open`, which warns of damaged EXIF data and of size, without the warnings."""
+    """`Image.open` without its warnings on damaged EXIF data and on size."""
     with _WARNINGS, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return Image.open(file)
@@ -259,13 +258,13 @@ def _opened(file: BinaryIO) -> Image.Image:
 def _orientation(image: Image.Image) -> tuple[int, bool]:
     """1 to 8 as in EXIF, and whether the EXIF data are broken."""
     if image.format in ("JPEG", "PNG") and not EXIF_KEYS & image.info.keys():
-        return 1, False  # asking further would decode all pixels of a PNG
+        return 1, False  # getexif would decode all pixels of a PNG
     exif = Image.Exif()
     try:
         with _WARNINGS, warnings.catch_warnings(record=True) as damage:
-            warnings.simplefilter("always")  # most damage is only warned of
+            warnings.simplefilter("always")  # Pillow only warns of most damage
             if "exif" in image.info:
-                exif.load(image.info["exif"])  # Pillow's own hides what it met when opening
+                exif.load(image.info["exif"])  # image.getexif() would hide damage found earlier
             else:
                 exif = image.getexif()
             orientation = exif.get(ExifTags.Base.Orientation, 1)
@@ -287,7 +286,7 @@ def _planes(array: np.ndarray, channels: int) -> np.ndarray:
     elif array.ndim == 3 and array.shape[2] == channels:
         array = array.transpose(2, 0, 1)
     if array.ndim != 3 or array.shape[0] != channels or 0 in array.shape:
-        raise ValueError(f"an array of shape {list(array.shape)} where channels is {channels}")
+        raise ValueError(f"an array of shape {list(array.shape)}, but channels is {channels}")
     return array
 
 
@@ -301,9 +300,9 @@ def _eight_bits(array: np.ndarray) -> np.ndarray:
     if np.issubdtype(array.dtype, np.floating):
         low, high = float(array.min()), float(array.max())
         if not (low >= 0 and high <= 1 and math.isfinite(low + high)):
-            raise ValueError(f"floats from {low:g} to {high:g}, which have to lie in [0, 1]")
+            raise ValueError(f"floats from {low:g} to {high:g}, which must be in [0, 1]")
         return (array * 255).round().astype(np.uint8)
-    raise ValueError(f"an array of {array.dtype}, which has to be uint8, uint16, bool or floats")
+    raise ValueError(f"an array of {array.dtype}, which must be uint8, uint16, bool or floats")
 
 
 def _by(size: Sequence[int]) -> str:

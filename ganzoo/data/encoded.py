@@ -1,4 +1,4 @@
-"""Images in files, decoded when they are shown."""
+"""Image files that are decoded when they are shown."""
 
 import hashlib
 from collections.abc import Sequence
@@ -17,11 +17,11 @@ from ganzoo.data.files import Files
 from ganzoo.data.source import Source, pair
 from ganzoo.errors import UserError, check_choice, first, shown
 
-LOOKED_AT = 2000  # files whose headers are read before training
+INSPECTED = 2000  # number of files whose headers are read before training
 
 
 class Listing(NamedTuple):
-    """Which files are the images, and of which class each is."""
+    """The files that are images, and the class of each."""
 
     files: Files
     names: Sequence[str]
@@ -34,9 +34,8 @@ class EncodedImages(Source):
     """A source of image files. A subclass sets `name` and defines `_list`; see `Decoder`.
 
     Args:
-        image_size: size to deliver, one int or [height, width]; the least one where `resize` lets
-            sizes vary.
-        channels: to deliver.
+        image_size: size to deliver, one int or [height, width]; the smallest if sizes vary.
+        channels: number of channels to deliver.
         resize, filter, box: see `Decoder`.
     """
 
@@ -56,6 +55,13 @@ class EncodedImages(Source):
         self.shape = (channels, *self.decoder.size)
         self.varies = resize in ("width", "none")
 
+    @property
+    def decoding(self) -> dict[str, Any]:
+        """The options of decoding, to make a source that delivers images in the same way."""
+        size, channels = self.decoder.size, self.decoder.channels
+        resize, filter = self.decoder.resize, self.decoder.filter
+        return {"image_size": size, "channels": channels, "resize": resize, "filter": filter}
+
     def _list(self) -> Listing:
         """Find the images; UserError if there are none."""
         raise NotImplementedError
@@ -74,19 +80,19 @@ class EncodedImages(Source):
 
     @property
     def notes(self) -> list[str]:  # type: ignore[override]
-        """What is left out and converted, from the headers of all files, or of 2000 of them.
+        """Notes on what is left out and converted, from the headers of up to 2000 files.
 
         Raises:
-            UserError: naming files that cannot be read.
+            UserError: some of these files cannot be read.
         """
         if self.problems:
             raise UserError(self.problems[0])
         bad = {self.name_of(i): h for i, h in self._headers.items() if isinstance(h, str)}
         if bad:
             raise UserError(
-                f"{len(bad)} of {len(self._headers)} images that were looked at in "
+                f"{len(bad)} of {len(self._headers)} inspected images in "
                 f"{self.listing.files.root} cannot be read ({first(list(bad))}; the first one: "
-                f"{next(iter(bad.values()))}): mend or remove them; python -m ganzoo.doctor names "
+                f"{next(iter(bad.values()))}): fix or remove them; python -m ganzoo.doctor lists "
                 "them all."
             )
         return self.conversions
@@ -99,7 +105,7 @@ class EncodedImages(Source):
 
     @cached_property
     def _headers(self) -> dict[int, Header | str]:
-        places = np.linspace(0, len(self) - 1, min(len(self), LOOKED_AT)).astype(int).tolist()
+        places = np.linspace(0, len(self) - 1, min(len(self), INSPECTED)).astype(int).tolist()
         with ThreadPoolExecutor() as threads:
             return dict(zip(places, threads.map(self.header, places), strict=True))
 
@@ -119,26 +125,26 @@ class EncodedImages(Source):
         return batch if labels is None else {**batch, "label": labels[indices]}
 
     def digest(self, indices: Sequence[int]) -> str:
-        """Of the files and of how they are decoded."""
+        """SHA-256 of the files and of the options of decoding them."""
 
         def digest_of(some: Sequence[int]) -> bytes:
-            told = hashlib.sha256()
+            digest = hashlib.sha256()
             for index in some:
                 with self.listing.files.open(self.name_of(index)) as file:
-                    told.update(hashlib.sha256(file.read()).digest())
-            return told.digest()
+                    digest.update(hashlib.sha256(file.read()).digest())
+            return digest.digest()
 
         labels = self.listing.labels
-        told = hashlib.sha256(repr((__version__, self.decoder)).encode())
-        told.update(b"" if labels is None else labels[list(indices)].numpy().tobytes())
+        total = hashlib.sha256(repr((__version__, self.decoder)).encode())
+        total.update(b"" if labels is None else labels[list(indices)].numpy().tobytes())
         with ThreadPoolExecutor() as threads:
             parts = [indices[start : start + 256] for start in range(0, len(indices), 256)]
             for digest in threads.map(digest_of, parts):
-                told.update(digest)
-        return told.hexdigest()
+                total.update(digest)
+        return total.hexdigest()
 
     def header(self, index: int) -> Header | str:
-        """What converting image `index` will mean, or why it cannot be read."""
+        """Facts about image `index`, or why it cannot be read."""
         try:
             with self.listing.files.open(self.name_of(index)) as file:
                 return self.decoder.header(file)
@@ -157,9 +163,9 @@ class EncodedImages(Source):
 
 
 def reason(error: Exception) -> str:
-    """What an exception says, in one line."""
+    """The message of an exception, in one line."""
     if isinstance(error, UnidentifiedImageError):
-        return "it is no image, or of an unknown kind"
+        return "it is not an image, or has an unknown format"
     if isinstance(error, OSError) and error.strerror:
-        return error.strerror  # without the name, which is told anyway
+        return error.strerror  # without the file name, which the sentence has already
     return " ".join(str(error).split()) or type(error).__name__

@@ -1,4 +1,4 @@
-"""Where image files lie: in a folder, a zip or a tar, all seen as names and bytes."""
+"""Image files in a folder, a zip or a tar, with one interface: names and bytes."""
 
 import io
 import os
@@ -15,17 +15,17 @@ from ganzoo.errors import UserError, first, shown
 class Files(Protocol):
     """Files below a root, which can be opened in any process.
 
-    Names are relative to the root, with forward slashes, and sorted, so that the same files come
-    in the same order wherever they lie. What starts with a dot is left out.
+    Names are relative to the root, with forward slashes, and sorted, so that the same files have
+    the same order in a folder and in an archive. Names that start with a dot are left out.
     """
 
     root: Path
     names: list[str]
-    notes: list[str]  # on what was left out or read otherwise than it lies there
-    problems: list[str]  # on what could not be opened
+    notes: list[str]  # sentences on what is left out or treated in a special way
+    problems: list[str]  # sentences on what cannot be opened
 
     def open(self, name: str) -> BinaryIO:
-        """Raises OSError or what the archive's library raises."""
+        """Open one file. Raises OSError, or the errors of the archive's library."""
 
 
 def open_files(root: Path) -> Files:
@@ -46,12 +46,12 @@ def open_files(root: Path) -> Files:
             f"{root} cannot be read ({error.strerror}): change its permissions, or copy it."
         ) from error
     raise UserError(
-        f"{root} is no folder, zip or tar (or a damaged one): set data.source.root to your images."
+        f"{root} is not a folder, zip or tar, or is damaged: set data.source.root to your images."
     )
 
 
 class Tree:
-    """All files below a folder. Links are followed, except to a folder that holds them."""
+    """All files below a folder. Links are followed, except links to a folder above them."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -61,12 +61,12 @@ class Tree:
         self.notes, self.problems = [], []
         if self._loops:
             self.notes.append(
-                f"{len(self._loops)} links of {root} lead to a folder above them and are not "
+                f"{len(self._loops)} links in {root} lead to a folder above them and are not "
                 f"followed: {first(self._loops)}."
             )
         if self._locked:
             self.problems.append(
-                f"{len(self._locked)} folders of {root} cannot be opened ({first(self._locked)}): "
+                f"{len(self._locked)} folders in {root} cannot be opened ({first(self._locked)}): "
                 "change their permissions, or move them out."
             )
 
@@ -94,7 +94,7 @@ class Tree:
 
 
 class One(Tree):
-    """One file, its folder being the root."""
+    """One file; the root is its folder."""
 
     def __init__(self, path: Path) -> None:
         self.root, self.names = path.parent, [path.name]
@@ -102,7 +102,7 @@ class One(Tree):
 
 
 class _Archive:
-    """What zip and tar have in common: names that are checked, and a root within."""
+    """Common part of zip and tar: checks names, and finds the root in the archive."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -112,16 +112,16 @@ class _Archive:
         out = [name for name in members if _leads_out(name)]
         if out:
             raise UserError(
-                f"{root} holds paths that lead out of it ({first(out)}): it is damaged or meant to "
-                "do harm; pack the images again."
+                f"{root} has paths that lead out of it ({first(out)}): it is damaged or malicious; "
+                "pack the images again."
             )
         visible = [m for m in members if not any(p.startswith(".") for p in m.split("/"))]
         self._within = _common_folder(visible)
         self.names = sorted({name[len(self._within) :] for name in visible})
         if self._within:
             self.notes.append(
-                f"Everything in {root.name} lies in its folder {shown(self._within)}, which is "
-                "taken for the root."
+                f"Everything in {root.name} is in its folder {shown(self._within)}, which is used "
+                "as the root."
             )
 
     def _members(self) -> list[str]:
@@ -145,7 +145,7 @@ class Zip(_Archive):
 
     @property
     def _zip(self) -> zipfile.ZipFile:
-        # Processes must not share a file, since each read moves its position.
+        # Each process opens the file, because reading moves the position that processes share.
         if self.__dict__.get("_process") != os.getpid():
             self._process, self._opened = os.getpid(), zipfile.ZipFile(self.root)
         return self._opened
@@ -173,7 +173,7 @@ class Tar(_Archive):
                 members = {str(PurePosixPath(m.name)): m for m in tar if m.isfile() or m.issym()}
         except tarfile.ReadError as error:
             raise UserError(
-                f"{self.root} is compressed as a whole, so its files cannot be read one by one: "
+                f"{self.root} is a compressed tar, whose files cannot be read one by one: "
                 f"unpack it (tar xf {self.root.name}), or make it a plain tar."
             ) from error
         links = [name for name, member in members.items() if member.issym()]
@@ -187,7 +187,7 @@ class Tar(_Archive):
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link to itself; opening it will fail with its name
+    except OSError:  # a link to itself: opening it later fails with its name
         return False
 
 
@@ -197,7 +197,7 @@ def _leads_out(name: str) -> bool:
 
 
 def _common_folder(names: list[str]) -> str:
-    """The folder that all names lie in, with a slash at its end, or nothing."""
+    """The folder that contains all names, with a slash at its end, or an empty string."""
     folders = {name.rpartition("/")[0] for name in names}
     common = os.path.commonpath(folders) if folders and "" not in folders else ""
     return f"{common}/" if common else ""

@@ -1,4 +1,4 @@
-"""Real images as the networks are shown them, in one order for ever: what metrics compare with."""
+"""Real images as networks see them, always in the same order, for metrics to compare with."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -14,11 +14,11 @@ from ganzoo.data.pixels import moved, to_uint8
 from ganzoo.draws import Draws, seed_of
 from ganzoo.errors import UserError
 
-CHUNK = 64  # images that are read together, whatever the batch size and number of processes
+CHUNK = 64  # images that are read together, for any batch size and number of processes
 
 
 def mixed(index: Tensor, num: int | None = None) -> Tensor:
-    """Other numbers for some of `num` samples, so that neighbors are no longer related."""
+    """Permuted numbers of some of `num` samples, so that neighbors are no longer related."""
     return _order(len(index) if num is None else num)[index]
 
 
@@ -28,7 +28,7 @@ def _order(num: int) -> Tensor:
 
 
 class Chunk(NamedTuple):
-    """Some images, uint8 [n, C, H, W], their places in the reference, and labels if there are."""
+    """Some images, uint8 [n, C, H, W], their places in the reference, and labels if any."""
 
     places: Tensor
     images: Tensor
@@ -36,13 +36,13 @@ class Chunk(NamedTuple):
 
 
 class Reference:
-    """Images of `data` after its whole pipeline: crop, flip and resize, in 8 bits.
+    """Images of `data` after cropping, flipping and resizing, in 8 bits.
 
     Args:
-        data: what is trained on.
-        num: how many; None for all. Which ones does not depend on the seed, and a random crop is
-            the same one each time.
-        mirror: also every image flipped; None for just what `data` does.
+        data: the training data.
+        num: number of images, None for all. The choice does not depend on the seed, and a random
+            crop is the same each time.
+        mirror: whether to add every image flipped; None for the same as in `data`.
     """
 
     def __init__(self, data: ImageData, num: int | None = None, mirror: bool | None = None) -> None:
@@ -51,7 +51,7 @@ class Reference:
         self.data, self.num = data, num
         self.mirror = data.mirror if mirror is None else mirror
         if self.mirror and not data.mirror:
-            raise UserError("Flipped real images are asked for where data.mirror is false.")
+            raise UserError("Flipped real images need data.mirror=true.")
         images = len(data.source)
         self._order = torch.arange(2 * images if self.mirror else images)
         if num is not None and num < len(self._order):
@@ -64,20 +64,20 @@ class Reference:
 
     @property
     def images(self) -> Tensor:
-        """The number within the source of each image, int64 [len(self)]."""
+        """The number of each image in the source, int64 [len(self)]."""
         return self._order % len(self.data.source)
 
     def mirrored(self, place: int) -> bool:
-        """Whether the image at a place of the reference is flipped."""
+        """Whether the image at this place of the reference is flipped."""
         return bool(self._order[place] >= len(self.data.source))
 
     def labels(self) -> Tensor | None:
-        """Of all images, int64 [len(self)], if there are any."""
+        """Labels of all images, int64 [len(self)], or None."""
         labels = self.data.source.labels()
         return None if labels is None else labels[self.images]
 
     def chunks(self, which: Sequence[int], device: torch.device | str = "cpu") -> Iterator[Chunk]:
-        """The chunks of the given numbers, on `device`."""
+        """The chunks with the given numbers, on `device`."""
         loader = Loader(
             Batches(self.data.source),
             batch_sampler=[self._part(number).tolist() for number in which],
@@ -96,14 +96,14 @@ class Reference:
         return -(-len(self) // CHUNK)
 
     def key(self) -> str:
-        """SHA-256 of the content of the images and of all that is done to them before metrics."""
+        """SHA-256 of the content of the images and of all steps before the metrics."""
         data = self.data
-        told = hashlib.sha256(data.source.digest(self.images.unique().tolist()).encode())
-        told.update(repr((self._order.tolist(), data.image_size, data.crop, CHUNK)).encode())
-        return told.hexdigest()
+        digest = hashlib.sha256(data.source.digest(self.images.unique().tolist()).encode())
+        digest.update(repr((self._order.tolist(), data.image_size, data.crop, CHUNK)).encode())
+        return digest.hexdigest()
 
     def facts(self) -> dict[str, Any]:
-        """What the images are, for a protocol."""
+        """Facts about the images, for a protocol."""
         source = self.data.source
         return {
             "data": source.name,

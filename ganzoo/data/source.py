@@ -1,4 +1,4 @@
-"""What a set of images must offer to be trained on."""
+"""The interface of all data sets, and how a split is held out."""
 
 import hashlib
 from collections.abc import Sequence
@@ -12,21 +12,21 @@ from ganzoo.errors import UserError, check_choice
 class Source:
     """A numbered set of uint8 images of one size, without any randomness.
 
-    A source defines `name`, `shape`, `__len__` and `__getitems__`, and what else it has of the
-    rest. Constructors only look at their arguments: files are opened on first use, so that
-    `prepare` can come before. Images are read in other processes, or in a thread beside the
-    training step, which may change torch's default dtype: name the types that are computed in.
+    Subclasses must define `name`, `shape`, `__len__` and `__getitems__`; everything else is
+    optional. Constructors only check their arguments: files are opened on first use, so that
+    `prepare` can run before. Images are read in other processes, or in a thread next to the
+    training step. That step may change torch's default dtype, so computations must name theirs.
 
     Attributes:
-        name: for messages.
+        name: name for messages.
         shape: channels, height and width of the images as delivered.
-        varies: whether images may be larger than `shape` says; then a batch of them is a list of
-            uint8 [C, H, W], of which windows are to be shown.
-        classes: names in the order of the labels, or None without labels.
+        varies: whether images may be larger than `shape`; a batch is then a list of uint8
+            [C, H, W], which has to be cropped.
+        classes: names of the classes in the order of the labels, or None without labels.
         split: the part of the data set that this is, such as "train"; "" without splits.
-        notes: sentences on what is converted and how, for the log; UserError when the data could
-            not be read in the course of a run.
-        problems: sentences on what is there and cannot be opened, beside single images.
+        notes: sentences for the log on how images are converted; reading it raises UserError if
+            files are damaged.
+        problems: sentences on folders or archives that cannot be opened.
     """
 
     name: str
@@ -39,11 +39,11 @@ class Source:
 
     @property
     def conversions(self) -> Sequence[str]:
-        """The notes, but on what can be read only, without an error for what cannot."""
+        """The notes on files that can be read, without an error for those that cannot."""
         return self.notes
 
     def prepare(self) -> None:
-        """Download the data if that was asked for; called in one process, before all else."""
+        """Download the data if the config asks for it; called once, in one process, at first."""
 
     def held_out(self) -> "Source":
         """The images that training on these never sees, read in the same way.
@@ -58,26 +58,24 @@ class Source:
         return None
 
     def name_of(self, index: int) -> str:
-        """What tells image `index` from the others: the path of its file, or its number."""
+        """The unique name of image `index`: the path of its file, or its number."""
         return str(index)
 
     def smaller(self, size: tuple[int, int]) -> "Source | None":
-        """The same images reduced to (height, width) by means over 2x2 boxes, where they are at
-        hand; None where they would have to be made.
-        """
+        """The same images reduced to (height, width) by 2x2 box means, None if not stored."""
         return None
 
     def digest(self, indices: Sequence[int]) -> str:
-        """SHA-256 of the content of some images and their labels, whatever their names.
+        """SHA-256 of the content of some images and their labels, independent of their names.
 
-        A source may hash what its images are made from, if that takes less time.
+        A source may instead hash the files that its images are made from, if that is faster.
         """
-        told = hashlib.sha256(repr(self.shape).encode())
+        digest = hashlib.sha256(repr(self.shape).encode())
         for start in range(0, len(indices), 256):
             batch = self.__getitems__(list(indices[start : start + 256]))
             for value in batch.values():
-                told.update(np.ascontiguousarray(value.numpy()).data)
-        return told.hexdigest()
+                digest.update(np.ascontiguousarray(value.numpy()).data)
+        return digest.hexdigest()
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -108,13 +106,18 @@ def check_training(split: str) -> None:
 
 
 def part(names: Sequence[str], split: str, held_out: float) -> list[int]:
-    """Indices of a split of images that come without one, in ascending order.
+    """Indices of the images in a split, in ascending order, for data without published splits.
 
-    The share `held_out` is "test", the rest "train". Which images these are depends on their names
-    alone, so it is the same wherever the data lies and hardly changes when some are added.
+    The split depends only on the names, so it is the same in every place and archive, and hardly
+    changes when images are added.
+
+    Args:
+        names: names of all images.
+        split: "train", "test" or "all".
+        held_out: share of the images that is "test"; the rest is "train".
 
     Raises:
-        UserError: unknown split, a share outside [0, 1), or nothing held out to be tested on.
+        UserError: unknown split, a share outside [0, 1), or a test split without images.
     """
     check_choice("data.source.split", split, ["train", "test", "all"])
     if not 0 <= held_out < 1:

@@ -9,12 +9,12 @@ from torch import Tensor
 from ganzoo.draws import seed_of
 from ganzoo.errors import UserError
 
-BatchSize = int | Callable[[int], int]  # images per step over all devices, or that from images seen
+BatchSize = int | Callable[[int], int]  # images per step on all devices; or from images seen
 Size = tuple[int, int]  # height, width
 
 
 class Indices(list[int]):
-    """Indices of a batch, and the size in which its images are wanted, None for whole ones."""
+    """Indices of a batch, and the size in which to read its images; None for the full size."""
 
     size: Size | None = None
 
@@ -23,27 +23,27 @@ class Stream:
     """Endless batch sampler that starts anywhere: `DataLoader(..., batch_sampler=Stream(...))`.
 
     Epoch e, the positions [e * length, (e + 1) * length), visits every index of range(length) once,
-    in an order that depends on `seed` and e alone. A batch may reach over the ends of epochs.
+    in an order that depends only on `seed` and e. A batch may span two epochs.
 
     An iteration is `steps` consecutive global batches of `batch_size`. Each list holds this rank's
     contiguous share of every one of them, so a step sees the same images on any number of devices.
-    A function as `batch_size` is given the sampler's own position, so that prefetching is safe.
+    A function as `batch_size` receives the sampler's own position, so prefetching is safe.
 
-    With `groups`, every group is shown equally often: an epoch has as many indices of each as the
-    largest group has, the smaller ones over and over, each round in an order of its own. Then an
-    epoch is longer than `length`.
+    With `groups`, every group is shown equally often: an epoch repeats the smaller groups, in a new
+    order each time, until they are as large as the largest. It is then longer than `length`.
 
     Args:
         length: number of indices.
-        batch_size: images of a step over all ranks, or a function from images seen to it.
-        start: images already seen, the position of the first batch.
-        rank, world: this process and the number of processes.
-        steps: global batches in an iteration.
-        sizes: of the images that are wanted, a function of images seen; None for whole ones.
-        groups: of every index, int64 [length], to be balanced; None to show every index once.
+        batch_size: images of one step on all ranks, or a function from images seen to that number.
+        seed: random seed of the order.
+        start: images already seen, which is the position of the first batch.
+        rank, world: number of this process, and number of processes.
+        steps: number of global batches in an iteration.
+        groups: group of each index, int64 [length], to balance; None to show every index once.
+        sizes: size in which to read images, a function of images seen; None for the full size.
 
     Raises:
-        UserError: on iteration, when a batch size is not a positive multiple of `world`.
+        UserError: on iteration, if a batch size is not a positive multiple of `world`.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Stream:
             self.length = max(map(len, self.members)) * len(self.members)
 
     def order(self, epoch: int) -> Tensor:
-        """The indices that epoch number `epoch` shows, int64: a permutation unless balanced."""
+        """The indices of an epoch in order, int64: a permutation unless balanced."""
         generator = torch.Generator().manual_seed(seed_of(self.seed, "order", epoch))
         order = torch.randperm(self.length, generator=generator)
         if not self.members:
@@ -80,7 +80,7 @@ class Stream:
         return torch.cat(slots)[order]
 
     def __iter__(self) -> Iterator[list[int]]:
-        order = lru_cache(maxsize=2)(self.order)  # a batch reads from one epoch and the next
+        order = lru_cache(maxsize=2)(self.order)  # a batch may need this epoch and the next
         position = self.start
         while True:
             size = batch_size_at(self.batch_size, position, self.world)
@@ -100,7 +100,7 @@ class Stream:
 
 
 def batch_size_at(batch_size: BatchSize, images_seen: int, world: int) -> int:
-    """The global batch size at `images_seen`, checked to be a positive multiple of `world`."""
+    """The global batch size at `images_seen`; UserError unless it is a multiple of `world`."""
     size = batch_size(images_seen) if callable(batch_size) else batch_size
     if size < 1 or size % world:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Some images of a source."""
+"""Some of the images of a source."""
 
 import hashlib
 from collections.abc import Sequence
@@ -13,12 +13,13 @@ from ganzoo.errors import UserError, first
 
 
 class Subset(Source):
-    """The images of some classes of `source`, or a number of images.
+    """The images of some classes of `source`, or a number of its images.
 
     Args:
-        classes: names of classes, numbered anew in this order; None for all.
-        count: of images, chosen once and for all: the same for every seed, and a smaller number is
-            part of a larger one; None for all.
+        source: all images.
+        classes: names of the classes to use, which are numbered in this order; None for all.
+        count: number of images to use, None for all. They are the same for every seed, and a
+            smaller subset is part of a larger one.
     """
 
     def __init__(
@@ -27,7 +28,7 @@ class Subset(Source):
         if count is not None and count < 1:
             raise UserError(f"data.subset must be at least 1, not {count}.")
         if classes is not None and not classes:
-            raise UserError("data.classes names no class: name some, or set it to null.")
+            raise UserError("data.classes is empty: name some classes, or set it to null.")
         self.source, self.chosen, self.count = source, classes, count
         self.name = source.name
 
@@ -60,7 +61,7 @@ class Subset(Source):
         self.source.prepare()
 
     def held_out(self) -> Source:
-        """Of the same classes, but in any number."""
+        """All held-out images of the same classes; `count` only limits training."""
         source = self.source.held_out()
         return source if self.chosen is None else Subset(source, self.chosen)
 
@@ -98,7 +99,7 @@ class Subset(Source):
             if self.count > len(indices):
                 raise UserError(
                     f"data.subset={self.count} is more than the {len(indices)} images of "
-                    f"{self.name} that there are: choose at most that many."
+                    f"{self.name}: choose at most that many."
                 )
             generator = Generator().manual_seed(seed_of("subset"))
             order = torch.randperm(len(indices), generator=generator)
@@ -112,7 +113,7 @@ class Subset(Source):
 
     @cached_property
     def _renumbered(self) -> Tensor:
-        """Labels of the whole source as numbers of the chosen classes, -1 for the others."""
+        """Labels of all images as numbers of the chosen classes, -1 for other classes."""
         labels, classes = self.source.labels(), self.source.classes
         if labels is None or classes is None or self.chosen is None:
             raise UserError(f"{self.name} has no classes to choose from: set data.classes=null.")

@@ -1,6 +1,6 @@
-"""CelebA (Liu et al. 2015): 202,599 aligned faces with forty attributes, as it is distributed."""
+"""CelebA (Liu et al. 2015): 202,599 aligned faces with forty attributes, as distributed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -10,8 +10,7 @@ from ganzoo.data.decode import Box
 from ganzoo.data.encoded import EncodedImages, Listing
 from ganzoo.data.files import open_files
 from ganzoo.data.source import check_training, part
-from ganzoo.data.sources.attributes import classes_of
-from ganzoo.errors import UserError, check_choice
+from ganzoo.errors import UserError, check_choice, first
 
 SIZE = (218, 178)
 CROPS = {
@@ -19,7 +18,7 @@ CROPS = {
     "center178": Box(SIZE, 20, 0, 178, 178),
     "center160": Box(SIZE, 29, 9, 160, 160),
     "center108": Box(SIZE, 55, 35, 108, 108),
-    "resize": Box(SIZE, 0, 0, *SIZE),  # the whole image, stretched
+    "resize": Box(SIZE, 0, 0, *SIZE),  # the full image, stretched
 }
 IMAGES = "img_align_celeba"
 ATTRIBUTES, PARTITION = "list_attr_celeba", "list_eval_partition"
@@ -30,15 +29,15 @@ class CelebA(EncodedImages):
     """The aligned and cropped images, 178 pixels wide and 218 high.
 
     Args:
-        root: the folder of the images or their zip, or a folder that holds one of them, also with
-            torchvision's folder `celeba` or the official `Img`, `Anno` and `Eval` between.
+        root: the folder of the images, their zip, or a folder that contains one of them, directly
+            or in torchvision's folder `celeba` or the official `Img`, `Anno` and `Eval`.
         image_size, channels, filter: see `Decoder`.
-        crop: "cx89cy121-128" (PGGAN), "center178", "center160", "center108", or "resize", the whole
-            image stretched. A crop is then resized to `image_size`.
+        crop: "cx89cy121-128" (PGGAN), "center178", "center160", "center108", or "resize" for the
+            full image, stretched. The crop is then resized to `image_size`.
         attributes: names such as ["Male", "Smiling"]; their combinations are the classes.
-        split: "train", "valid", "test" (as published, or else `held_out`), or "all".
-        held_out: share of the images that is "test" where the published split is not there.
-        download: have torchvision fetch what is missing from `root` and check what is there.
+        split: "train", "valid", "test" (as published, or else by `held_out`), or "all".
+        held_out: share of the images that is "test" if the published split is missing.
+        download: whether torchvision downloads missing files to `root` and checks the others.
     """
 
     name = "CelebA"
@@ -75,20 +74,21 @@ class CelebA(EncodedImages):
 
     def held_out(self) -> "CelebA":
         check_training(self.split)
-        size, channels, filter = self.shape[1:], self.shape[0], self.decoder.filter
+        options = {k: v for k, v in self.decoding.items() if k != "resize"}  # follows from the crop
+        root, crop, attributes = str(self.root), self.crop, self.attributes
         return CelebA(
-            str(self.root), size, channels, self.crop, filter, self.attributes, "test", self.share
+            root, crop=crop, attributes=attributes, split="test", held_out=self.share, **options
         )
 
     def _list(self) -> Listing:
         files = open_files(self._find_images())
         names = [name for name in files.names if name.lower().endswith((".jpg", ".png"))]
         if not names:
-            raise UserError(f"{files.root} holds no images. {by_hand(self.root)}")
+            raise UserError(f"{files.root} has no images. {by_hand(self.root)}")
         notes = []
         kept = self._split(names)
         if len(kept) < len(names):
-            notes.append(f"{len(kept)} of {len(names)} images are the {self.split} split.")
+            notes.append(f"{len(kept)} of {len(names)} images are in the {self.split} split.")
             names = [names[i] for i in kept]
         if not self.attributes:
             return Listing(files, names, notes=notes)
@@ -104,7 +104,7 @@ class CelebA(EncodedImages):
         if self.root.is_file():
             return self.root
         for folder in self._folders():
-            if (folder / IMAGES / IMAGES).is_dir():  # so Kaggle's archive unpacks
+            if (folder / IMAGES / IMAGES).is_dir():  # layout of Kaggle's archive
                 return folder / IMAGES / IMAGES
             if (folder / IMAGES).is_dir():
                 return folder / IMAGES
@@ -139,11 +139,11 @@ class CelebA(EncodedImages):
         return None
 
     def _rows(self, name: str, images: list[str], what: str) -> list[dict[str, str]]:
-        """The row of each image in a list: column -> value."""
+        """The row of each image in a list of CelebA: column -> value."""
         path = self._find_list(name)
         if path is None:
             raise UserError(
-                f"The {what} of CelebA are in {name}.txt, which is not beside the images in "
+                f"The {what} of CelebA are in {name}.txt, which is not next to the images in "
                 f"{self.root}: put it there."
             )
         lines = path.read_text().replace(",", " ").splitlines()
@@ -161,13 +161,13 @@ class CelebA(EncodedImages):
         if missing:
             raise UserError(
                 f"{path} has no row for {len(missing)} of the images, such as {missing[0]}: use "
-                "the list that belongs to them."
+                "the list that belongs to these images."
             )
         return [table[Path(image).name] for image in images]
 
 
 def by_hand(root: Path) -> str:
-    """Which files to get, and where to put them."""
+    """A sentence on which files to get, and where to put them."""
     wanted = {
         name: md5
         for _, md5, name in torchvision.datasets.CelebA.file_list
@@ -175,6 +175,30 @@ def by_hand(root: Path) -> str:
     }
     files = ", ".join(f"{name} (MD5 {md5})" for name, md5 in wanted.items())
     return (
-        f"Get {files} by hand from the site of its authors, put them into {root / 'celeba'} as "
-        "they are, and run again; without attributes and splits only the images are needed."
+        f"Get {files} by hand from the site of its authors, put them unchanged into "
+        f"{root / 'celeba'}, and run again; without attributes and splits, only the images are "
+        "needed."
     )
+
+
+def classes_of(
+    columns: Mapping[str, Sequence[str]], chosen: Sequence[str]
+) -> tuple[list[str], list[int]]:
+    """Names of the classes, and the class of every image.
+
+    Each combination of values of the chosen attributes that occurs is a class.
+
+    Args:
+        columns: attribute -> its value for every image.
+        chosen: names of the chosen attributes.
+    """
+    unknown = [name for name in chosen if name not in columns]
+    if unknown:
+        raise UserError(
+            f"There is no attribute {first(unknown)}: data.source.attributes may name "
+            f"{', '.join(columns)}."
+        )
+    rows = [", ".join(values) for values in zip(*(columns[name] for name in chosen), strict=True)]
+    classes = sorted(set(rows))
+    number = {name: label for label, name in enumerate(classes)}
+    return classes, [number[row] for row in rows]

@@ -14,9 +14,9 @@ class CIFAR10(Source):
     """50,000 training or 10,000 test images of 32x32 in ten classes.
 
     Args:
-        root: folder that holds `cifar-10-batches-py`, as the archive unpacks.
+        root: folder that contains `cifar-10-batches-py`, as in the archive.
         split: "train" or "test".
-        download: fetch and unpack the archive into `root` if it is not there (170 MB).
+        download: whether to download and unpack the archive into `root` if missing (170 MB).
     """
 
     shape = (3, 32, 32)
@@ -59,8 +59,8 @@ class CIFAR10(Source):
     def _data(self) -> torchvision.datasets.CIFAR10:
         try:
             return torchvision.datasets.CIFAR10(self.root, train=self.split == "train")
-        except RuntimeError as error:  # its files are missing, or their checksums are wrong
+        except RuntimeError as error:  # missing files or wrong checksums
             raise UserError(
-                f"CIFAR-10 is not (whole) in {self.root}: set data.source.root to the folder that "
-                "holds cifar-10-batches-py, or data.source.download=true."
+                f"CIFAR-10 is missing or incomplete in {self.root}: set data.source.root to the "
+                "folder that contains cifar-10-batches-py, or data.source.download=true."
             ) from error

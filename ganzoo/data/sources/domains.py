@@ -13,8 +13,8 @@ class Domain(Folder):
     """The images of trainA or trainB, testA or testB.
 
     Args:
-        root: the folder of a data set, its zip, or a folder that holds `name` or `name`.zip.
-        name: of the data set, such as horse2zebra.
+        root: the folder of a data set, its zip, or a folder with `name` or `name`.zip.
+        name: name of the data set, such as horse2zebra.
         domain: "A" or "B".
         image_size, channels, resize, filter: see `Decoder`.
         split: "train", "test" or "all".
@@ -39,16 +39,14 @@ class Domain(Folder):
 
     def held_out(self) -> "Domain":
         check_training(self.split)
-        size, channels = self.shape[1:], self.shape[0]
-        resize, filter = self.decoder.resize, self.decoder.filter
-        return Domain(str(self.root), self.set, self.domain, size, channels, resize, filter, "test")
+        return Domain(str(self.root), self.set, self.domain, split="test", **self.decoding)
 
     def _list(self) -> Listing:
         self.root = self._place()
         return super()._list()
 
     def _place(self) -> Path:
-        """Where the data set lies."""
+        """The folder or zip of the data set."""
         for place in (self.root / self.set, self.root / f"{self.set}.zip"):
             if place.exists():
                 return place
@@ -56,7 +54,7 @@ class Domain(Folder):
         if self.root.is_file() or any((self.root / f).is_dir() for f in self.splits.values()):
             return self.root
         raise UserError(
-            f"There is no {self.set} in {self.root.resolve()}: fetch {self.set}.zip, for which "
-            "junyanz/pytorch-CycleGAN-and-pix2pix has datasets/download_cyclegan_dataset.sh, put "
-            "it there, unpacked or not, or set data.source.root to where it is."
+            f"There is no {self.set} in {self.root.resolve()}: get {self.set}.zip with "
+            "datasets/download_cyclegan_dataset.sh of junyanz/pytorch-CycleGAN-and-pix2pix and put "
+            "it there, unpacked or not, or set data.source.root to its folder."
         )

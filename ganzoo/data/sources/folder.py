@@ -16,16 +16,16 @@ class Folder(EncodedImages):
     """All images below a root, sorted by path, brought to one size and number of channels.
 
     Files and folders whose names start with a dot are ignored, links are followed. If everything
-    in an archive lies in one folder, that is the root.
+    in an archive is in one folder, this folder is the root.
 
     Args:
-        root: a folder, a zip, or a tar that is not compressed.
+        root: path of a folder, a zip, or an uncompressed tar.
         image_size, channels, resize, filter: see `Decoder`.
-        labels: whether the folders in `root` are classes; None: if every image lies in one of them.
+        labels: whether the folders in `root` are classes; None for yes if all images are in one.
         split: "train", "test" or "all".
         held_out: share of the images that is "test"; see `part`.
-        splits: names of the folders that the splits lie in, such as {"train": "trainA", "test":
-            "testA"}; without, they are told apart by `held_out`.
+        splits: name of the folder of each split, such as {"train": "trainA", "test": "testA"};
+            None to split by `held_out`.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Folder(EncodedImages):
     ) -> None:
         super().__init__(image_size, channels, resize, filter)
         if splits is None:
-            part([], split, held_out)  # refuses what does not go together
+            part([], split, held_out)  # raises UserError for bad options
         else:
             check_choice("data.source.split", split, [*splits, "all"])
         self.splits = splits
@@ -52,11 +52,8 @@ class Folder(EncodedImages):
 
     def held_out(self) -> "Folder":
         check_training(self.split)
-        size, channels = self.shape[1:], self.shape[0]
-        resize, filter = self.decoder.resize, self.decoder.filter
-        return Folder(
-            str(self.root), size, channels, self.with_labels, resize, filter, "test", self.share
-        )
+        root, labels = str(self.root), self.with_labels
+        return Folder(root, labels=labels, split="test", held_out=self.share, **self.decoding)
 
     def _list(self) -> Listing:
         if (self.root / "pack.json").is_file():
@@ -70,8 +67,8 @@ class Folder(EncodedImages):
         if not names:
             blocked = f" {files.problems[0]}" if files.problems else ""
             raise UserError(
-                f"{self.root} holds no images ({', '.join(EXTENSIONS)}): set data.source.root to a "
-                f"folder that does.{blocked}"
+                f"{self.root} has no images ({', '.join(EXTENSIONS)}): set data.source.root to a "
+                f"folder that has some.{blocked}"
             )
         if self.splits is not None:
             names = self._in_splits(names)
@@ -79,12 +76,12 @@ class Folder(EncodedImages):
         notes = []
         if others:
             count = sum(suffix not in EXTENSIONS for suffix in suffixes.values())
-            ignored = f"are no images and ignored: {first(others)}"
-            notes.append(f"{count} files of {self.root} {ignored}.")
+            ignored = f"are not images and are ignored: {first(others)}"
+            notes.append(f"{count} files in {self.root} {ignored}.")
         classes, labels = self._classes(names)
         kept = part(names, self.split, self.share) if self.splits is None else range(len(names))
         if len(kept) < len(names):
-            notes.append(f"{len(kept)} of {len(names)} images are the {self.split} split.")
+            notes.append(f"{len(kept)} of {len(names)} images are in the {self.split} split.")
         return Listing(
             files,
             [names[i] for i in kept],
@@ -94,7 +91,7 @@ class Folder(EncodedImages):
         )
 
     def _in_splits(self, names: list[str]) -> list[str]:
-        """The images in the folders of the split, wherever below the root these lie."""
+        """The images in the folders of the split, anywhere below the root."""
         assert self.splits is not None
         kept: list[str] = []
         for split, folder in self.splits.items():
@@ -105,12 +102,12 @@ class Folder(EncodedImages):
             parents = sorted({places[name][0] for name in inside})
             if not inside:
                 raise UserError(
-                    f"{self.root} holds no folder {folder} with images: that is where the {split} "
-                    "images of this domain have to lie."
+                    f"{self.root} has no folder {folder} with images: put the {split} images of "
+                    "this domain there."
                 )
             if len(parents) > 1:
                 raise UserError(
-                    f"{self.root} holds several folders {folder} (in {first(parents)}): set the "
+                    f"{self.root} has several folders {folder} (in {first(parents)}): set the "
                     "root to the folder above one of them."
                 )
             kept += inside
@@ -120,7 +117,7 @@ class Folder(EncodedImages):
         loose = [name for name in names if "/" not in name]
         if self.with_labels and loose:
             raise UserError(
-                f"{len(loose)} images lie in no class folder of {self.root} ({first(loose)}): "
+                f"{len(loose)} images in {self.root} are not in a class folder ({first(loose)}): "
                 "move them into one, or set data.source.labels=false."
             )
         if loose or self.with_labels is False:

@@ -1,4 +1,4 @@
-"""Image data sets of the Hugging Face Hub, or of parquet files, read by the library datasets."""
+"""Image data sets of the Hugging Face Hub or in parquet files, read by the library datasets."""
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,24 +17,24 @@ Paths = str | Sequence[str]
 
 
 class HuggingFace(EncodedImages):
-    """The images in a column, and the classes in another.
+    """The images in one column, and optionally their classes in another.
 
-    The library keeps what it reads in its cache, `~/.cache/huggingface` or `HF_HOME`, in a format
-    of its own. Without `download` nothing is asked of the network.
+    The library stores all data in its cache, `~/.cache/huggingface` or `HF_HOME`, in its own
+    format. Without `download`, the network is not used.
 
     Args:
-        path: "user/name" of the Hub, a folder of parquet or other files, or "parquet" for those in
-            `data_files`.
+        path: "user/name" on the Hub, a folder of parquet or other files, or "parquet" for the files
+            in `data_files`.
         image_size, channels, resize, filter: see `Decoder`.
-        config: of data sets that come in several.
-        split: one of the data set's own; "train" and "test" share its "train" by `held_out` where
-            there is no "test".
-        image: column of images, encoded in files; None for the only one.
-        label: column of classes: a ClassLabel, or integers or strings, whose values are numbered in
-            their order. None for the only ClassLabel, if there is one.
-        data_files: which of its files, or for "parquet" where they are; by split if a mapping.
-        download: fetch what is not in the cache.
-        held_out: share of "train" that is "test" where there is no such split; see `part`.
+        config: name of the configuration, for data sets that have several.
+        split: one of the data set's splits; if it has no "test", "train" is split by `held_out`.
+        image: column of encoded images; None if there is only one.
+        label: column of classes: a ClassLabel, or integers or strings, which are numbered in their
+            order. None for the only ClassLabel, if there is one.
+        data_files: paths of the files, for "parquet" or for some files of a data set; a mapping
+            from splits to paths if there are several splits.
+        download: whether to download data that is not in the cache.
+        held_out: share of "train" that is "test" if there is no such split; see `part`.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class HuggingFace(EncodedImages):
         held_out: float = 0.0,
     ) -> None:
         super().__init__(image_size, channels, resize, filter)
-        part([], "all", held_out)  # refuses what is no share
+        part([], "all", held_out)  # raises UserError for a bad share
         self.path, self.config, self.data_files = path, config, data_files
         self.image, self.label, self.download = image, label, download
         self.split, self.share = split, held_out
@@ -65,17 +65,22 @@ class HuggingFace(EncodedImages):
 
     def held_out(self) -> "HuggingFace":
         check_training(self.split)
-        size, channels = self.shape[1:], self.shape[0]
         return HuggingFace(
-            self.path, size, channels, self.config, "test", self.image, self.label,
-            self.data_files, False, self.decoder.resize, self.decoder.filter, self.share,
-        )  # fmt: skip
+            self.path,
+            config=self.config,
+            split="test",
+            image=self.image,
+            label=self.label,
+            data_files=self.data_files,
+            held_out=self.share,
+            **self.decoding,
+        )
 
     def _list(self) -> Listing:
         shared = bool(self.share) and "test" not in self._splits
         split = "train" if shared and self.split == "test" else self.split
         if split not in self._splits:
-            hold = "" if "test" in self._splits else ", or hold some out by data.source.held_out"
+            hold = "" if "test" in self._splits else ", or set data.source.held_out"
             raise UserError(
                 f"{self.path} has no split {self.split}: data.source.split may be "
                 f"{first(list(self._splits), 40)}{hold if self.split == 'test' else ''}."
@@ -86,20 +91,20 @@ class HuggingFace(EncodedImages):
         if not (shared and split == "train"):
             return Listing(files, files.names, classes, labels, notes)
         kept = part(files.names, self.split, self.share)
-        notes.append(f"{len(kept)} of {len(data)} images are the {self.split} split.")
+        notes.append(f"{len(kept)} of {len(data)} images are in the {self.split} split.")
         names = [files.names[i] for i in kept]
         return Listing(files, names, classes, None if labels is None else labels[kept], notes)
 
     @cached_property
     def _splits(self) -> dict[str, Any]:
-        """What is here comes first, so that a run goes on with the data that it began with."""
-        remedy = "see whether data.source.path, config and data_files are right"
+        """All splits; the cache comes first, so that a run resumes with the data it began with."""
+        remedy = "check data.source.path, config and data_files"
         library = _library()
         try:
             return self._read(library, network=False)
-        except Exception as error:  # of formats, of names, of what is not here
+        except Exception as error:  # bad formats, bad names, missing files
             if not self.download:
-                remedy += ", or set data.source.download=true to fetch what is not here"
+                remedy += ", or set data.source.download=true to download it"
                 raise self._unreadable(error, remedy) from error
         try:
             return self._read(library, network=True)
@@ -141,7 +146,7 @@ class HuggingFace(EncodedImages):
         return found[0]
 
     def _classes(self, data: Any) -> tuple[list[str] | None, torch.Tensor | None, list[str]]:
-        """Names of the classes, labels, and sentences on them."""
+        """Names of the classes, labels, and notes."""
         features, kind = data.features, _library().ClassLabel
         column = self.label
         if column is None:
@@ -170,7 +175,7 @@ class HuggingFace(EncodedImages):
             number = {value: label for label, value in enumerate(distinct)}
         else:
             raise UserError(
-                f"The column {column} of {self.path} holds no classes but {feature}: set "
+                f"The column {column} of {self.path} has no classes but {feature}: set "
                 "data.source.label to a column of integers or strings, or to null."
             )
         without = sum(value not in number for value in values)  # None, or -1 for a ClassLabel
@@ -178,7 +183,7 @@ class HuggingFace(EncodedImages):
             return classes, torch.tensor([number[value] for value in values]), []
         missing = f"{without} of {len(values)} images have no class in the column {column}"
         if self.label is None:
-            return None, None, [f"{missing}, which is not used."]
+            return None, None, [f"{missing}, so this column is not used."]
         raise UserError(f"{missing}: set data.source.label=null, or choose another split.")
 
 
@@ -218,7 +223,7 @@ def _library() -> Any:
 
 @contextmanager
 def _network(allowed: bool) -> Iterator[None]:
-    """Else as under HF_HUB_OFFLINE=1, which both libraries look at only when they are imported."""
+    """Unless allowed, act as under HF_HUB_OFFLINE=1, which is only read when importing."""
     import datasets.config
     import huggingface_hub.constants
 
@@ -234,7 +239,7 @@ def _network(allowed: bool) -> Iterator[None]:
 
 
 def _holds_bytes(feature: Any) -> bool:
-    """Whether a column that is not declared as one may be of encoded images."""
+    """Whether a column may have encoded images although it is not declared as an image."""
     binary = feature.get("bytes") if isinstance(feature, dict) else feature
     return getattr(binary, "dtype", None) in ("binary", "large_binary")
 

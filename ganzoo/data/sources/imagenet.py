@@ -25,20 +25,19 @@ KAGGLE_NAMES, KAGGLE_SOLUTION = "LOC_synset_mapping.txt", "LOC_val_solution.csv"
 class ImageNet(EncodedImages):
     """1,281,167 training or 50,000 validation images.
 
-    They lie in folders of their classes, as torchvision unpacks the archives
-    (`train/n01440764/*.JPEG` and `val/n01440764/*.JPEG`) or Kaggle does
-    (`ILSVRC/Data/CLS-LOC/train/...`, and all of `val` in one folder with `LOC_val_solution.csv`).
+    Each class has a folder, as torchvision unpacks the archives (`train/n01440764/*.JPEG` and
+    `val/n01440764/*.JPEG`), or in Kaggle's layout (`ILSVRC/Data/CLS-LOC/train/...`, and all of
+    `val` in one folder with `LOC_val_solution.csv`).
 
-    Labels number the folders of `train` in the order of their names. Classes are called what
-    torchvision's `meta.bin` or Kaggle's `LOC_synset_mapping.txt` calls them first, else as the
-    folders are.
+    Labels number the folders of `train` in the order of their names. The name of a class is the
+    first one in torchvision's `meta.bin` or Kaggle's `LOC_synset_mapping.txt`, else its folder's.
 
     Args:
-        root: the folder that holds `train` and `val`, or Kaggle's `ILSVRC`.
+        root: the folder that contains `train` and `val`, or Kaggle's `ILSVRC`.
         image_size, channels, resize: see `Decoder`.
         split: "train" or "val".
         filter: see `Decoder`; "area" of the "crop" is the preprocessing of Brock et al. 2019.
-        unpack: have torchvision unpack the archives in `root` where the split is not there yet.
+        unpack: whether torchvision unpacks the archives in `root` if the split is missing.
     """
 
     def __init__(
@@ -76,17 +75,15 @@ class ImageNet(EncodedImages):
                 f"Unpacking ImageNet needs the package {error.name}: run pip install "
                 '"ganzoo-lightning[imagenet]".'
             ) from error
-        except Exception as error:  # of the disk, of tar, of checksums
+        except Exception as error:  # full disk, damaged tar, wrong checksum
             raise UserError(
-                f"ImageNet could not be unpacked ({' '.join(str(error).split())}): mend that, "
-                f"remove {self.root / self.split} if it is there, and run again."
+                f"ImageNet could not be unpacked ({' '.join(str(error).split())}): fix this, "
+                f"remove {self.root / self.split} if it exists, and run again."
             ) from error
 
     def held_out(self) -> "ImageNet":
         check_training(self.split)
-        size, channels = self.shape[1:], self.shape[0]
-        resize, filter = self.decoder.resize, self.decoder.filter
-        return ImageNet(str(self.root), size, channels, "val", resize, filter)
+        return ImageNet(str(self.root), split="val", **self.decoding)
 
     def _list(self) -> Listing:
         if self._base is None:
@@ -97,12 +94,12 @@ class ImageNet(EncodedImages):
         packed = [name for name in files.names if name.endswith(".tar")]
         if packed:
             raise UserError(
-                f"{folder} is not unpacked to the end ({first(packed, 1)} is still there): remove "
+                f"{folder} is not completely unpacked ({first(packed, 1)} is still there): remove "
                 f"it and set data.source.unpack=true with the archives in {self.root}, or unpack "
                 "each tar into a folder of its name by hand, then remove the tar."
             )
         if not names:
-            raise UserError(f"{folder} holds no images: set data.source.root to where they are.")
+            raise UserError(f"{folder} has no images: set data.source.root to their folder.")
         wnids = self._wnids(folder, names)
         train = self._base / "train"
         known = folders(train) if train.is_dir() else sorted(set(wnids))
@@ -110,15 +107,15 @@ class ImageNet(EncodedImages):
         unknown = sorted(set(wnids) - set(known))
         if unknown:
             raise UserError(
-                f"{folder} has {len(unknown)} classes that are no folders of {train} "
-                f"({first(unknown)}): complete that, since it numbers the classes, or move it away."
+                f"{folder} has {len(unknown)} classes that have no folder in {train} "
+                f"({first(unknown)}): complete {train}, which numbers the classes, or move it away."
             )
         labels = torch.tensor([number[wnid] for wnid in wnids])
         return Listing(files, names, self._titles(known), labels)
 
     @property
     def _base(self) -> Path | None:
-        """The folder that holds that of the split."""
+        """The folder that contains the folder of the split."""
         bases = [self.root, self.root / KAGGLE]
         return next((base for base in bases if (base / self.split).is_dir()), None)
 
@@ -130,8 +127,8 @@ class ImageNet(EncodedImages):
             )
         return UserError(
             f"ImageNet's {self.split} is not in {self.root}: set data.source.root to the folder "
-            f"that holds {self.split}/n01440764/*.JPEG, Kaggle's folder ILSVRC, or, with "
-            f"data.source.unpack=true, {archive} and {ARCHIVE_META['devkit'][0]}."
+            f"that contains {self.split}/n01440764/*.JPEG, to Kaggle's folder ILSVRC, or, with "
+            f"data.source.unpack=true, to {archive} and {ARCHIVE_META['devkit'][0]}."
         )
 
     def _wnids(self, folder: Path, names: list[str]) -> list[str]:
@@ -147,22 +144,22 @@ class ImageNet(EncodedImages):
         if unknown:
             other = f"put Kaggle's {KAGGLE_SOLUTION} into {self.root}, or "
             raise UserError(
-                f"{len(unknown)} images lie in no class folder of {folder} ({first(unknown)}): "
+                f"{len(unknown)} images in {folder} are not in a class folder ({first(unknown)}): "
                 f"{other if self.split == 'val' else ''}remove {folder} and set "
                 f"data.source.unpack=true with ImageNet's archives in {self.root}."
             )
         return [n.split("/", 1)[0] if "/" in n else solution[PurePosixPath(n).stem] for n in names]
 
     def _titles(self, wnids: list[str]) -> list[str]:
-        """Names of classes, with the wnid where two have the same (there are two cranes)."""
+        """Names of classes, with the wnid if two have the same name (there are two cranes)."""
         called = {}
         if (self.root / META_FILE).is_file():
             try:
                 called = {wnid: names[0] for wnid, names in load_meta_file(self.root)[0].items()}
-            except Exception as error:  # whatever comes of unpickling a damaged file
+            except Exception as error:  # unpickling a damaged file may raise anything
                 raise UserError(
                     f"{self.root / META_FILE} cannot be read ({' '.join(str(error).split())}): "
-                    "remove it, which leaves the classes without names, or make it again."
+                    "remove it (classes then have no names), or create it again."
                 ) from error
         elif (path := self.root / KAGGLE_NAMES).is_file():
             lines = [line.partition(" ") for line in path.read_text().splitlines()]

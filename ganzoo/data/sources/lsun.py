@@ -15,12 +15,12 @@ from ganzoo.errors import UserError, check_choice, first
 
 
 class LSUN(EncodedImages):
-    """Photographs of one category, or of several, which are then the classes.
+    """Photographs of one category, or of several categories, which are then the classes.
 
     Args:
-        root: folder that holds the unzipped databases: of scenes `bedroom_train_lmdb/data.mdb`, of
-            objects, which have no splits, `cat/data.mdb`. Or one such folder itself, whatever its
-            name, as is `test_lmdb`, which has no category.
+        root: folder that contains the unzipped databases: `bedroom_train_lmdb/data.mdb` for scenes,
+            `cat/data.mdb` for objects, which have no splits. Or the folder of one database with any
+            name, such as `test_lmdb`, which has no category.
         image_size, channels, resize, filter: see `Decoder`.
         category: "bedroom", "church_outdoor", "cat", ..., or a list of them.
         split: "train" or "val".
@@ -49,9 +49,7 @@ class LSUN(EncodedImages):
 
     def held_out(self) -> "LSUN":
         check_training(self.split)
-        size, channels = self.shape[1:], self.shape[0]
-        resize, filter = self.decoder.resize, self.decoder.filter
-        return LSUN(str(self.root), size, channels, self.categories, "val", resize, filter)
+        return LSUN(str(self.root), category=self.categories, split="val", **self.decoding)
 
     def _list(self) -> Listing:
         if _holds_lmdb(self.root):
@@ -65,7 +63,7 @@ class LSUN(EncodedImages):
         return Listing(files, files.names, self.categories, labels)
 
     def _list_one(self) -> Listing:
-        """Of a root that is itself a database."""
+        """The images of a root that is itself a database."""
         if len(self.categories) > 1:
             raise UserError(
                 f"{self.root} is the database of one category: set data.source.root to the folder "
@@ -75,11 +73,11 @@ class LSUN(EncodedImages):
         files = Databases(root.parent, [root.name])
         notes = []
         if root.name not in self._folders(self.categories[0]):
-            notes.append(f"{root.name} is read, whatever data.source.category and split are.")
+            notes.append(f"{root.name} is read; data.source.category and split are ignored.")
         return Listing(files, files.names, notes=notes)
 
     def _folders(self, category: str) -> list[str]:
-        """What the folder of a category may be called."""
+        """Possible names of the folder of a category."""
         return [f"{category}_{self.split}_lmdb", *([category] if self.split == "train" else [])]
 
     def _find(self, category: str) -> str:
@@ -89,18 +87,18 @@ class LSUN(EncodedImages):
         wanted = self._folders(category)[0]
         if not self.root.is_dir():
             raise UserError(
-                f"There is no folder {self.root}: set data.source.root to the one that holds "
+                f"There is no folder {self.root}: set data.source.root to the folder that contains "
                 f"{wanted}."
             )
         there = sorted(path.name for path in self.root.iterdir() if _holds_lmdb(path))
         zips = sorted(path.name for path in self.root.glob("*.zip"))
         for name in self._folders(category):
             if f"{name}.zip" in zips:
-                raise UserError(f"{name}.zip is still packed: run unzip {name}.zip in {self.root}.")
+                raise UserError(f"{name}.zip is not unpacked: run unzip {name}.zip in {self.root}.")
         holds = first([*there, *zips], 40) or "no databases"
         raise UserError(
-            f"LSUN's {wanted} is not in {self.root}, which holds {holds}: choose another "
-            "data.source.category or split, or set data.source.root to the folder that holds it."
+            f"LSUN's {wanted} is not in {self.root}, which contains {holds}: choose another "
+            "data.source.category or split, or set data.source.root to the folder that contains it."
         )
 
 
@@ -108,11 +106,11 @@ class Databases:
     """The values in LMDB databases as files `<folder>/<key>`, in the order of their keys.
 
     Args:
-        root: where the databases lie; see `ganzoo.data.files.Files`.
-        folders: their names.
+        root: folder of the databases; see `ganzoo.data.files.Files`.
+        folders: names of the databases.
 
     Raises:
-        UserError: without the package lmdb, and for a database that is damaged.
+        UserError: the package lmdb is missing, or a database is damaged.
     """
 
     def __init__(self, root: Path, folders: Sequence[str]) -> None:
@@ -139,11 +137,11 @@ _opened: dict[Path, tuple[int, Any]] = {}  # path -> process that opened it, env
 
 
 def _environment(folder: Path) -> Any:
-    """The database in a folder, opened once a process as LMDB wants it, for all of its threads."""
+    """The database in a folder, opened once per process for all threads, as LMDB requires."""
     with _opening:
         process, environment = _opened.get(folder, (None, None))
         if process != os.getpid():
-            if environment is not None:  # that of the process that this one was forked from
+            if environment is not None:  # opened by the process that this one was forked from
                 environment.close()
             environment = _open(folder)
             _opened[folder] = os.getpid(), environment
@@ -158,14 +156,14 @@ def _open(folder: Path) -> Any:
             'LSUN needs the package lmdb: run pip install "ganzoo-lightning[lsun]".'
         ) from error
     path = folder / "data.mdb"
-    again = "mend its permissions, or fetch and unzip it again"
+    again = "fix its permissions, or download and unzip it again"
     try:
         environment = lmdb.open(str(folder), readonly=True, lock=False, readahead=False)
     except lmdb.Error as error:
         raise UserError(f"{path} cannot be read ({error}): {again}.") from error
     size = path.stat().st_size
     whole = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
-    if size < whole:  # reading what is missing would kill the process
+    if size < whole:  # reading the missing part would kill the process
         environment.close()
         raise UserError(f"{path} has only {size:,} of its {whole:,} bytes: {again}.")
     return environment

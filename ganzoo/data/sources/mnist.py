@@ -1,6 +1,6 @@
 """MNIST (LeCun et al. 1998) and Fashion-MNIST (Xiao et al. 2017), read by torchvision.
 
-Also MNIST-RGB, whose images are three digits each.
+Also MNIST-RGB, whose images have three digits each.
 """
 
 import gzip
@@ -28,17 +28,17 @@ class MNIST(Source):
     """60,000 training and 10,000 test images of handwritten digits.
 
     Args:
-        root: folder that holds the idx files, gzipped or not, themselves or in torchvision's
-            layout (MNIST/raw).
+        root: folder of the idx files, gzipped or not, directly or in torchvision's layout
+            (MNIST/raw).
         split: "train" or "test".
-        pad: pixels of black added on every side; 2 makes 32x32.
-        channels: 1, or 3 for the same gray three times.
-        download: fetch the files into `root` if they are not there, with torchvision's checksums.
+        pad: number of black pixels added on every side; 2 makes 32x32.
+        channels: 1, or 3 to repeat the gray channel three times.
+        download: whether to download missing files to `root`, checked by torchvision.
     """
 
     title = "MNIST"
     reader = torchvision.datasets.MNIST
-    elsewhere = ""  # where else the files are to be had
+    elsewhere = ""  # another way to get the files, for messages
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class MNIST(Source):
     def notes(self) -> list[str]:  # type: ignore[override]
         notes = [f"Images are padded with {self.pad} black pixels on every side."] * (self.pad > 0)
         if self.channels == 3:
-            notes.append("The gray channel is given three times.")
+            notes.append("The gray channel is repeated three times.")
         return notes
 
     def prepare(self) -> None:
@@ -102,8 +102,8 @@ class MNIST(Source):
         images = self._read("images-idx3", read_image_file)
         if images.shape != (len(self), SIDE, SIDE):
             raise UserError(
-                f"The images of {self.name} in {self.root} are of shape {list(images.shape)}, not "
-                f"{[len(self), SIDE, SIDE]} as the labels say: fetch the files again."
+                f"The images of {self.name} in {self.root} have shape {list(images.shape)}, but "
+                f"the labels require {[len(self), SIDE, SIDE]}: download the files again."
             )
         return images
 
@@ -130,13 +130,13 @@ class MNIST(Source):
         try:
             if path.suffix != ".gz":
                 return reader(str(path))
-            with TemporaryDirectory() as folder:  # torchvision's readers want a plain file
+            with TemporaryDirectory() as folder:  # torchvision's readers need a plain file
                 plain = Path(folder) / path.stem
                 with gzip.open(path) as packed, plain.open("wb") as file:
                     shutil.copyfileobj(packed, file)
                 return reader(str(plain))
-        except Exception as error:  # broken headers raise whatever comes of them
-            raise UserError(f"{path} is not a whole idx file: fetch it again.") from error
+        except Exception as error:  # damaged headers may raise anything
+            raise UserError(f"{path} is damaged or incomplete: download it again.") from error
 
 
 class FashionMNIST(MNIST):
@@ -148,15 +148,16 @@ class FashionMNIST(MNIST):
 
 
 class MNISTRGB(Source):
-    """Color images of three digits of MNIST, drawn at random; see `MNIST`.
+    """Color images of three random digits of MNIST; see `MNIST`.
 
-    Labels are the numbers that red, green and blue make in this order, 0 to 999. Image i is the
-    same for any `num`; with the default seed it is that of PGGAN's data set (Karras et al. 2018).
+    A label is the number from 0 to 999 that red, green and blue make in this order. Image i is the
+    same for any `num`; with the default seed it is image i of PGGAN's data set (Karras et al.
+    2018).
 
     Args:
-        root, split, pad, download: as in `MNIST`.
+        root, split, pad, download: see `MNIST`.
         num: number of images.
-        seed: of the draws.
+        seed: random seed of the choice of digits.
     """
 
     def __init__(
@@ -205,7 +206,7 @@ class MNISTRGB(Source):
 
     @cached_property
     def _chosen(self) -> Tensor:
-        """Which digits each image has, int64 [num, 3]."""
-        # NumPy keeps the stream of this generator for ever, and PGGAN's data set is of it.
+        """The digits of each image, int64 [num, 3]."""
+        # PGGAN's data set was made with this generator, whose stream NumPy never changes.
         stream = np.random.RandomState(self.seed)
         return torch.from_numpy(stream.randint(len(self.digits), size=(self.num, 3)))

@@ -1,13 +1,13 @@
-"""Packed data sets: images as they are shown, in files that are read without decoding.
+"""Packed data sets: images in files that are read without decoding.
 
 A pack is a folder:
 
-    HxW.npy      uint8 [n, C, H, W], the images; further ones hold smaller levels of the pyramid
-    labels.npy   int64 [n], if there are labels
-    names.txt    a JSON string a line: what each image was called where it came from
-    pack.json    number, shape, classes, levels, SHA-256 of the other files, where it came from
+    HxW.npy      the images, uint8 [n, C, H, W]; more such files for smaller levels
+    labels.npy   labels, int64 [n], if there are any
+    names.txt    the original name of each image, one JSON string per line
+    pack.json    number, shape, classes, levels, SHA-256 of the other files, and origin
 
-It is written by `ganzoo.data.packing` under another name until it is whole.
+`ganzoo.data.packing` writes it under another name until it is complete.
 """
 
 import copy
@@ -33,8 +33,8 @@ class Pack(Source):
     """The images of a pack.
 
     Args:
-        root: the pack's folder.
-        image_size: int or [height, width]: the level of that size is delivered where there is one,
+        root: folder of the pack.
+        image_size: int or [height, width]; the level of that size is delivered if there is one,
             else the full size.
         split: "train", "test" or "all".
         held_out: share of the images that is "test"; see `part`.
@@ -47,14 +47,14 @@ class Pack(Source):
         split: str = "train",
         held_out: float = 0.0,
     ) -> None:
-        part([], split, held_out)  # refuses what does not go together
+        part([], split, held_out)  # raises UserError for bad options
         self.root, self.split, self.share = Path(root), split, held_out
         self.asked = None if image_size is None else pair(image_size)
         self.name = self.root.name
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of the level that is delivered."""
+        """Height and width of the delivered level."""
         levels = [(height, width) for height, width in self.facts["levels"]]
         return self.asked if self.asked in levels else levels[0]
 
@@ -74,7 +74,7 @@ class Pack(Source):
             notes.append(f"{skipped} images that could not be read were left out when packing.")
         if len(self) < self.facts["images"]:
             of = self.facts["images"]
-            notes.append(f"{len(self)} of {of} images are the {self.split} split.")
+            notes.append(f"{len(self)} of {of} images are in the {self.split} split.")
         return notes
 
     def held_out(self) -> "Pack":
@@ -92,7 +92,7 @@ class Pack(Source):
 
     def __getitems__(self, indices: list[int]) -> dict[str, Tensor]:
         rows = indices if self._whole else self._kept_rows[indices].numpy()
-        # By numpy, whose one thread leaves the others to the training step beside this.
+        # NumPy uses one thread, which leaves the others to the training step.
         batch = {"image": torch.from_numpy(self._images.take(rows, 0))}
         return batch if self._labels is None else {**batch, "label": self._labels[indices]}
 
@@ -101,18 +101,18 @@ class Pack(Source):
             return None
         other = copy.copy(self)
         other.asked = size
-        other.__dict__.pop("_images", None)  # of this one's level
+        other.__dict__.pop("_images", None)  # those of this level
         return other
 
     def check(self) -> None:
         """Compare every file with its SHA-256. Raises UserError naming one that differs."""
         for name, digest in self.facts["sha256"].items():
             if sha256(self.root / name) != digest:
-                raise damaged(self.root / name, "is not as it was packed (its SHA-256 differs)")
+                raise damaged(self.root / name, "has changed since packing (its SHA-256 differs)")
 
     @cached_property
     def facts(self) -> dict[str, Any]:
-        """What `pack.json` says. Raises UserError if the pack is not whole."""
+        """The contents of `pack.json`. Raises UserError if the pack is incomplete."""
         path = self.root / FACTS
         try:
             facts = json.loads(path.read_text())
@@ -125,7 +125,7 @@ class Pack(Source):
             raise damaged(path, f"cannot be read ({error})") from error
         if facts.get("format") != FORMAT:
             raise UserError(
-                f"{self.root} is of pack format {facts.get('format')}, this version of ganzoo "
+                f"{self.root} has pack format {facts.get('format')}, but this version of ganzoo "
                 f"reads {FORMAT}: make the pack again."
             )
         return facts
@@ -163,27 +163,27 @@ class Pack(Source):
     def _open(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         path = self.root / name
         try:
-            # Copy on write, though nothing is written: torch wants memory that it might write to.
+            # Copy on write, although nothing is written: torch requires writable memory.
             array = np.load(path, mmap_mode="c")
         except (OSError, ValueError) as error:
             raise damaged(path, f"cannot be read ({error})") from error
         if array.shape != shape:
-            raise damaged(path, f"holds {list(array.shape)} where {FACTS} says {list(shape)}")
+            raise damaged(path, f"has shape {list(array.shape)}, but {FACTS} says {list(shape)}")
         return array
 
 
 def damaged(path: Path, how: str) -> UserError:
-    """The error that says so of a file of a pack."""
+    """The error for a damaged file of a pack."""
     return UserError(f"{path} {how}: copy or make the pack again.")
 
 
 def level_file(size: Sequence[int]) -> str:
-    """The file of a pack that holds the images of a height and width."""
+    """Name of the file of a pack with images of this height and width."""
     return f"{size[0]}x{size[1]}.npy"
 
 
 def levels_of(size: tuple[int, int]) -> list[tuple[int, int]]:
-    """`size` and its halves, as long as they are whole and at least 4 pixels on each side."""
+    """`size` and its halves, as long as they are integers of at least 4 pixels."""
     levels = [size]
     while all(side % 2 == 0 and side >= 8 for side in levels[-1]):
         levels.append((levels[-1][0] // 2, levels[-1][1] // 2))
@@ -191,9 +191,9 @@ def levels_of(size: tuple[int, int]) -> list[tuple[int, int]]:
 
 
 def pyramid(images: Tensor, levels: int) -> Iterator[Tensor]:
-    """uint8 [n, C, H, W] and its 2x2 box means, each level rounded to even when it is made uint8.
+    """uint8 [n, C, H, W] and its 2x2 box means, each level rounded half to even.
 
-    The chain itself is not rounded (Karras et al. 2018, official code).
+    The next level is computed from unrounded values (Karras et al. 2018, official code).
     """
     exact = images.float()
     for level in range(levels):

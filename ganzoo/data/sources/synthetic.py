@@ -1,4 +1,4 @@
-"""Images made of nothing, of any number and size, for tests and benchmarks."""
+"""Computed images in any number and size, for tests and benchmarks."""
 
 import math
 from collections.abc import Sequence
@@ -11,13 +11,13 @@ from ganzoo.errors import UserError
 
 
 class Synthetic(Source):
-    """A disc on a slanted gradient. The class sets the colors, the index place, size and slant.
+    """A disc on a gradient. The class sets the colors; the index sets place, size and direction.
 
     Args:
         num: number of images.
-        image_size: one int or [height, width].
-        channels: any number.
-        classes: number of classes, which take turns; 0 for images without labels.
+        image_size: size of the images, one int or [height, width].
+        channels: number of channels.
+        classes: number of classes, which alternate; 0 for images without labels.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ def _draw(index: Tensor, hue: Tensor, shape: tuple[int, int, int]) -> Tensor:
     channels, height, width = shape
     y = torch.linspace(-1, 1, height, dtype=torch.float32).view(-1, 1)
     x = torch.linspace(-1, 1, width, dtype=torch.float32)
-    # Fractions of multiples of irrational numbers fill [0, 1) evenly and never repeat.
+    # Fractional parts of multiples of irrational numbers fill [0, 1) evenly and never repeat.
     steps = torch.tensor([2, 3, 5, 7], dtype=torch.float64).sqrt()
     u = (index[:, None] * steps).frac().float().view(-1, 4, 1, 1)
     angle = 2 * math.pi * u[:, 0]

@@ -1,4 +1,4 @@
-"""The embedded data set: every emoji of Unicode 16.0 as drawn by two vendors (see NOTICE.md)."""
+"""The embedded data set: all emoji of Unicode 16.0 as drawn by two vendors (see NOTICE.md)."""
 
 from collections.abc import Sequence
 from functools import cache, cached_property
@@ -23,7 +23,7 @@ CLASSES = [
     "Objects",
     "Symbols",
     "Flags",
-]  # a tenth category, Component, is five swatches of skin color: never part of the data
+]  # the tenth category, Component, has only five swatches of skin color and is left out
 ATTRIBUTION = (
     "Emoji images: Noto Emoji by Google, Apache License 2.0; Twemoji by Twitter, Inc and other "
     "contributors, CC-BY 4.0 (https://creativecommons.org/licenses/by/4.0/), laid on white. "
@@ -37,7 +37,7 @@ class Emoji(Source):
     Args:
         vendor: "noto", "twemoji", or "both": all of Noto's images, then all of Twemoji's.
         split: "train", "test" (a tenth of each category), or "all".
-        variants: also the skin tones of each person, which are most of People & Body.
+        variants: whether to add the skin tones of each person, which are most of People & Body.
         image_size: 64, or 64 divided by a power of two; smaller images are box means.
         channels: 3, or 1 for luminance (ITU-R 601).
     """
@@ -57,7 +57,7 @@ class Emoji(Source):
         if height != width or SIDE % height:
             raise UserError(
                 f"The emoji come in 64x64, 32x32, 16x16 and so on, not in {height}x{width}: choose "
-                "one of these as image_size, or set data.source.image_size=64 to have that resized."
+                "one of these as image_size, or set data.source.image_size=64 to resize from that."
             )
         self.name = f"emoji ({vendor}, {split})"
         self.vendor = vendor
