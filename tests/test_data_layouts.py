@@ -493,7 +493,7 @@ def test_columns_of_classes(hub, tmp_path: Path) -> None:
     for label in ("label", "level"):
         told = refused(HuggingFace(str(folder), SIDE, split="test", label=label).labels)
         assert f"1 of 2 images have no class in the column {label}: set" in told
-    assert "holds no classes but" in refused(HuggingFace(str(folder), SIDE, label="weight").labels)
+    assert "has no classes but" in refused(HuggingFace(str(folder), SIDE, label="weight").labels)
     told = refused(HuggingFace(str(folder), SIDE, label="laebl").labels)
     assert "no column laebl: data.source.label may be one of id, image, label, level" in told
 
@@ -623,8 +623,7 @@ def test_only_download_asks_the_network(hub, tmp_path: Path, monkeypatch) -> Non
     monkeypatch.setattr(hub, "load_dataset", lambda *_, **__: {}["gone"])
     told = refused(HuggingFace("someone/wings", SIDE, download=True).prepare)
     assert told == (
-        "someone/wings cannot be read ('gone'): see whether data.source.path, config and "
-        "data_files are right."
+        "someone/wings cannot be read ('gone'): check data.source.path, config and data_files."
     )
 
 

@@ -157,7 +157,7 @@ def check_mixed(root: Path, out: Path, count: int, scale: int, argv: list[str], 
     listed = output[output.index("could not be translated") :]
     assert output[: output.index(" could not be translated")].endswith("\n2")
     assert "album/cut off.jpg: " in listed
-    assert "no photo.png: it is no image" in listed
+    assert "no photo.png: it is not an image" in listed
     assert {name: (root / name).read_bytes() for name in below(root)} == before
     names = {name: f"{name}.png" if name.endswith(".gif") else name for name in sizes}
     assert below(out) == sorted([*names.values(), "index.html"])
