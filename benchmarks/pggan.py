@@ -22,7 +22,7 @@ from hydra import compose, initialize_config_dir
 from lightning.pytorch.callbacks import Callback
 
 from ganzoo.config import CONF, make
-from ganzoo.engine.preflight import forget_peak, peak_memory
+from ganzoo.engine.memory import forget_peak, peak_memory
 from ganzoo.train import make_trainer
 
 Step = Callable[[], Any]

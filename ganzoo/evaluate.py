@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -32,6 +33,7 @@ from ganzoo.disk import write_whole
 from ganzoo.distributed.strategy import rank
 from ganzoo.engine.checkpoint import find, load
 from ganzoo.engine.gan import GAN
+from ganzoo.engine.kinds import FromSeeds, Translating, only_from_seeds
 from ganzoo.engine.sampling import batches_for, statistics, threshold_name
 from ganzoo.errors import UserError, first
 from ganzoo.metrics.protocol import Scores
@@ -90,11 +92,10 @@ def prepared(cfg: DictConfig, path: Path, device: torch.device) -> tuple[GAN, An
 def of_checkpoint(cfg: DictConfig, path: Path, device: torch.device) -> Scores:
     """Scores of a checkpoint."""
     gan, data, suite = prepared(cfg, path, device)
-    if cfg.intra_class and gan.directions:
+    if cfg.intra_class and isinstance(gan, Translating):
         raise UserError("Translations have no classes: set intra_class=null.")
     scorer = scorer_of(gan, data, suite, device)
-    batches = batches_for(gan, cfg.standing, cfg.truncation is not None)
-    with statistics(gan, cfg.truncation, batches, cfg.raw) as standing:
+    with statistics_of(gan, cfg) as standing:
         scores = scorer.score(gan, cfg.raw, cfg.truncation, standing=standing)
         assert scores is not None
         if cfg.intra_class:
@@ -107,13 +108,22 @@ def of_checkpoint(cfg: DictConfig, path: Path, device: torch.device) -> Scores:
     return scores
 
 
+def statistics_of(gan: GAN, cfg: DictConfig) -> AbstractContextManager[dict[str, int] | None]:
+    """See `ganzoo.engine.sampling.statistics`; models that translate have none."""
+    if not isinstance(gan, FromSeeds):
+        return nullcontext()
+    batches = batches_for(gan, cfg.standing, cfg.truncation is not None)
+    return statistics(gan, cfg.truncation, batches, cfg.raw)
+
+
 def of_sweep(cfg: DictConfig, path: Path, device: torch.device) -> list[Scores]:
     """Scores of a checkpoint at several thresholds: a table, a picture, and all protocols."""
     thresholds = list(cfg.sweep)
     check_thresholds(thresholds)
     gan, data, suite = prepared(cfg, path, device)
-    if gan.directions:
+    if isinstance(gan, Translating):
         raise UserError("Translations have no latents to limit: leave sweep out.")
+    gan = only_from_seeds(gan)
     suite.prepare(Reference(data, suite.num_real, suite.mirror), device)
     found = sweep(gan, suite, thresholds, cfg.raw, batches_for(gan, cfg.standing, True))
     if rank() == 0:

@@ -60,10 +60,11 @@ def run(args: argparse.Namespace) -> None:
     from ganzoo.data.choosing import source_of, training_data
     from ganzoo.data.reference import Reference
     from ganzoo.engine.checkpoint import load
+    from ganzoo.engine.kinds import only_from_seeds
     from ganzoo.metrics.extractors import auto
     from ganzoo.metrics.nearest import by_features, by_pixels
 
-    gan = load(args.checkpoint, device)
+    gan = only_from_seeds(load(args.checkpoint, device))
     data = training_data(args.checkpoint, gan.config)
     if args.data:
         data.source = source_of(args.data, data.source.shape[1:], data.channels)

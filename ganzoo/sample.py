@@ -12,7 +12,7 @@ from ganzoo import cli
 from ganzoo.errors import UserError
 
 if TYPE_CHECKING:
-    from ganzoo.engine.gan import GAN
+    from ganzoo.engine.kinds import FromSeeds
 
 GIF, PNG = ".gif", ".png"
 
@@ -94,12 +94,13 @@ def run(args: argparse.Namespace) -> None:
     check(args)
     device = cli.device(args.device)
     from ganzoo.engine.checkpoint import load
+    from ganzoo.engine.kinds import only_from_seeds
     from ganzoo.engine.sampling import batches_for, statistics
     from ganzoo.pictures import sheets
     from ganzoo.pictures.film import save_gif
     from ganzoo.pictures.grids import grid, named_rows, singles
 
-    gan = load(args.checkpoint, device)
+    gan = only_from_seeds(load(args.checkpoint, device))
     args.out.parent.mkdir(parents=True, exist_ok=True)
     gif, png = (args.out.suffix.lower() == ending for ending in (GIF, PNG))
     batches = batches_for(gan, args.standing, args.truncation is not None)
@@ -137,7 +138,7 @@ def seeds_of(args: argparse.Namespace, default: int) -> list[int]:
     return args.seeds or list(range(args.num or default))
 
 
-def files(gan: "GAN", args: argparse.Namespace, threshold: float | None) -> None:
+def files(gan: "FromSeeds", args: argparse.Namespace, threshold: float | None) -> None:
     """Write a PNG for each seed, or for each class and seed."""
     from tqdm import tqdm
 

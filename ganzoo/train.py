@@ -53,7 +53,7 @@ def train(cfg: DictConfig) -> GAN:
     run_dir = Path(cfg.run_dir).resolve()
     with log_to(run_dir), recorded_by_first(run_dir, cfg):
         gan, children = attempt(cfg, run_dir, [])
-        while gan.going_back is not None:
+        while gan.control.go_back_to is not None:
             go_back(gan, run_dir)
             gan, children = attempt(cfg, run_dir, children)
         return gan
@@ -103,9 +103,9 @@ def attempt(cfg: DictConfig, run_dir: Path, children: list[Any]) -> tuple[GAN, l
     if launcher is not None:
         launcher.procs = children
     fit(trainer, gan, data, last if going_on else None)
-    if gan.given_up:
-        raise UserError(gan.given_up)
-    if trainer.is_global_zero and gan.going_back is None:
+    if gan.control.given_up:
+        raise UserError(gan.control.given_up)
+    if trainer.is_global_zero and gan.control.go_back_to is None:
         close(trainer, gan, run_dir, cfg.dry)
     return gan, launcher.procs if launcher is not None else []
 
@@ -118,7 +118,7 @@ def fit(trainer: L.Trainer, gan: GAN, data: L.LightningDataModule, last: Path | 
         with logging_redirect_tqdm():
             trainer.fit(gan, datamodule=data, ckpt_path=last)
     except BaseException as error:
-        if isinstance(error, NotFinite) and gan.going_back is not None:
+        if isinstance(error, NotFinite) and gan.control.go_back_to is not None:
             return
         if (launcher := trainer.strategy.launcher) is not None:
             launcher.kill(signal.SIGTERM)  # they wait in a collective for ever
@@ -132,17 +132,17 @@ def fit(trainer: L.Trainer, gan: GAN, data: L.LightningDataModule, last: Path | 
 
 def close(trainer: L.Trainer, gan: GAN, run_dir: Path, dry: bool) -> None:
     """Say how the run ended; write `done` if it is complete, exit with 128 + n after a signal n."""
-    if gan.stopped_by:
+    if gan.control.stopped_by:
         log.info(
             "stopped by %s at %.1f kimg; last.ckpt is written, the same command with %s "
             "goes on from there",
-            signal.Signals(gan.stopped_by).name,
+            signal.Signals(gan.control.stopped_by).name,
             gan.images_seen / 1000,
             f"sweep_dir={run_dir.parent}" if in_sweep() else f"run_dir={run_dir}",
         )
-        if gan.stopped_by == signal.SIGUSR1:
+        if gan.control.stopped_by == signal.SIGUSR1:
             cluster.requeue_if_asked(trainer)
-        sys.exit(128 + gan.stopped_by)
+        sys.exit(128 + gan.control.stopped_by)
     if dry:
         log.info("dry run: everything is ready, nothing was trained")
         return

@@ -16,7 +16,8 @@ from ganzoo.data.originals import open_originals
 from ganzoo.data.outputs import Plan, write
 from ganzoo.data.pixels import to_float, to_uint8
 from ganzoo.engine.checkpoint import load
-from ganzoo.engine.gan import GAN, translated
+from ganzoo.engine.gan import GAN
+from ganzoo.engine.kinds import only_translating
 from ganzoo.errors import UserError, shown
 from ganzoo.pictures.page import Page
 
@@ -137,8 +138,9 @@ def translate(
         UserError: the model does not translate so, there are no images, or files would be lost.
     """
     start = time.perf_counter()
+    gan = only_translating(gan)
     if direction not in gan.directions:
-        offered = " or ".join(gan.directions) or "nothing, since it makes images from seeds"
+        offered = " or ".join(gan.directions)
         raise UserError(f"{type(gan).__name__} does not translate {direction}, but {offered}.")
     if batch < 1:
         raise UserError(f"--batch must be at least 1, not {batch}.")
@@ -155,7 +157,9 @@ def translate(
                 continue
             before = seen.found["image"]
             try:
-                after = to_uint8(translated(gan, to_float(before.to(gan.device)), direction, raw))
+                after = to_uint8(
+                    gan.translate_many(to_float(before.to(gan.device)), direction, raw)
+                )
             except torch.OutOfMemoryError:
                 size = "x".join(map(str, before.shape[2:]))
                 why = f"its {size} pixels do not fit into the memory of {gan.device}"

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import ganzoo
 from ganzoo.data.sources.synthetic import Synthetic
 from ganzoo.draws import Draws, bernoulli, integers, unit
-from ganzoo.engine.gan import STANDING
+from ganzoo.engine.kinds import STANDING
 from ganzoo.engine.sampling import class_counts
 from ganzoo.errors import UserError
 from ganzoo.models.biggan import BigGAN, Discriminator, Generator
@@ -47,7 +47,7 @@ def by_hand(gan: BigGAN, given: dict[str, Tensor], optimizers: dict[str, Any]) -
     labels. Orthogonal regularization adds to the gradients before the optimizer steps. The average
     takes over parameters and float buffers.
     """
-    g, d, parts = gan.generator, gan.discriminator, gan.fixed_accumulate
+    g, d, parts = gan.generator, gan.discriminator, gan.fitting.fixed
     draws = Draws(gan.seed, "step", gan.images_seen, dtype=torch.float64)
     steps = gan.discriminator_steps
     for real, y in zip(given["image"].chunk(steps), given["label"].chunk(steps), strict=True):
@@ -84,7 +84,7 @@ def by_hand(gan: BigGAN, given: dict[str, Tensor], optimizers: dict[str, Any]) -
     theirs, ours = g.state_dict(), gan.average.state_dict()
     for name, value in ours.items():
         if value.is_floating_point():
-            value.mul_(gan.ema_beta).add_(theirs[name], alpha=1 - gan.ema_beta)
+            value.mul_(gan.averaging.beta).add_(theirs[name], alpha=1 - gan.averaging.beta)
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
@@ -264,7 +264,7 @@ def test_standing_statistics_are_those_of_the_batches_and_pass() -> None:
     gan = settled()
     before = {k: v.clone() for k, v in gan.state_dict().items()}
     plain = gan.sample([0, 1], truncation=0.3)
-    with gan.standing(0.3, batches=4, size=8):
+    with gan.standing_statistics(0.3, batches=4, size=8):
         standing = gan.sample([0, 1], truncation=0.3)
         again = gan.average.state_dict()
         inside = {k: v.clone() for k, v in again.items() if "running" in k}
@@ -272,7 +272,7 @@ def test_standing_statistics_are_those_of_the_batches_and_pass() -> None:
     assert_same_tensors(gan.state_dict(), before)
     assert not gan.training
     assert torch.equal(gan.sample([0, 1], truncation=0.3), plain)
-    with gan.standing(0.3, batches=4, size=8):
+    with gan.standing_statistics(0.3, batches=4, size=8):
         assert_same_tensors({k: gan.average.state_dict()[k] for k in inside}, inside)
 
     # The first BatchNorm sees what the first layer makes of the latents: its mean is known.
@@ -288,7 +288,7 @@ def test_standing_statistics_are_those_of_the_batches_and_pass() -> None:
 def test_standing_statistics_leave_a_model_in_training_as_it_was() -> None:
     gan = attached(biggan())
     gan.train()
-    with pytest.raises(ZeroDivisionError), gan.standing(raw=True, batches=2, size=4):
+    with pytest.raises(ZeroDivisionError), gan.standing_statistics(raw=True, batches=2, size=4):
         raise ZeroDivisionError
     assert gan.generator.training
     assert all(m.momentum == 0.1 for m in gan.generator.modules() if hasattr(m, "momentum"))
@@ -299,13 +299,15 @@ def test_judge_needs_the_label_and_changes_nothing() -> None:
     before = {k: v.clone() for k, v in gan.state_dict().items()}
     images = torch.rand(4, 3, 16, 16)
     y = torch.tensor([0, 1, 2, 0])
-    logits = gan.judge(images, y)
+    logits = gan.logits_of(images, y)
     assert logits.shape == (4,)
-    torch.testing.assert_close(gan.judge(images[2:3], y[2:3])[0], logits[2], rtol=1e-4, atol=1e-4)
-    assert not torch.equal(gan.judge(images, y.flip(0)), logits)
+    torch.testing.assert_close(
+        gan.logits_of(images[2:3], y[2:3])[0], logits[2], rtol=1e-4, atol=1e-4
+    )
+    assert not torch.equal(gan.logits_of(images, y.flip(0)), logits)
     assert_same_tensors(gan.state_dict(), before)
     with pytest.raises(UserError, match="give labels"):
-        gan.judge(images)
+        gan.logits_of(images)
 
 
 def test_classes_that_are_not_there_are_refused() -> None:

@@ -302,7 +302,7 @@ def test_ajbrocks_networks_give_its_images_and_logits(
     third = {k: v.float().double() for k, v in third.items()}
     halvings = 2 if size == 32 else 4
     expected = ajbrock_logits(third, x, y, halvings, deep)
-    torch.testing.assert_close(gan.judge(x, y), expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(gan.logits_of(x, y), expected, rtol=1e-6, atol=1e-6)
 
 
 def test_one_state_of_several_is_chosen(tmp_path) -> None:
@@ -344,7 +344,7 @@ def test_a_generator_alone_can_be_sampled_but_not_trained(tmp_path) -> None:
     assert gan.average is None
     assert ganzoo.load(tmp_path / "ours.ckpt").sample([0]).shape == (1, 3, 32, 32)
     with pytest.raises(UserError, match="without a discriminator"):
-        gan.judge(torch.zeros(1, 3, 32, 32), torch.tensor([0]))
+        gan.logits_of(torch.zeros(1, 3, 32, 32), torch.tensor([0]))
     only = save(tmp_path / "only", G_ema=state)
     gan = import_checkpoint(only, tmp_path / "again.ckpt")
     torch.testing.assert_close(gan.generator.linear.weight, state["linear.weight"].float())
@@ -516,6 +516,6 @@ def test_standing_statistics_replace_the_stored_ones(tmp_path) -> None:
     import_checkpoint(tmp_path / "model.bin", tmp_path / "ours.ckpt")
     gan = ganzoo.load(tmp_path / "ours.ckpt")
     stored = gan.sample([0], truncation=0.5)
-    with gan.standing(0.5, batches=2, size=8):
+    with gan.standing_statistics(0.5, batches=2, size=8):
         assert not torch.equal(gan.sample([0], truncation=0.5), stored)
     assert torch.equal(gan.sample([0], truncation=0.5), stored)

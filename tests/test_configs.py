@@ -125,7 +125,7 @@ def test_experiments_fit_the_code_and_their_header(experiment: str) -> None:
     assert stated == f"{parameters(gan.generator)} / {parameters(gan.discriminator)}"
     assert gan.total_images == round(cfg.total_kimg * 1000)
     assert note["Length"].startswith(f"{cfg.total_kimg:,g} kimg")
-    assert len(gan.configure_optimizers()) == len(gan.optimizer_makers)
+    assert len(gan.configure_optimizers()) == len(gan.turns.networks)
 
 
 @pytest.mark.parametrize("experiment", options("experiment"))

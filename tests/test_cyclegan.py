@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ganzoo.config import make
 from ganzoo.draws import Draws, integers, unit
+from ganzoo.engine.kinds import only_from_seeds
 from ganzoo.errors import UserError
 from ganzoo.models.cyclegan import CycleGAN, ImagePool, PatchDiscriminator, ResNetGenerator
 from ganzoo.nn.losses import NonSaturating, Relativistic, Wasserstein
@@ -169,7 +170,7 @@ class Tint(nn.Module):
 def noted(gan: CycleGAN, tmp_path: Path) -> dict[str, float]:
     """What the first iteration reports."""
     reported = {}
-    check = gan.check_finite
+    check = gan.report.check_finite
 
     def remember() -> None:
         for _, values in gan._recent:
@@ -177,7 +178,7 @@ def noted(gan: CycleGAN, tmp_path: Path) -> dict[str, float]:
                 reported.setdefault(name, float(value))
         check()
 
-    gan.check_finite = remember  # type: ignore[method-assign]
+    gan.report.check_finite = remember  # type: ignore[method-assign]
     fit(tmp_path, gan, data=pairs())
     return reported
 
@@ -431,7 +432,7 @@ def test_what_grows_translates_and_judges_at_its_size() -> None:
     boxes = gan.translate(whole)[..., ::2, ::2]
     torch.testing.assert_close(boxes, gan.generator["AtoB"](F.avg_pool2d(whole, 2)))
     expected = gan.discriminator["B"](F.avg_pool2d(whole, 2)).mean().reshape(1)
-    torch.testing.assert_close(gan.judge(whole), expected)
+    torch.testing.assert_close(gan.logits_of(whole), expected)
 
 
 # -- the rest of the contract ---------------------------------------------------------------------
@@ -460,14 +461,14 @@ def test_translation_and_judgement() -> None:
     assert gan.generator["AtoB"].training
     torch.testing.assert_close(gan.translate(gray)[:1], gan.translate(gray[:1]))
     expected = gan.discriminator["A"](gray).mean((1, 2, 3))
-    torch.testing.assert_close(gan.judge(gray, domain="A"), expected)
-    assert gan.judge(colors, domain="B").shape == (2,)
+    torch.testing.assert_close(gan.logits_of(gray, domain="A"), expected)
+    assert gan.logits_of(colors, domain="B").shape == (2,)
     with pytest.raises(UserError, match="does not translate BtoC: use AtoB or BtoA"):
         gan.translate(gray, "BtoC")
     with pytest.raises(UserError, match=r"BtoA takes images with 4 channel\(s\), not 1"):
         gan.translate(gray, "BtoA")
     with pytest.raises(UserError, match=r"python -m ganzoo\.translate"):
-        gan.sample([0])
+        only_from_seeds(gan)
 
 
 @pytest.mark.parametrize(
@@ -505,7 +506,7 @@ def test_other_networks_are_chosen_by_name() -> None:
     )
     gan = make(cfg.model)
     assert gan.translate(torch.rand(1, 1, 32, 64)).shape == (1, 4, 32, 64)
-    assert gan.judge(torch.rand(1, 4, 32, 64), domain="B").shape == (1,)
+    assert gan.logits_of(torch.rand(1, 4, 32, 64), domain="B").shape == (1,)
     assert gan.objective.gradient_penalty == 10
 
 
@@ -522,8 +523,8 @@ def test_penalties_want_images_judged_alone() -> None:
 
 def test_parts_have_the_options_of_the_whole() -> None:
     gan = cyclegan(order=IN_TURN, clip={"generator": 1.0, "discriminator.A": 2.0})
-    assert list(gan.optimizer_makers) == IN_TURN
-    assert gan.clip == {"generator.AtoB": 1.0, "generator.BtoA": 1.0, "discriminator.A": 2.0}
+    assert list(gan.turns.networks) == IN_TURN
+    assert gan.turns.clip == {"generator.AtoB": 1.0, "generator.BtoA": 1.0, "discriminator.A": 2.0}
     assert len(gan.configure_optimizers()) == 4
 
 

@@ -277,7 +277,7 @@ def test_generators_need_no_discriminators(tmp_path: Path) -> None:
     assert gan.directions == ("AtoB", "BtoA")
     assert not len(gan.discriminator)
     with pytest.raises(UserError, match="no discriminator"):
-        gan.judge(torch.rand(1, 3, 32, 32), domain="A")
+        gan.logits_of(torch.rand(1, 3, 32, 32), domain="A")
 
 
 def test_one_direction_of_a_folder_keeps_its_name(tmp_path: Path) -> None:

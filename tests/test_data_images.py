@@ -58,7 +58,7 @@ class Positions(Numbered):
 def attach(data: ImageData, rank=0, world=1, seen=0, steps=1, dtype=torch.float32) -> ImageData:
     module = SimpleNamespace(
         images_seen=seen,
-        directions=(),
+        domains=("",),
         discriminator_steps=steps,
         batch_size=None,
         shown_size=None,
@@ -275,7 +275,7 @@ class Seen(L.LightningModule):
     discriminator_steps = 1
     batch_size = None
     shown_size = None
-    directions = ()
+    domains = ("",)
 
     def __init__(self) -> None:
         super().__init__()

@@ -142,11 +142,11 @@ def test_the_reported_norm_is_that_of_the_gradient_before_clipping() -> None:
     length = torch.cat(
         [(v - before[k]).flatten() for k, v in gan.discriminator.state_dict().items()]
     )
-    norm = gan.drain_report()["discriminator_grad_norm"]
+    norm = gan.report.drain(gan.device)["discriminator_grad_norm"]
     assert norm == pytest.approx(length.norm().item(), rel=1e-4)
     gan = plain(optimizers=optimizers, clip={"discriminator": 0.05})
     gan.training_step(batch())
-    assert gan.drain_report()["discriminator_grad_norm"] == pytest.approx(norm, rel=1e-5)
+    assert gan.report.drain(gan.device)["discriminator_grad_norm"] == pytest.approx(norm, rel=1e-5)
 
 
 # -- one iteration --------------------------------------------------------------------------------
@@ -191,7 +191,7 @@ def test_steps_an_iteration() -> None:
     steps = [
         optimizer.state_dict()["state"][0]["step"].item() for optimizer in gan.trainer.optimizers
     ]
-    assert dict(zip(gan.optimizer_makers, steps, strict=True)) == {
+    assert dict(zip(gan.turns.networks, steps, strict=True)) == {
         "generator": 2,
         "discriminator": 3,
     }
@@ -254,7 +254,7 @@ def test_priors_reach_training_and_sampling(prior: Any) -> None:
 
 def test_accumulation_has_to_divide() -> None:
     gan = plain(accumulate=3)
-    with pytest.raises(UserError, match=r"8 images a device .*model\.accumulate=3"):
+    with pytest.raises(UserError, match=r"8 images per device .*model\.accumulate=3"):
         gan.training_step(batch())
 
 
@@ -263,7 +263,7 @@ def test_what_is_not_finite_is_named() -> None:
     gan.training_step(batch())
     gan.note(odd=torch.tensor(float("nan")))
     with pytest.raises(UserError, match="odd became nan after 8 images"):
-        gan.check_finite()
+        gan.report.check_finite()
 
 
 # -- functions of the clock -----------------------------------------------------------------------
@@ -279,8 +279,10 @@ def test_learning_rates_follow_the_images_seen() -> None:
     for _ in range(6):
         before = copy(gan)
         gan.training_step(batch())
-        rates.append(tuple(gan.learning_rates().values()))
-        still = {name for name in ("generator", "discriminator") if gan.learning_rates()[name] == 0}
+        rates.append(tuple(gan.turns.learning_rates().values()))
+        still = {
+            name for name in ("generator", "discriminator") if gan.turns.learning_rates()[name] == 0
+        }
         moved = {key.split(".")[0] for key in changed(gan, before)} - {"average"}
         assert moved == {"generator", "discriminator"} - still
     expected = [
@@ -440,7 +442,7 @@ def test_losses_train_every_parameter_of_both_networks(overrides: tuple[str, ...
     if "wasserstein" in overrides[0] or "relativistic" in overrides[0]:
         still -= {"discriminator.score.bias"}  # differences of scores do not see it
     assert not still
-    assert set(gan.drain_report()) >= {"d_loss", "g_loss", "real_score", "fake_score"}
+    assert set(gan.report.drain(gan.device)) >= {"d_loss", "g_loss", "real_score", "fake_score"}
 
 
 def run_of(overrides: tuple[str, ...], iterations: int = 4) -> tuple[GAN, list[float]]:
@@ -450,7 +452,7 @@ def run_of(overrides: tuple[str, ...], iterations: int = 4) -> tuple[GAN, list[f
     losses: list[float] = []
     for i in range(iterations):
         gan.training_step(batch(seed=i))
-        losses += gan.drain_report().values()
+        losses += gan.report.drain(gan.device).values()
     return gan, losses
 
 
@@ -490,7 +492,7 @@ def test_compiled_networks_keep_their_keys(monkeypatch) -> None:
 def test_the_loss_is_the_one_configured() -> None:
     gan, start = plain(Watched, loss=Hinge()), plain().discriminator
     gan.training_step(batch())
-    told = gan.drain_report()
+    told = gan.report.drain(gan.device)
     real, fake, _ = gan.judged
     with torch.no_grad():
         d_loss = (1 - start(real)).relu().mean() + (1 + start(fake)).relu().mean()

@@ -88,7 +88,7 @@ def test_batchnorm_judges_by_the_statistics_of_what_it_judges() -> None:
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean += 3
     gan.discriminator.eval()
-    assert torch.allclose(gan.judge(images), expected.detach(), atol=1e-6)
+    assert torch.allclose(gan.logits_of(images), expected.detach(), atol=1e-6)
 
 
 def test_judging_leaves_the_discriminator_as_it_was() -> None:
@@ -96,7 +96,7 @@ def test_judging_leaves_the_discriminator_as_it_was() -> None:
     assert isinstance(gan.discriminator, Discriminator)
     gan.train()
     before = {k: v.clone() for k, v in gan.discriminator.state_dict().items()}
-    logits = gan.judge(torch.rand(4, 3, 16, 16) * 2 - 1)
+    logits = gan.logits_of(torch.rand(4, 3, 16, 16) * 2 - 1)
     assert logits.shape == (4,)
     assert gan.discriminator.training
     for key, value in gan.discriminator.state_dict().items():

@@ -188,7 +188,7 @@ def test_optimizers_start_anew_at_both_ends_of_a_fade(tmp_path: Path) -> None:
     def watched() -> None:
         inner()
         lods = [gan.growth.lod(at) for at in (gan.images_before, gan.images_seen)]
-        seen.append((*lods, not gan._optimizer("generator").optimizer.state))
+        seen.append((*lods, not gan.turns.optimizer("generator").optimizer.state))
 
     gan.after_step = watched  # type: ignore[method-assign]
     fit(tmp_path, gan, "data.source.num=64")
@@ -206,7 +206,7 @@ def test_optimizers_may_go_on(tmp_path: Path) -> None:
 
     def watched() -> None:
         inner()
-        emptied.append(not gan._optimizer("generator").optimizer.state)
+        emptied.append(not gan.turns.optimizer("generator").optimizer.state)
 
     gan.after_step = watched  # type: ignore[method-assign]
     fit(tmp_path, gan, "data.source.num=64")

@@ -329,7 +329,7 @@ def test_constants_of_the_rows(row: str) -> None:
         group = optimizer.param_groups[0]
         assert (group["lr"], group["betas"], group["eps"]) == (lr, (0.0, beta2), 1e-8)
     assert (gan.discriminator_steps, gan.generator_steps) == (steps, 1)
-    assert gan.ema_beta == pytest.approx(beta, rel=1e-14)
+    assert gan.averaging.beta == pytest.approx(beta, rel=1e-14)
     assert (gan.objective.gradient_penalty, gan.objective.target, gan.drift) == (10, 1, drift)
     assert gan.total_images == 10_000_000
     growth, phase = gan.growth, 0 if row == "a" else 800
@@ -401,7 +401,7 @@ def test_constants_of_the_mode_test(variant: str) -> None:
     assert (gan.discriminator_steps, gan.drift, gan.objective.gradient_penalty) == (5, 0, 10)
     for optimizer in gan.configure_optimizers():
         assert (optimizer.param_groups[0]["lr"], optimizer.defaults["betas"]) == (1e-3, (0, 0.99))
-    assert gan.ema_beta == 0.999
+    assert gan.averaging.beta == 0.999
     assert gan.discriminator.group_size == (0 if variant in ("plain", "norm") else 64)
     for network in (gan.generator, gan.discriminator):
         convolutions = [m for m in network.modules() if isinstance(m, Layer)]

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from makers.tiny import PlainDiscriminator, PlainGenerator, adam, config
+from makers.tiny import PlainDiscriminator, PlainGenerator, config
 from PIL import Image, ImageSequence
 
 from ganzoo import UserError, load
-from ganzoo.engine.gan import GAN
+from ganzoo.engine.kinds import FromSeeds
 from ganzoo.pictures.grids import GAP
 from ganzoo.pictures.sheets import slerp, walk
 from ganzoo.sample import main
@@ -130,6 +130,6 @@ def test_unwritable_output_is_a_sentence(run_dir: Path, tmp_path: Path) -> None:
 
 
 def test_walking_without_latents_is_refused() -> None:
-    gan = GAN(PlainGenerator(), PlainDiscriminator(), {"generator": adam()}, total_kimg=1)
+    gan = FromSeeds(PlainGenerator(), PlainDiscriminator(), optimizers={}, total_kimg=1)
     with pytest.raises(UserError, match="no latent space"):
         walk(gan, [0, 1], 2)

@@ -89,14 +89,14 @@ def test_scores_are_those_of_the_discriminator_there_is(finished) -> None:
             assert labels is not None
             names = [f"{label} {gan.class_names[label]}" for label in labels.tolist()]
             assert [title.split("\n")[1] for title in titles] == names
-            judged = gan.judge(images, labels)
+            judged = gan.logits_of(images, labels)
         elif name == "biggan":
             numbers = [int(title.split("\n")[1].split()[0]) for title in titles]
-            judged = gan.judge(images, torch.tensor(numbers))
+            judged = gan.logits_of(images, torch.tensor(numbers))
         elif domain:
-            judged = gan.judge(images, domain=domain)  # type: ignore[call-arg]
+            judged = gan.logits_of(images, domain=domain)  # type: ignore[call-arg]
         else:
-            judged = gan.judge(images)
+            judged = gan.logits_of(images)
         told = [float(title.split("\n")[0]) for title in titles]
         assert told == pytest.approx(judged.tolist(), rel=6e-3)
         assert len(set(told)) > 4, "each has its own"
@@ -143,7 +143,7 @@ def test_every_network_that_is_updated_has_its_norms(finished) -> None:
     _, folder, _ = finished
     gan = ganzoo.load(folder)
     last = read_rows(folder / "metrics.csv")[-1]
-    for network in gan.optimizer_makers:
+    for network in gan.turns.networks:
         squares = sum(
             float(p.detach().double().square().sum())
             for p in gan.get_submodule(network).parameters()

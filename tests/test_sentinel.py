@@ -151,15 +151,17 @@ def test_failures_are_named_rightly_within_a_fifth_of_the_run(loss, failure, tmp
 def test_penalties_are_no_part_of_what_a_discriminator_loses(tmp_path, monkeypatch) -> None:
     losses = []
 
-    def contest(self: GAN, *logits: Tensor) -> Tensor:
-        losses.append(contest_of(self, *logits))
+    def noted_loss(self: GAN, *logits: Tensor) -> Tensor:
+        losses.append(loss_of(self, *logits))
         return losses[-1]
 
-    contest_of = GAN.contest
-    monkeypatch.setattr(GAN, "contest", contest)
+    loss_of = GAN.discriminator_loss
+    monkeypatch.setattr(GAN, "discriminator_loss", noted_loss)
     gan = trained(tmp_path, "model.r1=1000", "total_kimg=0.2", every_kimg=0.2)
     (row,) = read_rows(tmp_path / "metrics.csv")
-    mean = torch.stack(losses[1:]).detach().mean() / gan.ignorance  # the first is the preflight's
+    mean = (
+        torch.stack(losses[1:]).detach().mean() / gan.loss_at_chance
+    )  # the first is the preflight's
     assert float(row["sentinel/d_loss"]) == pytest.approx(float(mean), rel=1e-5)
 
 
@@ -237,7 +239,7 @@ def test_both_discriminators_of_a_cyclegan_are_watched(loss, tmp_path) -> None:
     assert all("discriminator" in sentence for sentence in saw)
     row = read_rows(tmp_path / "metrics.csv")[-1]
     assert {"sentinel/d_loss", "sentinel/growth"} <= row.keys()
-    assert gan.ignorance == 0.25, "halved, as the loss is"
+    assert gan.loss_at_chance == 0.25, "halved, as the loss is"
 
 
 WIDE = {  # discriminators that a generator of the sizes above has no chance against

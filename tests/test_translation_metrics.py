@@ -27,6 +27,7 @@ from ganzoo.data import Unpaired
 from ganzoo.data.pixels import to_float, to_uint8
 from ganzoo.data.source import Source
 from ganzoo.engine.gan import GAN
+from ganzoo.engine.kinds import Translating
 from ganzoo.errors import UserError
 from ganzoo.loggers.csv import read_rows
 from ganzoo.metrics.frechet import FrechetDistance
@@ -132,7 +133,7 @@ class Shades(Source):
         return {"image": self.images[indices]}
 
 
-class Inverting(GAN):
+class Inverting(Translating):
     """AtoB is right; BtoA is that, a little brighter, so that cycles do not close."""
 
     directions = ("AtoB", "BtoA")

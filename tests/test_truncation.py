@@ -111,7 +111,7 @@ def test_from_class_to_class_latents_stay(gan, run_dir, tmp_path) -> None:
         torch.testing.assert_close(
             images[:, at], gan.sample([0, 5], label=label), atol=1e-5, rtol=0
         )
-    halfway = gan.class_vectors(torch.tensor([3, 7])).mean(0, keepdim=True)
+    halfway = gan.class_embeddings(torch.tensor([3, 7])).mean(0, keepdim=True)
     expected = gan.images(gan.latents([5]), labels=halfway)
     torch.testing.assert_close(images[1, 2], expected[0], atol=1e-5, rtol=0)
     assert morph(gan, [3, 7], [0], 4, loop=True).shape[:2] == (1, 8)
@@ -132,7 +132,7 @@ def test_each_threshold_has_its_own_latents_and_statistics(gan, run_dir, tmp_pat
     main([str(run_dir), *arguments])
     rows = []
     for threshold in (0.3, None):
-        with gan.standing(threshold, 2):
+        with gan.standing_statistics(threshold, 2):
             rows.append(gan.sample(range(4), truncation=threshold))
     assert_tiles(pixels(out), rows)
     told = truncations(gan, [0, 1], [0.3, None], batches=2)
@@ -159,7 +159,7 @@ def test_standing_statistics_of_any_model_with_batchnorm(plain) -> None:
     before = {k: v.clone() for k, v in gan.state_dict().items()}
     norm = next(m for m in gan.average.modules() if isinstance(m, nn.BatchNorm2d))
     entered: list[torch.Tensor] = []
-    with gan.standing(0.5, batches=3, size=16) as estimated:
+    with gan.standing_statistics(0.5, batches=3, size=16) as estimated:
         assert estimated
         handle = norm.register_forward_hook(lambda _, given, out: entered.append(given[0]))
         gan.images(gan.latents(range(2**40, 2**40 + 48), 0.5))
@@ -194,7 +194,7 @@ def test_classes_of_pggan(tmp_path) -> None:
     for i, label in enumerate((4, 2)):
         torch.testing.assert_close(together[i : i + 1], gan.sample([i], label=label))
     assert gan.labels([0, 1, 2]).shape == (3,)
-    with pytest.raises(UserError, match="no classes that one could walk between"):
+    with pytest.raises(UserError, match="no classes to interpolate between"):
         morph(gan, [0, 1], [0], 2)
     with pytest.raises(UserError, match="no class 10"):
         gan.sample([0], label=10)

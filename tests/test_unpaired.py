@@ -71,7 +71,7 @@ def attach(
         discriminator_steps=steps,
         batch_size=None,
         shown_size=None,
-        directions=("AtoB", "BtoA"),
+        domains=("A", "B"),
         dtype=torch.float32,
         device=torch.device("cpu"),
     )

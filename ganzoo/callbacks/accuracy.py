@@ -16,7 +16,8 @@ from ganzoo.data.images import ImageData
 from ganzoo.data.pixels import to_float
 from ganzoo.data.reference import Reference, mixed
 from ganzoo.distributed.strategy import gather_rows, rank, world_size
-from ganzoo.engine.gan import GAN, translated
+from ganzoo.engine.gan import GAN
+from ganzoo.engine.kinds import FromSeeds, Translating, only_from_seeds
 from ganzoo.errors import UserError
 from ganzoo.schedules.images import crossed
 
@@ -64,7 +65,7 @@ class DiscriminatorAccuracy(Callback):
             right |= {f"{prefix}{name}": value for name, value in self._right(gan, domain).items()}
         for logger in loggers_of(trainer):
             logger.log_metrics(right, step=gan.images_seen)
-        gan.aside += time.perf_counter() - start
+        gan.control.maintenance_seconds += time.perf_counter() - start
         if trainer.is_global_zero:
             told = "  ".join(f"{k.partition('/')[2]} {100 * v:.0f} %" for k, v in right.items())
             log.info("discriminator is right at %.1f kimg: %s", gan.images_seen / 1000, told)
@@ -74,8 +75,7 @@ class DiscriminatorAccuracy(Callback):
 
     def _right(self, gan: GAN, domain: str) -> dict[str, float]:
         """The shares of images of each kind that the discriminator of a domain tells rightly."""
-        model: Any = gan  # one that translates judges by domain
-        judge: Judge = partial(model.judge, domain=domain) if domain else gan.judge
+        judge: Judge = partial(gan.logits_of, domain=domain)
         logits = {
             name: self._of_reals(gan, judge, reals) for name, reals in self.reals[domain].items()
         }
@@ -102,15 +102,18 @@ class DiscriminatorAccuracy(Callback):
         return gather_rows(self._judged(gan, judge, images, labels, order))
 
     def _of_fakes(self, gan: GAN, judge: Judge, domain: str) -> Tensor:
-        images, labels = (self._translations(gan, domain), None) if domain else self._samples(gan)
+        if isinstance(gan, Translating):
+            images, labels = self._translations(gan, domain), None
+        else:
+            images, labels = self._samples(only_from_seeds(gan))
         return gather_rows(self._judged(gan, judge, images, labels, torch.arange(len(images))))
 
-    def _samples(self, gan: GAN) -> tuple[Tensor, Tensor | None]:
+    def _samples(self, gan: FromSeeds) -> tuple[Tensor, Tensor | None]:
         seeds = list(range(rank(), self.num, world_size()))
         images = gan.sample(seeds) if seeds else torch.empty(0, device=gan.device)
         return images, gan.labels(seeds)
 
-    def _translations(self, gan: GAN, domain: str) -> Tensor:
+    def _translations(self, gan: Translating, domain: str) -> Tensor:
         """What training images of the other domain become in this one."""
         (other,) = self.reals.keys() - {domain}
         reals = self.reals[other]["training"]
@@ -118,7 +121,7 @@ class DiscriminatorAccuracy(Callback):
         return torch.cat([
             torch.empty(0, device=gan.device),
             *(
-                translated(gan, to_float(chunk.images), f"{other}to{domain}")
+                gan.translate_many(to_float(chunk.images), f"{other}to{domain}")
                 for chunk in reals.chunks(mine, gan.device)
             ),
         ])  # fmt: skip

@@ -69,7 +69,7 @@ class Evaluate(Callback):
                 f"callbacks.evaluate.monitor={self.monitor} is not measured here: choose one of "
                 f"{known}."
             )
-        gan.aside += time.perf_counter() - self._began
+        gan.control.maintenance_seconds += time.perf_counter() - self._began
         last = self.evaluations[-1]["images_seen"] if self.evaluations else 0
         if crossed(last, gan.images_seen, self.every_kimg):  # it was stopped before it came to that
             self._evaluate(trainer, gan)
@@ -103,15 +103,15 @@ class Evaluate(Callback):
     def _evaluate(self, trainer: L.Trainer, gan: GAN) -> None:
         if self.evaluations and self.evaluations[-1]["images_seen"] == gan.images_seen:
             return
-        gan.check_finite()
+        gan.report.check_finite()
         start = time.perf_counter()
         scores = self.scorer.score(
-            gan, self.raw, self.truncation, lambda: any_process(gan.signal != 0, gan.device)
+            gan, self.raw, self.truncation, lambda: any_process(gan.control.signal != 0, gan.device)
         )
         if scores is None:  # asked to stop: it is made up for when the run goes on
             return
-        gan.aside += time.perf_counter() - start
-        share = gan.aside / (time.perf_counter() - self._began)
+        gan.control.maintenance_seconds += time.perf_counter() - start
+        share = gan.control.maintenance_seconds / (time.perf_counter() - self._began)
         protocol = scores.protocol_id
         if self.evaluations and self.evaluations[-1]["protocol"] != protocol:
             log.info("metrics: another protocol from here on, so best.ckpt starts anew")

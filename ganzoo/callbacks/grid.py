@@ -14,6 +14,7 @@ from ganzoo.callbacks.periods import due, kimg_name
 from ganzoo.callbacks.trainer import data_of, loggers_of
 from ganzoo.callbacks.translations import Panel
 from ganzoo.engine.gan import GAN
+from ganzoo.engine.kinds import Translating, only_from_seeds
 from ganzoo.engine.sampling import batches_for, check
 from ganzoo.pictures.film import save_gif
 from ganzoo.pictures.grids import columns_for, grid, named_rows, progress_strip
@@ -62,7 +63,7 @@ class SampleGrid(Callback):
         self._written_at = -1
 
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
-        if gan.directions and trainer.is_global_zero:
+        if isinstance(gan, Translating) and trainer.is_global_zero:
             self.panel = Panel(gan, data_of(trainer), self.images)
         if gan.images_seen == 0 and not trainer.should_stop:
             self._write(trainer, gan)
@@ -72,7 +73,11 @@ class SampleGrid(Callback):
             self._write(trainer, gan)
 
     def on_train_end(self, trainer: L.Trainer, gan: GAN) -> None:
-        if trainer.is_global_zero and not gan.stopped_by and gan.images_seen >= gan.total_images:
+        if (
+            trainer.is_global_zero
+            and not gan.control.stopped_by
+            and gan.images_seen >= gan.total_images
+        ):
             self._write(trainer, gan)
             self._strip(Path(trainer.default_root_dir))
             if self.truncations is not None:
@@ -99,23 +104,28 @@ class SampleGrid(Callback):
         if not (rows := min(self.classes, gan.classes)):
             return {}
         shown = torch.linspace(0, gan.classes - 1, rows).round().long().tolist()
-        return class_sheet(gan, shown, self._first_seeds, raw=raw)
+        return class_sheet(only_from_seeds(gan), shown, self._first_seeds, raw=raw)
 
     @property
     def _first_seeds(self) -> list[int]:
         return self.seeds[: self.columns or columns_for(len(self.seeds))]
 
     def _picture(self, gan: GAN, raw: bool, sheet: dict[str, Tensor]) -> Image.Image:
-        if self.panel is not None:
+        if self.panel is not None and isinstance(gan, Translating):
             return self.panel.picture(gan, raw)
-        images = torch.cat(list(sheet.values())) if sheet else gan.sample(self.seeds, raw=raw)
+        images = (
+            torch.cat(list(sheet.values()))
+            if sheet
+            else only_from_seeds(gan).sample(self.seeds, raw=raw)
+        )
         self._tile = images.shape[-2], images.shape[-1]
         return grid(images, len(self._first_seeds))
 
     def _truncate(self, trainer: L.Trainer, gan: GAN) -> None:
         assert self.truncations is not None
-        batches = batches_for(gan, None, truncated=True)
-        sheet = truncations(gan, self._first_seeds, self.truncations, batches=batches)
+        model = only_from_seeds(gan)
+        batches = batches_for(model, None, truncated=True)
+        sheet = truncations(model, self._first_seeds, self.truncations, batches=batches)
         picture = named_rows(sheet)
         picture.save(Path(trainer.default_root_dir) / "truncations.png")
         for logger in loggers_of(trainer):

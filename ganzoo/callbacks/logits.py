@@ -15,7 +15,8 @@ from ganzoo.callbacks.periods import due, kimg_name
 from ganzoo.callbacks.signs import shown, some
 from ganzoo.callbacks.trainer import data_of, loggers_of
 from ganzoo.distributed.strategy import local_batchnorm
-from ganzoo.engine.gan import GAN, translated
+from ganzoo.engine.gan import GAN
+from ganzoo.engine.kinds import Translating, only_from_seeds
 from ganzoo.errors import UserError
 from ganzoo.pictures.grids import titled_rows
 from ganzoo.pictures.sheets import class_name
@@ -28,7 +29,7 @@ class ScorePanel(Callback):
 
     The same training images and the same seeds again and again. Fakes are of the generator as it
     is, not of its average, since that is what the discriminator learns from. It judges as it does
-    in training (see `GAN.judge`: where it has BatchNorm, reals among each other and fakes among
+    in training (see `GAN.logits_of`: where it has BatchNorm, reals among each other and fakes among
     each other), without augmentation, and is afterwards what it was. Of a model that translates
     there are reals of both domains and what they become.
 
@@ -75,11 +76,10 @@ class ScorePanel(Callback):
             logger.log_picture("pictures/scores", picture, gan.images_seen)
 
     def _picture(self, gan: GAN) -> Image.Image:
-        model: Any = gan  # one that translates judges by domain
         rows = {}
         with local_batchnorm(gan.discriminator):  # this process is alone here
             for domain, kind, (images, labels) in self._parts(gan):
-                judge: Judge = partial(model.judge, domain=domain) if domain else gan.judge
+                judge: Judge = partial(gan.logits_of, domain=domain)
                 told = [f"{score:+.3g}" for score in judge(images, labels).tolist()]
                 if gan.classes and labels is not None:
                     names = [class_name(gan, label) for label in labels.tolist()]
@@ -91,12 +91,13 @@ class ScorePanel(Callback):
         """Domain, kind, images and labels of each row."""
         for domain, reals in self.reals.items():
             yield domain, "real", reals
-            if domain:
+            if isinstance(gan, Translating):
                 (other,) = self.reals.keys() - {domain}
-                images = translated(gan, self.reals[other][0], f"{other}to{domain}", raw=True)
+                images = gan.translate_many(self.reals[other][0], f"{other}to{domain}", raw=True)
                 yield domain, "fake", (images, None)
             else:
                 seeds = list(range(self.num))
-                labels = gan.labels(seeds)
+                model = only_from_seeds(gan)
+                labels = model.labels(seeds)
                 labels = None if labels is None else labels.to(gan.device)
-                yield domain, "fake", (gan.sample(seeds, raw=True), labels)
+                yield domain, "fake", (model.sample(seeds, raw=True), labels)

@@ -34,17 +34,17 @@ class SaveLast(Callback):
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
         # Replaces Lightning's SIGTERM handler, which starts a collective inside of the handler.
         def remember(number: int, frame: FrameType | None) -> None:
-            if gan.signal and number == signal.SIGINT:
+            if gan.control.signal and number == signal.SIGINT:
                 raise KeyboardInterrupt
-            gan.signal = gan.signal or number  # SIGTERM follows when the time is up
+            gan.control.signal = gan.control.signal or number  # SIGTERM follows when the time is up
 
         for number in SIGNALS:
             signal.signal(number, remember)
         self._saved_at = gan.images_seen
 
     def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *_: Any) -> None:
-        if number := largest(gan.signal, gan.device):
-            gan.stopped_by = number
+        if number := largest(gan.control.signal, gan.device):
+            gan.control.stopped_by = number
             trainer.should_stop = True
         elif due(gan, self.every_kimg):
             self._save(trainer, gan)
@@ -57,20 +57,25 @@ class SaveLast(Callback):
 
     def on_exception(self, trainer: L.Trainer, gan: GAN, exception: BaseException) -> None:
         # Alone and between two iterations all is well, for instance when a file could not be read.
-        if trainer.world_size == 1 and trainer.training and gan.whole and self._saved_at >= 0:
+        if (
+            trainer.world_size == 1
+            and trainer.training
+            and gan.control.savable
+            and self._saved_at >= 0
+        ):
             try:
                 self._save(trainer, gan)
             except Exception as error:
                 log.warning("%s", error)
 
     def _save(self, trainer: L.Trainer, gan: GAN) -> None:
-        if self._saved_at == gan.images_seen or gan.going_back is not None:
+        if self._saved_at == gan.images_seen or gan.control.go_back_to is not None:
             return
-        gan.check_finite()  # a checkpoint is never of a broken state
+        gan.report.check_finite()  # a checkpoint is never of a broken state
         self._saved_at = gan.images_seen  # also when it fails: once is enough
         path = Path(trainer.default_root_dir) / "last.ckpt"
         save_checkpoint(trainer, path, gan.images_seen)
-        gan.last_checkpoint = f"{path} ({gan.images_seen:,} images)"
+        gan.control.last_checkpoint = f"{path} ({gan.images_seen:,} images)"
 
 
 class SaveStages(Callback):
@@ -79,7 +84,7 @@ class SaveStages(Callback):
     def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *_: Any) -> None:
         if gan.stage(gan.images_before) == gan.stage(gan.images_seen):
             return
-        gan.check_finite()
+        gan.report.check_finite()
         name = kimg_name(gan.images_seen, 0.5)
         path = Path(trainer.default_root_dir) / "stages" / f"{name}.ckpt"
         save_checkpoint(trainer, path, gan.images_seen)

@@ -22,6 +22,7 @@ from ganzoo.disk import write_whole
 from ganzoo.distributed.strategy import average_over_processes, rank, world_size
 from ganzoo.engine.checkpoint import AtomicCheckpointIO, read
 from ganzoo.engine.gan import GAN
+from ganzoo.engine.kinds import FromSeeds
 from ganzoo.errors import NotFinite, UserError, check_choice
 from ganzoo.schedules.images import crossed
 
@@ -146,10 +147,10 @@ class Sentinel(Callback):
             for alarm in read_warnings(self._path)
             if alarm["rollbacks"] < gan.rollbacks or alarm["images_seen"] <= gan.images_seen
         ]
-        names = {name for names in gan.contests.values() for name in names}
+        names = {name for names in gan.discriminator_reports.values() for name in names}
         if self.heard.sums.keys() != names:  # at first, or when models report other numbers
             self.heard = Heard(sorted(names))
-        gan.listeners.append(self.heard.hear)
+        gan.report.listeners.append(self.heard.hear)
         self._prepare(gan, data_of(trainer))
         if not self.grown.moments:
             self.grown.look(gan)
@@ -163,7 +164,7 @@ class Sentinel(Callback):
         if self._due(gan, gan.images_before, gan.images_seen):
             start = time.perf_counter()
             self._look(trainer, gan)
-            gan.aside += time.perf_counter() - start
+            gan.control.maintenance_seconds += time.perf_counter() - start
 
     def _due(self, gan: GAN, before: int, now: int) -> bool:
         every = self.every_kimg
@@ -181,9 +182,7 @@ class Sentinel(Callback):
         """Find out what can be looked at in this model on this data."""
         self._diversity: Diversity | None = None
         self._memory: Memory | None = None
-        try:
-            gan.sample([0], raw=True)
-        except UserError:  # it makes images of other things than seeds
+        if not isinstance(gan, FromSeeds):
             return
         self._diversity = Diversity(gan, data, self.num)
         try:
@@ -192,7 +191,7 @@ class Sentinel(Callback):
             log.debug("sentinel: nothing is held out")
 
     def _look(self, trainer: L.Trainer, gan: GAN) -> None:
-        gan.check_finite()
+        gan.report.check_finite()
         numbers, weight = self._measure(gan)
         found = self._signs(gan, numbers, weight)
         self.signs = {name: self.signs.get(name, 0) + 1 for name in found}
@@ -222,15 +221,18 @@ class Sentinel(Callback):
         if self._memory is not None:
             boundary = gan.boundary
             if boundary is None:
-                scores = [numbers[f"heard/{name}"] for name in gan.contests["discriminator"][1:]]
+                scores = [
+                    numbers[f"heard/{name}"]
+                    for name in gan.discriminator_reports["discriminator"][1:]
+                ]
                 boundary = sum(scores) / 2
             numbers |= self._memory.of(gan, boundary)
         means = torch.tensor(list(numbers.values()), device=gan.device)
         average_over_processes([means])
         numbers = dict(zip(numbers, means.tolist(), strict=True))
-        if gan.ignorance:
-            losses = [numbers[f"heard/{loss}"] for loss, _, _ in gan.contests.values()]
-            numbers["d_loss"] = max(losses) / gan.ignorance
+        if gan.loss_at_chance:
+            losses = [numbers[f"heard/{loss}"] for loss, _, _ in gan.discriminator_reports.values()]
+            numbers["d_loss"] = max(losses) / gan.loss_at_chance
             earlier = statistics.median(self.losses) if self.losses else numbers["d_loss"]
             numbers["d_loss_jump"] = numbers["d_loss"] - earlier
             self.losses = [*self.losses, numbers["d_loss"]][-20:]
@@ -248,10 +250,14 @@ class Sentinel(Callback):
                 f"the discriminator is right on {100 * training:.0f} % of training images and on "
                 f"{100 * held:.0f} % of held-out ones"
             )
-        for name, reported in gan.contests.items():
-            who = "the discriminator" if len(gan.contests) == 1 else f"discriminator {name}"
+        for name, reported in gan.discriminator_reports.items():
+            who = (
+                "the discriminator"
+                if len(gan.discriminator_reports) == 1
+                else f"discriminator {name}"
+            )
             loss, real, fake = (numbers[f"heard/{key}"] for key in reported)
-            share = loss / gan.ignorance if gan.ignorance else math.nan
+            share = loss / gan.loss_at_chance if gan.loss_at_chance else math.nan
             gap, widest = abs(real - fake), self.widest_gaps.get(name, 0.0)
             alike = f"mean logits of reals and fakes are {real:.3g} and {fake:.3g}"
             if self.least_losses.get(name, 1.0) < LEARNED:
@@ -265,7 +271,7 @@ class Sentinel(Callback):
                 found["discriminator wins"] = (
                     f"{who} loses {100 * usual:.2g} % of what knowing nothing would cost"
                 )
-            if wrong(loss, real, fake, gan.ignorance, gan.boundary):
+            if wrong(loss, real, fake, gan.loss_at_chance, gan.boundary):
                 found["wrong labels"] = f"{alike}, and yet {who} loses only {loss:.3g}"
             self.least_losses[name] = min(share, self.least_losses.get(name, math.inf))
             self.widest_gaps[name] = max(widest, gap)
@@ -314,7 +320,7 @@ class Sentinel(Callback):
         if action != "warn":
             trainer.should_stop = True
         if action == "rollback":
-            gan.going_back = good
+            gan.control.go_back_to = good
         told = [
             {
                 "images_seen": gan.images_seen,
@@ -329,7 +335,7 @@ class Sentinel(Callback):
         sentences = [f"{name}: {sentence}. Try {ADVICE[name]}." for name, sentence in saw.items()]
         if action == "stop":
             kept = f" {good} is from before." if good else ""
-            gan.given_up = (
+            gan.control.given_up = (
                 f"Stopped by the sentinel after {gan.images_seen:,} images. {' '.join(sentences)}"
                 f"{kept} Start a new run_dir with init_from=CHECKPOINT, or go on in this one with "
                 "callbacks.sentinel.action=warn."
@@ -342,7 +348,7 @@ class Sentinel(Callback):
 
 
 def wrong(
-    loss: float, real: float, fake: float, ignorance: float | None, boundary: float | None
+    loss: float, real: float, fake: float, loss_at_chance: float | None, boundary: float | None
 ) -> bool:
     """Whether a loss and mean logits do not go together, if reals are to be real and fakes fake.
 
@@ -350,13 +356,13 @@ def wrong(
     as much as if it knew nothing, or more. Without such a scale it loses the difference, or half.
 
     Args:
-        ignorance: the loss of a discriminator that knows nothing, where there is such a thing.
+        loss_at_chance: the loss of a discriminator that knows nothing, where there is such a thing.
         boundary: between logits of reals and of fakes, where there is one.
     """
-    if ignorance is None:
+    if loss_at_chance is None:
         return real < fake and loss < (fake - real) / 4
     alike = boundary is not None and abs(real - fake) < abs((real + fake) / 2 - boundary) / 2
-    return loss < 0.75 * ignorance and (alike or real <= fake)
+    return loss < 0.75 * loss_at_chance and (alike or real <= fake)
 
 
 def good_checkpoints(run_dir: Path) -> tuple[Path, Path]:
@@ -369,13 +375,13 @@ def go_back(gan: GAN, run_dir: Path) -> None:
 
     All processes call it when training has ended; the run then goes on as any other does.
     """
-    assert gan.going_back is not None
+    assert gan.control.go_back_to is not None
     if rank() == 0:
-        checkpoint = read(gan.going_back)
+        checkpoint = read(gan.control.go_back_to)
         checkpoint["ganzoo"]["rollbacks"] = gan.rollbacks + 1
         AtomicCheckpointIO().save_checkpoint(checkpoint, run_dir / "last.ckpt")
         good, newer = good_checkpoints(run_dir)
-        if gan.going_back == good:
+        if gan.control.go_back_to == good:
             newer.unlink(missing_ok=True)
         else:
             newer.replace(good)

@@ -12,6 +12,7 @@ from ganzoo.callbacks.singular import SingularValues, weight_matrices
 from ganzoo.data.images import ImageData
 from ganzoo.draws import Draws, seed_of
 from ganzoo.engine.gan import GAN
+from ganzoo.engine.kinds import only_from_seeds
 
 SIDE = 32  # pixels that images are reduced to before they are compared
 CLASSES = 4  # that samples are taken of, where there are classes
@@ -69,7 +70,7 @@ class Diversity:
         if not self.real:
             return math.nan
         distances = [
-            nearest(gan.sample(range(len(indices)), label=label, raw=True))
+            nearest(only_from_seeds(gan).sample(range(len(indices)), label=label, raw=True))
             for label, indices in self.members.items()
         ]
         return float(torch.cat(distances).median()) / self.real
@@ -95,7 +96,7 @@ class Memory:
         shares = {}
         for name, data in self.sets.items():
             images, labels = shown(data, self.indices[name], gan.device)
-            shares[name] = float((gan.judge(images, labels) > boundary).float().mean())
+            shares[name] = float((gan.logits_of(images, labels) > boundary).float().mean())
         return shares
 
 

@@ -7,7 +7,8 @@ import torch
 from torch import Generator, Tensor, nn
 
 from ganzoo.draws import seed_of
-from ganzoo.engine.gan import GAN, evaluating
+from ganzoo.engine.gan import GAN
+from ganzoo.engine.modes import evaluating
 
 COUNT = 3  # how many of the largest are looked at
 # how many of the largest are looked at

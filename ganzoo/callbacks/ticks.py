@@ -12,7 +12,7 @@ from tqdm import tqdm
 from ganzoo.callbacks.periods import due
 from ganzoo.callbacks.trainer import data_of, loggers_of
 from ganzoo.engine.gan import GAN
-from ganzoo.engine.preflight import peak_memory
+from ganzoo.engine.memory import peak_memory
 from ganzoo.loggers.csv import read_rows
 from ganzoo.pictures.curves import plot_curves
 
@@ -56,14 +56,14 @@ class Ticks(Callback):
             plot_curves(read_curves(run_dir / "metrics.csv"), run_dir / "curves.png")
 
     def _begin(self, trainer: L.Trainer, gan: GAN) -> None:
-        self._images, self._aside = gan.images_seen, gan.aside
+        self._images, self._aside = gan.images_seen, gan.control.maintenance_seconds
         self._since = time.perf_counter()
         self._waited = data_of(trainer).waited
 
     def _tick(self, trainer: L.Trainer, gan: GAN) -> None:
-        means = gan.drain_report()
+        means = gan.report.drain(gan.device)
         images = gan.images_seen - self._images
-        maintenance = gan.aside - self._aside
+        maintenance = gan.control.maintenance_seconds - self._aside
         seconds = time.perf_counter() - self._since - maintenance
         self.ticks, self.seconds = self.ticks + 1, self.seconds + seconds + maintenance
         speed = {
@@ -72,8 +72,8 @@ class Ticks(Callback):
             "speed/data_wait_share": (data_of(trainer).waited - self._waited) / seconds,
             "speed/peak_memory_gib": peak_memory(gan.device) / 2**30,
         }
-        norms = {f"{name}_weight_norm": norm for name, norm in gan.weight_norms().items()}
-        rates = {f"lr/{name}": rate for name, rate in gan.learning_rates().items()}
+        norms = {f"{name}_weight_norm": norm for name, norm in gan.turns.weight_norms().items()}
+        rates = {f"lr/{name}": rate for name, rate in gan.turns.learning_rates().items()}
         noted = {grouped(name): value for name, value in {**means, **norms}.items()}
         for logger in loggers_of(trainer):
             logger.log_metrics({**noted, **rates, **speed}, step=gan.images_seen)

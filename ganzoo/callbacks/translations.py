@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from ganzoo.data.pixels import to_float
-from ganzoo.engine.gan import GAN, translated
+from ganzoo.engine.kinds import Translating
 from ganzoo.pictures.grids import GAP, named_rows, progress_strip
 
 
@@ -23,7 +23,7 @@ class Panel:
         count: images of each domain, evenly spaced; where pairs are known, both images of a pair.
     """
 
-    def __init__(self, gan: GAN, data: Any, count: int) -> None:
+    def __init__(self, gan: Translating, data: Any, count: int) -> None:
         domains, _ = data.tests()
         self.tile: tuple[int, int] = data.image_size
         self.images: dict[str, Tensor] = {}
@@ -33,7 +33,7 @@ class Panel:
             self.images[name] = to_float(test.read(numbers, gan.device))
         self.names: list[str] = []  # of the rows
 
-    def picture(self, gan: GAN, raw: bool = False) -> Image.Image:
+    def picture(self, gan: Translating, raw: bool = False) -> Image.Image:
         """The rows, each with its name at its left."""
         rows: dict[str, Tensor] = {}
         for domain, real in self.images.items():
@@ -41,12 +41,12 @@ class Panel:
             forth, back = f"{domain}to{other}", f"{other}to{domain}"
             rows[f"real {domain}"] = real
             if forth in gan.directions:
-                rows[f"fake {other}"] = translated(gan, real, forth, raw)
+                rows[f"fake {other}"] = gan.translate_many(real, forth, raw)
             if {forth, back} <= set(gan.directions):
-                again = translated(gan, rows[f"fake {other}"], back, raw)
+                again = gan.translate_many(rows[f"fake {other}"], back, raw)
                 rows[f"reconstructed {domain}"] = again
             if back in gan.directions and real.shape[1] == self.images[other].shape[1]:
-                rows[f"identity {domain}"] = translated(gan, real, back, raw)
+                rows[f"identity {domain}"] = gan.translate_many(real, back, raw)
         self.names = list(rows)
         return named_rows(rows)
 

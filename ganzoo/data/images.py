@@ -63,7 +63,7 @@ class ImageData(DataModule):
         self.source.prepare()
 
     def check_model(self, module: Any) -> None:
-        if module.directions:
+        if list(module.domains) != list(self.domains):
             raise UserError(
                 f"{type(module).__name__} translates between two domains: choose data with an "
                 "A and a B, such as data=emoji_unpaired or data=unpaired_folder."

@@ -19,7 +19,7 @@ class DataModule(L.LightningDataModule):
     """Training batches without end, for a module that has the attributes of `GAN` named below.
 
     These are `images_seen`, `discriminator_steps`, `batch_size` (a function that replaces the
-    data's own, or None), `shown_size`, and `directions`.
+    data's own, or None), `shown_size`, and `domains`.
 
     Args:
         batch_size: images of one discriminator step over all devices, or a function from images

@@ -98,7 +98,7 @@ class Unpaired(DataModule):
             domain.prepare_data()
 
     def check_model(self, module: Any) -> None:
-        if not module.directions:
+        if list(module.domains) != list(self.domains):
             raise UserError(
                 f"{type(module).__name__} makes images from seeds and cannot use two domains: "
                 "choose model=cyclegan, or other data."

@@ -2,11 +2,10 @@
 
 import copy
 import logging
-import resource
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,11 +16,10 @@ from lightning.pytorch.callbacks import Callback
 
 from ganzoo.distributed.strategy import any_process
 from ganzoo.engine.gan import GAN
+from ganzoo.engine.memory import forget_peak, peak_memory
 from ganzoo.errors import UserError
 
 log = logging.getLogger(__name__)
-
-STATUS = Path("/proc/self/status")  # of Linux
 
 
 class Preflight(Callback):
@@ -86,31 +84,29 @@ def try_stage(trainer: L.Trainer, gan: GAN, at: int, name: str, times: int = 1) 
     batch = trainer.datamodule.first_batch()  # type: ignore[attr-defined]
     batch = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
     images = len(next(iter(batch.values())))
-    while True:
+    start = 0.0
+
+    def iteration() -> None:
+        nonlocal start
         forget_peak(device)
-        try:
-            for _ in range(times):
-                gan.images_seen = gan.images_before = at
-                start = time.perf_counter()
-                with trainer.precision_plugin.train_step_context():
-                    gan.training_step(batch)
-                gan.check_finite()
-            break
-        except torch.OutOfMemoryError as error:
-            more = 2 * gan.splits.get(stage, 1)
-            each = images // gan.discriminator_steps
-            if gan.auto_accumulate and trainer.world_size == 1 and each % more == 0:
-                gan.splits[stage] = more
-                torch.cuda.empty_cache()
-                continue
-            raise UserError(
-                f"One iteration of {images} images{f' at {name}' if name else ''} does not fit "
-                f"into the memory of {device}: use a smaller batch_size, model.accumulate=2 or "
-                f"more (same results, less memory), or precision=bf16-mixed."
-            ) from error
+        for _ in range(times):
+            gan.images_seen = gan.images_before = at
+            start = time.perf_counter()
+            with trainer.precision_plugin.train_step_context():
+                gan.training_step(batch)
+            gan.report.check_finite()
+
+    try:
+        gan.fitting.fit(stage, images // gan.discriminator_steps, iteration)
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"One iteration of {images} images{f' at {name}' if name else ''} does not fit into "
+            f"the memory of {device}: use a smaller batch_size, model.accumulate=2 or more (same "
+            f"results, less memory), or precision=bf16-mixed."
+        ) from error
     seconds = time.perf_counter() - start
     total = images * trainer.world_size
-    return Tried(name, at, total, seconds, peak_memory(device), gan.splits.get(stage, 1))
+    return Tried(name, at, total, seconds, peak_memory(device), gan.fitting.parts(stage))
 
 
 def table(tried: list[Tried], total_images: int) -> list[str]:
@@ -146,7 +142,7 @@ def put_back(trainer: L.Trainer, gan: GAN) -> Iterator[None]:
         for optimizer, state in zip(trainer.optimizers, optimizers, strict=True):
             optimizer.load_state_dict(state)
         gan.images_before, gan.images_seen = clock
-        gan.forget_report()
+        gan.report.clear()
         trainer.should_stop = False
 
 
@@ -175,25 +171,6 @@ def check_room(folder: Path, size: int) -> None:
             f"The disk of {folder} has {free / 2**20:.0f} MiB left, two checkpoints need "
             f"{2 * size / 2**20:.0f} MiB: make room or choose another run_dir."
         )
-
-
-def peak_memory(device: torch.device) -> int:
-    """Largest memory in bytes since `forget_peak`: the device's, or on a CPU the process's."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    if STATUS.exists():
-        line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS counts bytes
-
-
-def forget_peak(device: torch.device) -> None:
-    """Start looking for the largest memory anew, where the system can."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    elif STATUS.exists():
-        with suppress(OSError):  # not everywhere may a process do so
-            (STATUS.parent / "clear_refs").write_text("5")
 
 
 def _to_cpu(node: Any) -> Any:

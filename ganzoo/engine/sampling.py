@@ -5,13 +5,16 @@ A seed's latents and class depend on that seed alone, so its image is the same i
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ganzoo.draws import Sampler, from_seeds, integers, unit
-from ganzoo.engine.gan import GAN
 from ganzoo.errors import UserError
+
+if TYPE_CHECKING:
+    from ganzoo.engine.kinds import FromSeeds
 
 Threshold = float | None  # largest magnitude of a latent; None: no limit
 
@@ -138,7 +141,7 @@ def threshold_name(threshold: Threshold) -> str:
     return "no limit" if threshold is None else f"{threshold:g}"
 
 
-def batches_for(gan: GAN, asked: int | None, truncated: bool) -> int:
+def batches_for(gan: "FromSeeds", asked: int | None, truncated: bool) -> int:
     """How many batches standing statistics are estimated from.
 
     `asked` if given. By default 16 when latents are truncated, because running statistics belong to
@@ -151,7 +154,7 @@ def batches_for(gan: GAN, asked: int | None, truncated: bool) -> int:
 
 @contextmanager
 def statistics(
-    gan: GAN, threshold: Threshold, batches: int, raw: bool = False
+    gan: "FromSeeds", threshold: Threshold, batches: int, raw: bool = False
 ) -> Iterator[dict[str, int] | None]:
     """Inside, the generator uses standing statistics for a threshold, from batches of 64.
 
@@ -160,5 +163,5 @@ def statistics(
     if not batches:
         yield None
         return
-    with gan.standing(threshold, batches, 64, raw) as estimated:
+    with gan.standing_statistics(threshold, batches, 64, raw) as estimated:
         yield {"batches": batches, "size": 64} if estimated else None

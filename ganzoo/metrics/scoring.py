@@ -10,7 +10,8 @@ from torch import Tensor
 from ganzoo.data.images import ImageData
 from ganzoo.data.pixels import to_float
 from ganzoo.data.reference import Reference
-from ganzoo.engine.gan import GAN, translated
+from ganzoo.engine.gan import GAN
+from ganzoo.engine.kinds import Translating, only_from_seeds, only_translating
 from ganzoo.errors import UserError
 from ganzoo.metrics import translation
 from ganzoo.metrics.protocol import Scores, joined
@@ -39,7 +40,7 @@ def scorer_of(gan: GAN, data: Any, suite: Suite, device: torch.device) -> Scorer
     Raises:
         UserError: too few images, images that cannot be read, a cache that cannot be written.
     """
-    if gan.directions:
+    if isinstance(gan, Translating):
         return TranslationScorer(gan, data, suite, device)
     return SeedScorer(data, suite, device)
 
@@ -73,7 +74,7 @@ class TranslationScorer:
     Test images are at most `num_real` of each domain; at most `num_fake` are translated.
     """
 
-    def __init__(self, gan: GAN, data: Any, suite: Suite, device: torch.device) -> None:
+    def __init__(self, gan: Translating, data: Any, suite: Suite, device: torch.device) -> None:
         self.device = device
         self.tests, self.pairs = data.tests()
         counts = {name: len(test.source) for name, test in self.tests.items()}
@@ -123,13 +124,14 @@ class TranslationScorer:
         source, target = direction.split("to")
         back = f"{target}to{source}"
         inputs, targets = self.inputs[source], self.numbers[target]
+        model = only_translating(gan)
 
         def made(numbers: Sequence[int]) -> dict[str, Tensor]:
             given = self.tests[source].read([inputs[i] for i in numbers], self.device)
-            fakes = translated(gan, to_float(given), direction, raw)
+            fakes = model.translate_many(to_float(given), direction, raw)
             images = {"inputs": given, "images": fakes}
-            if back in gan.directions:
-                images["reconstructed"] = translated(gan, fakes, back, raw)
+            if back in model.directions:
+                images["reconstructed"] = model.translate_many(fakes, back, raw)
             if self.pairs:
                 same = [inputs[i] for i in numbers]
                 images["partners"] = self.tests[target].read(same, self.device)
@@ -138,7 +140,9 @@ class TranslationScorer:
             share = [target for start, end in edges for target in targets[start:end]]
             if share and given.shape[1] == fakes.shape[1]:
                 images["targets"] = self.tests[target].read(share, self.device)
-                images["identity"] = translated(gan, to_float(images["targets"]), direction, raw)
+                images["identity"] = model.translate_many(
+                    to_float(images["targets"]), direction, raw
+                )
             return images
 
         return Fakes(
@@ -171,8 +175,10 @@ def fakes_of(
 ) -> Fakes:
     """Samples of the seeds 0 to `num` - 1; `standing` tells of the statistics that are in use."""
 
+    model = only_from_seeds(gan)
+
     def images(seeds: Sequence[int]) -> Tensor:
-        return gan.sample(list(seeds), label=label, truncation=truncation, raw=raw)
+        return model.sample(list(seeds), label=label, truncation=truncation, raw=raw)
 
     if num < 2:
         raise UserError("metrics.num_fake must be at least 2.")

@@ -11,7 +11,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from ganzoo.engine.gan import GAN
+from ganzoo.engine.kinds import FromSeeds
 from ganzoo.engine.sampling import Threshold, check, statistics, threshold_name
 from ganzoo.metrics.protocol import Scores
 from ganzoo.metrics.scoring import fakes_of
@@ -19,7 +19,7 @@ from ganzoo.metrics.suite import Suite
 
 
 def sweep(
-    gan: GAN,
+    gan: FromSeeds,
     suite: Suite,
     thresholds: Sequence[Threshold],
     raw: bool = False,

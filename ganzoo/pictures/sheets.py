@@ -7,11 +7,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ganzoo.engine.gan import GAN
+from ganzoo.engine.kinds import FromSeeds
 from ganzoo.engine.sampling import Threshold, statistics, threshold_name
+from ganzoo.errors import UserError
 
 
 def class_sheet(
-    gan: GAN,
+    gan: FromSeeds,
     classes: Sequence[int],
     seeds: Sequence[int],
     truncation: Threshold = None,
@@ -33,7 +35,7 @@ def class_name(gan: GAN, label: int) -> str:
 
 
 def truncations(
-    gan: GAN,
+    gan: FromSeeds,
     seeds: Sequence[int],
     thresholds: Sequence[Threshold],
     label: int | None = None,
@@ -53,7 +55,7 @@ def truncations(
 
 
 def walk(
-    gan: GAN,
+    gan: FromSeeds,
     seeds: Sequence[int],
     frames: int,
     truncation: Threshold = None,
@@ -74,7 +76,7 @@ def walk(
 
 
 def morph(
-    gan: GAN,
+    gan: FromSeeds,
     classes: Sequence[int],
     seeds: Sequence[int],
     frames: int,
@@ -97,7 +99,9 @@ def morph(
         loop: continue from the last class to the first. Otherwise the last class is one more step.
     """
     z = gan.latents(seeds, truncation)
-    ends = gan.class_vectors(torch.tensor(classes, device=z.device), raw)
+    ends = gan.class_embeddings(torch.tensor(classes, device=z.device), raw)
+    if ends is None:
+        raise UserError(f"{type(gan).__name__} has no classes to interpolate between.")
     t = torch.arange(frames, device=ends.device, dtype=ends.dtype)[:, None] / frames
     legs = [torch.lerp(a, b, t) for a, b in zip(ends, ends.roll(-1, 0), strict=True)]
     way = torch.cat(legs) if loop else torch.cat([*legs[:-1], ends[-1:]])

@@ -14,14 +14,15 @@ from torch.optim import Optimizer
 
 from ganzoo.data.images import ImageData
 from ganzoo.draws import Sampler, integers, normal, unit
-from ganzoo.engine.gan import GAN, Batch, evaluating
+from ganzoo.engine.gan import Batch
+from ganzoo.engine.kinds import FromSeeds
+from ganzoo.engine.modes import evaluating
 from ganzoo.engine.sampling import (
     TRUNCATIONS,
-    checked_classes,
     class_counts,
-    latents_of,
     shared_classes,
 )
+from ganzoo.engine.turns import check_names
 from ganzoo.errors import UserError, check_choice
 from ganzoo.models.biggan.deep import DeepDiscriminator, DeepGenerator
 from ganzoo.models.biggan.layers import (
@@ -45,7 +46,7 @@ __all__ = ["BigGAN", "DeepDiscriminator", "DeepGenerator", "Discriminator", "Gen
 Part = tuple[Tensor, Tensor | None]  # latents and labels, or images and labels
 
 
-class BigGAN(GAN):
+class BigGAN(FromSeeds):
     """A class-conditional GAN.
 
     Reals and fakes go through the discriminator in one pass, as in the authors' code: spectral
@@ -75,6 +76,7 @@ class BigGAN(GAN):
 
     generator: ConditionalGenerator
     discriminator: ProjectionDiscriminator
+    images_at_once = 32
     class_shares: Tensor  # share of each class in sampling, [classes]
 
     def __init__(
@@ -93,14 +95,14 @@ class BigGAN(GAN):
         r2: float = 0.0,
         **shared: Any,
     ) -> None:
-        super().__init__(generator, discriminator, **shared)
-        self.prior, self.loss = prior, loss or Hinge()
+        super().__init__(generator, discriminator, generator.nz, prior, **shared)
+        self.loss = loss or Hinge()
         self.objective = Objective(self.loss, gradient_penalty, r1, r2, augment=augment)
         self.objective.check_compiled(self.compiled)
-        self.boundary, self.ignorance = self.loss.boundary, self.objective.at_chance
+        self.boundary, self.loss_at_chance = self.loss.boundary, self.objective.at_chance
         self.truncate, self.fake_labels = TRUNCATIONS[truncate], labels
         self.orthogonal = dict(orthogonal or {})
-        self._check_names("orthogonal", self.orthogonal)
+        check_names(self, "orthogonal", self.orthogonal)
         self.classes = classes
         self.register_buffer("class_shares", torch.full((self.classes,), 1 / max(1, self.classes)))
         check_choice("model.labels", labels, ["uniform", "data"])
@@ -156,8 +158,10 @@ class BigGAN(GAN):
         return {"d_loss": d_loss, "g_loss": g_loss}
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        if strength := self.orthogonal.get(self._network):
-            add_orthogonal_gradient(orthogonal_weights(self.get_submodule(self._network)), strength)
+        if strength := self.orthogonal.get(self.turns.current):
+            add_orthogonal_gradient(
+                orthogonal_weights(self.get_submodule(self.turns.current)), strength
+            )
         super().on_before_optimizer_step(optimizer)
 
     def _fakes(self, n: int, y: Tensor | None) -> list[Part]:
@@ -183,7 +187,7 @@ class BigGAN(GAN):
             None if y_real is None or y_fake is None else torch.cat([y_fake, y_real]),
             torch.cat([u_fake, u_real]),
         ).chunk(2)
-        loss = self.contest(real_logits, fake_logits)
+        loss = self.discriminator_loss(real_logits, fake_logits)
         of_reals = partial(self._logits, y=y_real, u=u_real)
         of_fakes = partial(self._logits, y=y_fake, u=u_fake)
         return self.objective.penalized(loss, of_reals, of_fakes, reals, images, mix)
@@ -198,37 +202,12 @@ class BigGAN(GAN):
 
     # -- images ------------------------------------------------------------------------------------
 
-    @torch.no_grad()
-    def sample(
-        self,
-        prompts: Sequence[int],
-        label: int | None = None,
-        truncation: float | None = None,
-        raw: bool = False,
-    ) -> Tensor:
-        """Images of seeds: [len(prompts), C, H, W] in [-1, 1].
-
-        Args:
-            prompts: seeds; each has its image, whatever the other seeds are.
-            label: class of all images; None for each seed's own, see `labels`.
-            truncation: threshold of the latents; None for no limit.
-            raw: use the generator instead of its average.
-        """
-        y = self.labels(prompts) if label is None else label
-        return self.images(self.latents(prompts, truncation), raw, y, truncation)
-
-    def latents(self, seeds: Sequence[int], truncation: float | None = None) -> Tensor:
-        """One latent vector per seed, [len(seeds), nz]; `truncate` defines the truncation."""
-        z = latents_of(seeds, self.generator.nz, self.prior, truncation, self.truncate)
-        return z.to(self.device, self.number_type)
-
     def labels(self, seeds: Sequence[int]) -> Tensor | None:
         """Each seed's own class, int64 [len(seeds)]; None without classes."""
         if not self.classes:
             return None
         return shared_classes(seeds, self.class_shares).to(self.device)
 
-    @torch.no_grad()
     def images(
         self,
         latents: Tensor,
@@ -236,53 +215,29 @@ class BigGAN(GAN):
         labels: int | Tensor | None = None,
         truncation: float | None = None,
     ) -> Tensor:
-        """Images of latents [N, nz], from the average (or the raw) generator in eval mode.
+        """Images of latents; see `FromSeeds.images`.
 
-        Args:
-            latents: latents as `latents` returns them.
-            raw: use the generator instead of its average.
-            labels: one class for all; int64 [N]; or class embeddings [N, D], for example
-                interpolations of `class_vectors`. None for the first class.
-            truncation: threshold of these latents (None: 1), for generators that store BatchNorm
-                statistics of several thresholds.
-
-        Raises:
-            UserError: there is no such class.
+        `truncation` decides which statistics to use if the generator has them for several; None: 1.
         """
-        network = self.network(raw)
-        y = self._classes(labels, len(latents))
-        if not self.stands:
-            choose_statistics(network, truncation)
-        with evaluating(network):
-            return torch.cat(
-                [
-                    network(latents[part], None if y is None else y[part])
-                    for part in torch.arange(len(latents), device=self.device).split(32)
-                ]
-            )
+        if not self.standing:
+            choose_statistics(self.network(raw), truncation)
+        return super().images(latents, raw, labels, truncation)
 
     @property
     def stored_statistics(self) -> bool:
         return any(isinstance(module, StoredBatchNorm) for module in self.generator.modules())
 
     @torch.no_grad()
-    def class_vectors(self, labels: Tensor, raw: bool = False) -> Tensor:
-        y = self._classes(labels, len(labels))
+    def class_embeddings(self, labels: Tensor, raw: bool = False) -> Tensor | None:
+        y = self.checked_labels(labels, len(labels))
         if y is None:
-            return super().class_vectors(labels, raw)
+            return None
         vectors: Tensor = self.network(raw).embedded(y)
         return vectors
 
     @torch.no_grad()
-    def judge(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+    def logits_of(self, images: Tensor, labels: Tensor | None = None, domain: str = "") -> Tensor:
         if self.classes and labels is None:
             raise UserError("This discriminator's logits depend on the class: give labels, too.")
         with evaluating(self.discriminator):
             return self.discriminator(images.to(self.number_type), labels if self.classes else None)
-
-    def _classes(self, labels: int | Tensor | None, n: int) -> Tensor | None:
-        """What the generator takes for labels: int64 [n], or class vectors [n, D]."""
-        if isinstance(labels, Tensor) and labels.is_floating_point() and self.classes:
-            return labels.to(self.device, self.number_type)
-        y = checked_classes(labels, n, self.classes)
-        return None if y is None else y.to(self.device)

@@ -15,7 +15,9 @@ from torch.optim import Optimizer
 
 from ganzoo.distributed.strategy import world_size
 from ganzoo.draws import unit
-from ganzoo.engine.gan import GAN, Batch, evaluating, trying
+from ganzoo.engine.gan import Batch
+from ganzoo.engine.kinds import Translating
+from ganzoo.engine.modes import evaluating
 from ganzoo.errors import UserError
 from ganzoo.models.cyclegan.networks import (
     PatchDiscriminator,
@@ -48,7 +50,7 @@ BACK = {"AtoB": "BtoA", "BtoA": "AtoB"}
 Images = dict[str, Tensor]  # by domain
 
 
-class CycleGAN(GAN):
+class CycleGAN(Translating):
     """Two generators, "AtoB" and "BtoA", and a discriminator for each domain, "A" and "B".
 
     A batch is {"A": [n, channels_a, H, W], "B": [n, channels_b, H, W]} in [-1, 1]; the clock counts
@@ -88,7 +90,6 @@ class CycleGAN(GAN):
     """
 
     generator: nn.ModuleDict
-    discriminator: nn.ModuleDict
 
     def __init__(
         self,
@@ -132,9 +133,9 @@ class CycleGAN(GAN):
         self.objective = Objective(self.loss, gradient_penalty, r1, r2, scale=discriminator_scale)
         self.objective.check_batchnorm(self.discriminator)
         self.objective.check_compiled(self.compiled)
-        self.boundary, self.ignorance = self.loss.boundary, self.objective.at_chance
+        self.boundary, self.loss_at_chance = self.loss.boundary, self.objective.at_chance
         self.lambdas, self.lambda_identity = {"A": lambda_a, "B": lambda_b}, lambda_identity
-        self.contests = {
+        self.discriminator_reports = {
             domain: (f"{domain}_loss", f"real_{domain}_score", f"fake_{domain}_score")
             for domain in ("A", "B")
         }
@@ -226,8 +227,7 @@ class CycleGAN(GAN):
                 f"{direction} takes images with {expected} channel(s), not {images.shape[1]}: "
                 f"convert them first."
             )
-        networks = self.generator if raw or self.average is None else self.average
-        network = networks[direction]  # type: ignore[index]
+        network = self.network(raw)[direction]
         lod = self.lod
         times = 2 ** int(lod)
 
@@ -240,21 +240,9 @@ class CycleGAN(GAN):
                 return network(images)
             return at_any_size(translated, images, multiple=2 * times, least=2 * times)
 
-    def sample(self, *_: Any, **__: Any) -> Tensor:
-        raise UserError(
-            "A CycleGAN translates images and draws none: use python -m ganzoo.translate CKPT SRC "
-            "DST."
-        )
-
-    @torch.no_grad()
-    def judge(self, images: Tensor, labels: Tensor | None = None, domain: str = "B") -> Tensor:
-        """The mean logit [N] of each image by the discriminator of a domain; see `GAN.judge`."""
-        if domain not in self.discriminator:
-            raise UserError(f"This model has no discriminator of {domain}: it only translates.")
-        network = self.discriminator[domain]
-        with trying(network):
-            images = _shown(images.to(self.device, self.number_type), self.lod)
-            return network(images).flatten(1).mean(1)
+    def logits_of(self, images: Tensor, labels: Tensor | None = None, domain: str = "") -> Tensor:
+        images = _shown(images.to(self.device, self.number_type), self.lod)
+        return super().logits_of(images, labels, domain)
 
     # -- the two losses ---------------------------------------------------------------------------
 
@@ -294,7 +282,7 @@ class CycleGAN(GAN):
         total = torch.zeros((), device=self.device)
         for i, domain in enumerate(domains):
             logits, real, fake = partial(self._logits, domain), reals[domain], fakes[domain]
-            loss = self.contest(logits(real), logits(fake), domain, self.objective.scale)
+            loss = self.discriminator_loss(logits(real), logits(fake), domain, self.objective.scale)
             total = total + self.objective.penalized(loss, logits, logits, real, fake, mix[:, i])
         return total
 
@@ -335,7 +323,7 @@ class CycleGAN(GAN):
             for part in networks
         }
         updated = [n for name in self.order for n in networks if f"{n}.".startswith(f"{name}.")]
-        if self.optimizer_makers and sorted(updated) != sorted(networks):
+        if self.turns.networks and sorted(updated) != sorted(networks):
             raise UserError(
                 f"model.order={list(self.order)} does not update every network exactly once: use "
                 f"generator and discriminator, or their parts {', '.join(sorted(networks))}."

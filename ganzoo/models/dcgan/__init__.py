@@ -4,16 +4,14 @@
 the recipes of the paper and of others.
 """
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ganzoo.draws import Sampler, normal, unit
-from ganzoo.engine.gan import GAN, Batch, evaluating
-from ganzoo.engine.sampling import checked_classes, latents_of
+from ganzoo.engine.gan import Batch
+from ganzoo.engine.kinds import FromSeeds
 from ganzoo.models.dcgan.capacity import CapacityDiscriminator, CapacityGenerator
 from ganzoo.models.dcgan.deep import DeepDiscriminator, DeepGenerator
 from ganzoo.models.dcgan.networks import Discriminator, Generator
@@ -32,7 +30,7 @@ __all__ = [
 ]
 
 
-class DCGAN(GAN):
+class DCGAN(FromSeeds):
     """A GAN without classes: one generator, one discriminator.
 
     The discriminator's step comes first, with reals and fakes in separate passes, because BatchNorm
@@ -65,12 +63,12 @@ class DCGAN(GAN):
         r2: float = 0.0,
         **shared: Any,
     ) -> None:
-        super().__init__(generator, discriminator, **shared)
-        self.nz, self.prior, self.loss = nz, prior, loss or NonSaturating()
+        super().__init__(generator, discriminator, nz, prior, **shared)
+        self.loss = loss or NonSaturating()
         self.objective = Objective(self.loss, gradient_penalty, r1, r2, augment=augment)
         self.objective.check_batchnorm(discriminator)
         self.objective.check_compiled(self.compiled)
-        self.boundary, self.ignorance = self.loss.boundary, self.objective.at_chance
+        self.boundary, self.loss_at_chance = self.loss.boundary, self.objective.at_chance
 
     # -- one iteration ----------------------------------------------------------------------------
 
@@ -103,7 +101,7 @@ class DCGAN(GAN):
         self, real: Tensor, fake: Tensor, u_real: Tensor, u_fake: Tensor, mix: Tensor
     ) -> Tensor:
         of_reals, of_fakes = partial(self._logits, u=u_real), partial(self._logits, u=u_fake)
-        loss = self.contest(of_reals(real), of_fakes(fake))
+        loss = self.discriminator_loss(of_reals(real), of_fakes(fake))
         return self.objective.penalized(loss, of_reals, of_fakes, real, fake, mix)
 
     def _generator_loss(self, fake: Tensor, real: Tensor, u_fake: Tensor, u_real: Tensor) -> Tensor:
@@ -116,41 +114,3 @@ class DCGAN(GAN):
     def _fakes(self, n: int) -> list[Tensor]:
         z = self.draws.rows(n, self.nz, of=self.prior)
         return [self.generator(part) for part in self.split(z)]
-
-    # -- images from seeds ------------------------------------------------------------------------
-
-    @torch.no_grad()
-    def sample(
-        self,
-        prompts: Sequence[int],
-        label: int | None = None,
-        truncation: float | None = None,
-        raw: bool = False,
-    ) -> Tensor:
-        """Images of seeds: [len(prompts), C, H, W] in [-1, 1].
-
-        Args:
-            prompts: seeds; each has its image, whatever the other seeds are.
-            label: None, because there are no classes.
-            truncation: magnitude beyond which latents are drawn again.
-            raw: use the generator instead of its average.
-        """
-        return self.images(self.latents(prompts, truncation), raw, label)
-
-    def latents(self, seeds: Sequence[int], truncation: float | None = None) -> Tensor:
-        """One latent vector per seed: [len(seeds), nz]."""
-        return latents_of(seeds, self.nz, self.prior, truncation).to(self.device, self.number_type)
-
-    @torch.no_grad()
-    def images(
-        self,
-        latents: Tensor,
-        raw: bool = False,
-        labels: int | Tensor | None = None,
-        truncation: float | None = None,
-    ) -> Tensor:
-        """Images of latents [N, nz], from the average (or the raw) generator in eval mode."""
-        checked_classes(labels, len(latents), classes=0)
-        network = self.network(raw)
-        with evaluating(network):
-            return torch.cat([network(z) for z in latents.split(64)])

@@ -16,8 +16,10 @@ from torch import Tensor
 from ganzoo.data.images import ImageData
 from ganzoo.distributed.strategy import average_over_processes, world_size
 from ganzoo.draws import Sampler, normal, unit
-from ganzoo.engine.gan import GAN, Batch, evaluating
-from ganzoo.engine.sampling import checked_classes, class_counts, latents_of, uniform_classes
+from ganzoo.engine.gan import Batch
+from ganzoo.engine.kinds import FromSeeds
+from ganzoo.engine.modes import evaluating
+from ganzoo.engine.sampling import class_counts, uniform_classes
 from ganzoo.models.pggan.diagram import describe
 from ganzoo.models.pggan.layers import MinibatchDiscrimination
 from ganzoo.models.pggan.networks import (
@@ -39,7 +41,7 @@ __all__ = ["PGGAN", "Discriminator", "Generator"]
 FIRST_REALS = 500  # reals that minibatch discrimination is initialized from, as in the paper's code
 
 
-class PGGAN(GAN):
+class PGGAN(FromSeeds):
     """A GAN whose two networks grow from the base grid to the full image.
 
     All that changes during a run is a function of the images seen: `growth` gives the level of
@@ -86,19 +88,18 @@ class PGGAN(GAN):
         augment: DiffAugment | None = None,
         **shared: Any,
     ) -> None:
-        super().__init__(generator, discriminator, **shared)
-        self.growth, self.prior, self.loss = growth, prior, loss or Wasserstein()
+        super().__init__(generator, discriminator, generator.nz, prior, **shared)
+        self.growth, self.loss = growth, loss or Wasserstein()
         self.objective = Objective(self.loss, gradient_penalty, r1, r2, target, augment)
         # BatchNorm is not checked: the paper's mode test penalizes a discriminator that has it.
         self.objective.check_compiled(self.compiled)
-        self.boundary, self.ignorance = self.loss.boundary, self.objective.at_chance
+        self.boundary, self.loss_at_chance = self.loss.boundary, self.objective.at_chance
         self.drift, self.label_weight = drift, label_weight
         self.reset_optimizers = reset_optimizers
         self.classes = generator.classes
         self.batch_size, self.shown_size = self._batch_size, self._shown_size
-        self.lr_factors |= {
-            name: self._lr_factor for name in self.optimizer_makers if name not in self.lr_factors
-        }
+        for name in self.turns.networks:
+            self.turns.lr_factors.setdefault(name, self._lr_factor)
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
@@ -130,8 +131,8 @@ class PGGAN(GAN):
     def after_step(self) -> None:
         before, now = self.moment(self.images_before), self.moment(self.images_seen)
         if self.reset_optimizers and self.growth.resets(before, now):
-            for name in self.optimizer_makers:
-                self._optimizer(name).optimizer.state.clear()
+            for name in self.turns.networks:
+                self.turns.optimizer(name).optimizer.state.clear()
 
     def stage(self, images: int) -> int:
         return self.growth.stage(self.moment(images))
@@ -231,7 +232,7 @@ class PGGAN(GAN):
         real_outputs = self._outputs(real, u_real, lod)
         fake_outputs = self._outputs(fake, u_fake, lod)
         real_scores = self._scores(real_outputs)
-        loss = self.contest(real_scores, self._scores(fake_outputs))
+        loss = self.discriminator_loss(real_scores, self._scores(fake_outputs))
         # Appendix A.1: keeps scores from drifting away from 0, which the loss leaves open.
         loss = loss + self.drift * real_scores.square().mean()
         if y is not None:  # an auxiliary classifier (Odena et al. 2017), as in the official code
@@ -278,29 +279,23 @@ class PGGAN(GAN):
     @torch.no_grad()
     def sample(
         self,
-        prompts: Sequence[int],
+        seeds: Sequence[int],
         label: int | None = None,
         truncation: float | None = None,
         raw: bool = False,
         lod: float | None = None,
     ) -> Tensor:
-        """Images of seeds: [len(prompts), C, H, W] at full size, approximately in [-1, 1].
+        """Images of seeds: [len(seeds), C, H, W] at full size, approximately in [-1, 1].
 
         Args:
-            prompts: seeds; each has its image, whatever the other seeds are.
+            seeds: random seeds; each has its image, whatever the other seeds are.
             label: class of all images; None for each seed's own, see `labels`.
             truncation: magnitude beyond which latents are drawn again.
             raw: use the generator instead of its average.
             lod: level of detail; None for the present one. Smaller images are enlarged.
         """
-        n = len(prompts)
-        y = self.labels(prompts) if label is None else checked_classes(label, n, self.classes)
-        return self._images(self.latents(prompts, truncation), y, raw, lod)
-
-    def latents(self, seeds: Sequence[int], truncation: float | None = None) -> Tensor:
-        """One latent vector per seed: [len(seeds), nz]."""
-        z = latents_of(seeds, self.generator.nz, self.prior, truncation)
-        return z.to(self.device, self.number_type)
+        y = self.labels(seeds) if label is None else self.checked_labels(label, len(seeds))
+        return self._images(self.latents(seeds, truncation), y, raw, lod)
 
     def labels(self, seeds: Sequence[int]) -> Tensor | None:
         """Each seed's own class, int64 [len(seeds)]; None without classes."""
@@ -314,10 +309,10 @@ class PGGAN(GAN):
         truncation: float | None = None,
     ) -> Tensor:
         """Images of latents [N, nz] and of one class, or int64 [N] (None: the first class)."""
-        return self._images(latents, checked_classes(labels, len(latents), self.classes), raw)
+        return self._images(latents, self.checked_labels(labels, len(latents)), raw)
 
     @torch.no_grad()
-    def judge(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+    def logits_of(self, images: Tensor, labels: Tensor | None = None, domain: str = "") -> Tensor:
         lod = self.lod
         images = shrunk(images.to(self.number_type), lod, self.generator.resolution(lod))
         with evaluating(self.discriminator):

@@ -1,0 +1,31 @@
+"""What a run and its callbacks have to say to each other: stop, give up, go back."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass
+class Control:
+    """The notice board of one process of a run: `gan.control`.
+
+    Callbacks write it and `ganzoo.train` reads it, so that no callback has to know another one.
+
+    Args:
+        signal: number of the signal that this process has received; 0 for none.
+        stopped_by: number of the signal that ends the run early, the same in all processes; 0 for
+            none.
+        given_up: sentence on why the run ends early; empty while there is no reason.
+        go_back_to: checkpoint that the run continues from after this attempt; None to end with it.
+        maintenance_seconds: seconds spent on anything but training, such as metrics, so far.
+        last_checkpoint: path and images of the newest checkpoint, for messages; None before it.
+        savable: whether a checkpoint made now would be sound. It would not be in the middle of an
+            iteration, nor after a number was NaN or infinite.
+    """
+
+    signal: int = 0
+    stopped_by: int = 0
+    given_up: str = ""
+    go_back_to: Path | None = None
+    maintenance_seconds: float = 0.0
+    last_checkpoint: str | None = None
+    savable: bool = True

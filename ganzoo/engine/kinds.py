@@ -1,0 +1,252 @@
+"""The two kinds of model: one makes images from seeds, the other translates images.
+
+Subclass one of them and define `step`. The rest follows from the networks, and is overridden only
+if a model differs:
+
+- `FromSeeds`: `generator(latents)` or, with classes, `generator(latents, labels)` makes images.
+  Give `nz`, the size of a latent vector, to its constructor. A model that starts from anything but
+  latent vectors leaves `nz` at 0 and defines `sample`.
+- `Translating`: set `directions` and `channels`, and define `translate`.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ganzoo.draws import Sampler, normal
+from ganzoo.engine.gan import GAN
+from ganzoo.engine.modes import evaluating, in_train_mode, standing_statistics
+from ganzoo.engine.sampling import TRUNCATIONS, checked_classes, latents_of
+from ganzoo.errors import UserError
+
+PIXELS = 2**19  # of images that are translated at once, to bound the memory
+STANDING = 2**40  # first seed for standing statistics: far from any that one would sample
+
+
+class FromSeeds(GAN):
+    """A model that makes images from seeds, by way of latent vectors.
+
+    Args:
+        generator: network from latents [N, nz], and labels [N] if there are classes, to images
+            [N, C, H, W] in [-1, 1].
+        discriminator: network from images to logits [N].
+        nz: size of a latent vector; 0 for a model without latent vectors, which defines `sample`.
+        prior: distribution of the latent vectors; see `ganzoo.draws`.
+        shared: the arguments of `GAN`.
+
+    Attributes:
+        truncate: how latents are truncated, one of `ganzoo.engine.sampling.TRUNCATIONS`.
+        images_at_once: number of images that `images` makes at a time.
+        standing: whether the generator has standing statistics now; see `standing_statistics`.
+    """
+
+    images_at_once = 64
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        nz: int = 0,
+        prior: Sampler = normal,
+        **shared: Any,
+    ) -> None:
+        super().__init__(generator, discriminator, **shared)
+        self.nz, self.prior = nz, prior
+        self.truncate = TRUNCATIONS["resample"]
+        self.standing = False
+
+    @torch.no_grad()
+    def sample(
+        self,
+        seeds: Sequence[int],
+        label: int | None = None,
+        truncation: float | None = None,
+        raw: bool = False,
+    ) -> Tensor:
+        """Images of seeds, float [len(seeds), C, H, W] in [-1, 1].
+
+        Args:
+            seeds: random seeds; the image of each does not depend on the others.
+            label: class of all images; None for each seed's own, see `labels`.
+            truncation: threshold that latents are limited to; None for no limit.
+            raw: whether to use the generator instead of its average.
+        """
+        y = self.labels(seeds) if label is None else label
+        return self.images(self.latents(seeds, truncation), raw, y, truncation)
+
+    def latents(self, seeds: Sequence[int], truncation: float | None = None) -> Tensor:
+        """One latent vector per seed, [len(seeds), nz].
+
+        `truncate` says how `truncation` limits them. Raises `UserError` if the model has no latent
+        vectors, or for a limit that leaves none.
+        """
+        if not self.nz:
+            raise UserError(f"{type(self).__name__} has no latent space to draw from or walk in.")
+        z = latents_of(seeds, self.nz, self.prior, truncation, self.truncate)
+        return z.to(self.device, self.number_type)
+
+    @torch.no_grad()
+    def images(
+        self,
+        latents: Tensor,
+        raw: bool = False,
+        labels: int | Tensor | None = None,
+        truncation: float | None = None,
+    ) -> Tensor:
+        """Images of latents, float [N, C, H, W] in [-1, 1], made in eval mode.
+
+        Args:
+            latents: latent vectors [N, nz].
+            raw: whether to use the generator instead of its average.
+            labels: one class, a class for each latent (int64 [N]), or class embeddings [N, D];
+                None for the first class.
+            truncation: threshold that the latents were limited to.
+
+        Raises:
+            UserError: there is no such class.
+        """
+        network, y = self.network(raw), self.checked_labels(labels, len(latents))
+        with evaluating(network):
+            return torch.cat(
+                [
+                    network(latents[part]) if y is None else network(latents[part], y[part])
+                    for part in torch.arange(len(latents)).split(self.images_at_once)
+                ]
+            )
+
+    def labels(self, seeds: Sequence[int]) -> Tensor | None:
+        """The class that `sample` gives each seed, int64 [len(seeds)]; None without classes."""
+        return None
+
+    def class_embeddings(self, labels: Tensor, raw: bool = False) -> Tensor | None:
+        """Class embeddings [N, D] of labels [N]; interpolating two embeddings interpolates the
+        classes. None if the generator does not embed classes.
+        """
+        return None
+
+    def checked_labels(self, labels: int | Tensor | None, n: int) -> Tensor | None:
+        """The labels [n] or class embeddings [n, D] that the generator takes.
+
+        Args:
+            labels: what `images` was given; None for the first class.
+            n: number of images.
+
+        Returns:
+            a tensor on the model's device; None without classes.
+
+        Raises:
+            UserError: there is no such class.
+        """
+        if isinstance(labels, Tensor) and labels.is_floating_point() and self.classes:
+            return labels.to(self.device, self.number_type)
+        y = checked_classes(labels, n, self.classes)
+        return None if y is None else y.to(self.device)
+
+    # -- BatchNorm's statistics of samples ---------------------------------------------------------
+
+    @property
+    def stored_statistics(self) -> bool:
+        """Whether the generator came with statistics of BatchNorm for several truncations."""
+        return False
+
+    @contextmanager
+    def standing_statistics(
+        self,
+        truncation: float | None = None,
+        batches: int = 16,
+        size: int = 64,
+        raw: bool = False,
+        seed: int = 0,
+    ) -> Iterator[bool]:
+        """Inside, images are made with standing statistics (Brock et al. 2019, appendix).
+
+        BatchNorm's statistics of the average (or the raw) generator are estimated again, from
+        fresh batches of latents limited by `truncation`, with labels as `labels` gives them.
+        Afterwards everything is as before.
+
+        Args:
+            truncation: threshold of the latents; None for no limit.
+            batches: number of batches.
+            size: number of latents in each batch.
+            raw: whether to use the generator instead of its average.
+            seed: random seed of latents and labels.
+
+        Yields:
+            whether the generator has such statistics at all.
+        """
+
+        def inputs() -> Iterator[tuple[Tensor, ...]]:
+            for batch in range(batches):
+                first = STANDING + (seed * batches + batch) * size
+                seeds = range(first, first + size)
+                y = self.labels(seeds)
+                yield (self.latents(seeds, truncation), *([] if y is None else [y]))
+
+        with standing_statistics(self.network(raw), inputs()) as self.standing:
+            try:
+                yield self.standing
+            finally:
+                self.standing = False
+
+
+class Translating(GAN):
+    """A model that translates images of one domain into another, with a discriminator for each.
+
+    `discriminator` is a `ModuleDict` of discriminators by domain.
+
+    Attributes:
+        directions: directions that the model translates in, such as "AtoB".
+        channels: number of channels of the images of each domain.
+    """
+
+    domains = ("A", "B")
+    directions: tuple[str, ...]
+    channels: dict[str, int]
+    discriminator: nn.ModuleDict
+
+    def translate(self, images: Tensor, direction: str = "AtoB", raw: bool = False) -> Tensor:
+        """Images of the other domain, float [N, C', H, W] in [-1, 1] and of the same size.
+
+        Args:
+            images: images [N, C, H, W] in [-1, 1].
+            direction: one of `directions`.
+            raw: whether to use the generator instead of its average.
+        """
+        raise NotImplementedError
+
+    def translate_many(self, images: Tensor, direction: str = "AtoB", raw: bool = False) -> Tensor:
+        """`translate` for any number of images, a few at a time."""
+        few = max(1, PIXELS // (images.shape[2] * images.shape[3]))
+        return torch.cat([self.translate(part, direction, raw) for part in images.split(few)])
+
+    @torch.no_grad()
+    def logits_of(self, images: Tensor, labels: Tensor | None = None, domain: str = "") -> Tensor:
+        """The logits [N] of images by the discriminator of a domain; see `GAN.logits_of`."""
+        if domain not in self.discriminator:
+            raise UserError(f"This model has no discriminator of {domain}: it only translates.")
+        network = self.discriminator[domain]
+        with in_train_mode(network):
+            return network(images.to(self.device, self.number_type)).flatten(1).mean(1)
+
+
+def only_from_seeds(gan: GAN) -> FromSeeds:
+    """The model itself. Raises `UserError` unless it makes images from seeds."""
+    if not isinstance(gan, FromSeeds):
+        raise UserError(
+            f"{type(gan).__name__} translates images and makes none from seeds: use python -m "
+            "ganzoo.translate CKPT SRC DST."
+        )
+    return gan
+
+
+def only_translating(gan: GAN) -> Translating:
+    """The model itself. Raises `UserError` unless it translates images."""
+    if not isinstance(gan, Translating):
+        raise UserError(
+            f"{type(gan).__name__} makes images from seeds and translates none: use python -m "
+            "ganzoo.sample CKPT."
+        )
+    return gan
