@@ -329,7 +329,7 @@ def test_one_state_of_several_is_chosen(tmp_path) -> None:
 
     for i, name in enumerate(names[:2]):
         save(folder, name, G=states[i], D=judges[i])
-    with pytest.raises(UserError, match=r"several states \(_best0, _copy1\): give.*G_best0.pth"):
+    with pytest.raises(UserError, match=r"several states \(_best0, _copy1\): name.*G_best0.pth"):
         linear(folder)
     assert linear(folder / "G_copy1.pth") == (1, 1)
     save(folder, "", G=states[2], D=judges[2])
@@ -353,12 +353,12 @@ def test_a_generator_alone_can_be_sampled_but_not_trained(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda s: s.pop("blocks.1.0.conv2.bias"), "differ in blocks.1.conv2.bias"),
+        (lambda s: s.pop("blocks.1.0.conv2.bias"), "differ from ours in blocks.1.conv2.bias"),
         (lambda s: s.update({"blocks.9.0.extra": torch.ones(2)}), "conv1.weight' is missing"),
-        (lambda s: s.update({"extra.weight": torch.ones(2)}), "differ in extra.weight"),
+        (lambda s: s.update({"extra.weight": torch.ones(2)}), "differ from ours in extra.weight"),
         (
             lambda s: s.update({"output_layer.0.gain": torch.ones(7)}),
-            r"norm.norm.weight is \[7\] there and \[16\] here",
+            r"norm.norm.weight has shape \[7\] there and \[16\] in our",
         ),
     ],
 )

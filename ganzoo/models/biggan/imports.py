@@ -1,13 +1,13 @@
-"""Networks from what other code has trained.
+"""Networks that other projects trained.
 
-Of ajbrock/BigGAN-PyTorch, the authors' own: the files `G.pth`, `G_ema.pth` and `D.pth` of its
-`weights` folder. Of the package pytorch-pretrained-biggan: `pytorch_model.bin`, the generators of
-TF-Hub's BigGAN-deep with BatchNorm's statistics for 51 truncations.
+ajbrock/BigGAN-PyTorch, the authors' code: the files `G.pth`, `G_ema.pth` and `D.pth` of its
+`weights` folder. The package pytorch-pretrained-biggan: `pytorch_model.bin`, the generators of
+TF-Hub's BigGAN-deep with BatchNorm statistics for 51 truncations.
 """
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,10 @@ Options = dict[str, Any]
 
 
 class NoDiscriminator(nn.Module):
-    """Stands where a checkpoint had no discriminator.
+    """Takes the discriminator's place in a model that was imported without one.
 
     Args:
-        classes: that the generator has.
+        classes: number of classes of the generator.
     """
 
     def __init__(self, classes: int) -> None:
@@ -46,11 +46,11 @@ NAMES = ("G", "G_ema", "D")
 def ajbrock_files(source: Path) -> dict[str, Path]:
     """The files of one saved state of BigGAN-PyTorch by network: "G", "G_ema", "D".
 
-    `source` is the folder, or one of the files of G or G_ema, whose suffix (`_best0`) the others
-    share. Nothing is found where there are no such files.
+    `source` is their folder, or the file of G or G_ema, whose suffix (`_best0`) the others share.
+    Returns {} if there are no such files.
 
     Raises:
-        UserError: the folder holds several states and none without a suffix.
+        UserError: the folder contains several states, all with a suffix.
     """
     folder, suffix = source, None
     if not source.is_dir():
@@ -68,8 +68,8 @@ def ajbrock_files(source: Path) -> dict[str, Path]:
         suffix = "" if "" in found else min(found, default="")
         if suffix and len(found) > 1:
             raise UserError(
-                f"{source} holds several states ({', '.join(sorted(found))}): give the file of one "
-                f"generator, such as {source / f'G{suffix}.pth'}."
+                f"{source} contains several states ({', '.join(sorted(found))}): name the file of "
+                f"one generator, such as {source / f'G{suffix}.pth'}."
             )
     return found.get(suffix, {})
 
@@ -85,11 +85,11 @@ def is_ajbrock(given: Any) -> bool:
 def ajbrock_model(given: Mapping[str, Any]) -> tuple[GAN, Options]:
     """The model of such state dicts, and the config that it is rebuilt from.
 
-    What they do not tell is as in its script for ImageNet: an eps of 1e-5 in BatchNorm, of 1e-6 in
-    spectral normalization.
+    What the files do not contain is taken from the project's script for ImageNet: an eps of 1e-5 in
+    BatchNorm and of 1e-6 in spectral normalization.
 
     Raises:
-        UserError: layers that are not known.
+        UserError: the files have unknown layers.
     """
     states = {"G": given} if "output_layer.2.weight" in given else dict(given)
     if "G" not in states:
@@ -105,7 +105,7 @@ def ajbrock_model(given: Mapping[str, Any]) -> tuple[GAN, Options]:
         )
     except KeyError as error:
         raise UserError(
-            f"These are no networks of BigGAN-PyTorch that ours can be: {error} is missing."
+            f"These networks of BigGAN-PyTorch cannot be imported: {error} is missing."
         ) from error
     gan, config = _model(generator, discriminator, average="G_ema" in states)
     for name, target in (("G", "generator"), ("G_ema", "average"), ("D", "discriminator")):
@@ -115,7 +115,7 @@ def ajbrock_model(given: Mapping[str, Any]) -> tuple[GAN, Options]:
 
 
 def _ours(state: State) -> dict[str, Tensor]:
-    """A state dict of BigGAN-PyTorch under our names, u vectors as ours."""
+    """A state dict of BigGAN-PyTorch under our names, with u vectors in our shape."""
     state = {name.removeprefix("module."): value for name, value in state.items()}
     depth = _depth(state)
     is_deep = "blocks.0.0.conv4.weight" in state
@@ -149,7 +149,7 @@ def _ours(state: State) -> dict[str, Tensor]:
 
 
 def _depth(state: State) -> int:
-    """Blocks that are one in its list of blocks, but for attention: those of a stage of D."""
+    """The number of blocks in a stage, which is one entry of its list of blocks."""
     return len([n for n in state if re.fullmatch(r"(module\.)?blocks\.0\.\d+\.conv1\.weight", n)])
 
 
@@ -159,7 +159,7 @@ def _generator_options(state: State) -> Options:
     blocks = _numbers(state, "blocks")
     per_stage = 2 if is_deep else 1
     if blocks % per_stage:
-        raise UserError(f"{blocks} blocks are no stages of two: only G_depth 2 can be imported.")
+        raise UserError(f"{blocks} blocks are not pairs: only G_depth 2 can be imported.")
     last = "conv4" if is_deep else "conv1"
     maps = [state["blocks.0.conv1.weight"].shape[1]]
     maps += [
@@ -233,18 +233,13 @@ def is_pretrained(given: Any) -> bool:
 def pretrained_model(given: State) -> tuple[GAN, Options]:
     """The model of such a state dict, and the config that it is rebuilt from.
 
-    Weights are stored as they are used there, divided by the largest singular values that its
-    vectors u and v tell; so ours have no spectral normalization. Truncation is the package's.
+    Our weights are theirs divided by their largest singular values, which follow from the vectors u
+    and v in the file, so our model has no spectral normalization. Truncation is the package's.
 
     Raises:
-        UserError: layers that are not known.
+        UserError: the file has unknown layers.
     """
-    theirs = {name.removeprefix("generator."): value for name, value in given.items()}
-    for name in [name for name in theirs if name.endswith(".weight_orig")]:
-        weight = theirs.pop(name)
-        u, v = (theirs.pop(name.replace("_orig", end)) for end in ("_u", "_v"))
-        theirs[name.removesuffix("_orig")] = weight / torch.dot(u, weight.flatten(1) @ v)
-
+    theirs = _divided(given)
     nz, classes = theirs["embeddings.weight"].shape
     layers = sorted({int(n.split(".")[1]) for n in theirs if n.startswith("layers.")})
     attended = [i for i in layers if f"layers.{i}.gamma" in theirs]
@@ -252,45 +247,7 @@ def pretrained_model(given: State) -> tuple[GAN, Options]:
     maps = [theirs[f"layers.{plain[0]}.conv_0.weight"].shape[1]]
     maps += [len(theirs[f"layers.{i}.conv_3.weight"]) for i in plain[1::2]]
     bottom = math.isqrt(len(theirs["gen_z.weight"]) // maps[0])
-
-    def condition_first(weight: Tensor) -> Tensor:
-        return torch.cat([weight[:, nz:], weight[:, :nz]], 1)  # theirs is z, then the class
-
-    def grid(units: Tensor) -> Tensor:  # theirs are [height, width, maps]
-        return units.unflatten(0, (bottom, bottom, -1)).movedim(2, 0).flatten(0, 2)
-
-    ours = {
-        "shared.weight": theirs.pop("embeddings.weight").T,
-        "linear.weight": grid(condition_first(theirs.pop("gen_z.weight"))),
-        "linear.bias": grid(theirs.pop("gen_z.bias")),
-    }
-    for name, value in theirs.items():
-        if match := re.match(r"layers\.(\d+)\.", name):
-            layer = int(match[1])
-            block = sum(i < layer for i in plain)
-            here = f"attentions.{block - 1}." if layer in attended else f"blocks.{block}."
-            name = here + name[match.end() :]
-        for pattern, replacement in (
-            (r"\.snconv1x1_(theta|phi|g|o)(_conv)?\.", r".\1."),
-            (r"\.bn_(\d)\.running_means$", lambda m: f".norm{int(m[1]) + 1}.norm.means"),
-            (r"\.bn_(\d)\.running_vars$", lambda m: f".norm{int(m[1]) + 1}.norm.variances"),
-            (r"\.bn_(\d)\.scale\.", lambda m: f".norm{int(m[1]) + 1}.gain."),
-            (r"\.bn_(\d)\.offset\.", lambda m: f".norm{int(m[1]) + 1}.bias."),
-            (r"\.conv_(\d)\.", lambda m: f".conv{int(m[1]) + 1}."),
-            (r"^bn\.running_means$", "norm.norm.means"),
-            (r"^bn\.running_vars$", "norm.norm.variances"),
-            (r"^bn\.", "norm.norm."),
-            (r"^conv_to_rgb\.", "image."),
-        ):
-            name = re.sub(pattern, replacement, name)
-        if name.endswith(("gain.weight", "bias.weight")):
-            value = condition_first(value)
-        ours[name] = value.reshape(()) if name.endswith(".gamma") else value
-    for name in [name for name in ours if name.endswith(".means")]:  # those of a truncation of 1
-        ours[name.replace("means", "running_mean")] = ours[name][-1]
-        variances = ours[name.replace("means", "variances")]
-        ours[name.replace("means", "running_var")] = variances[-1]
-
+    ours = _pretrained_state(theirs, attended, plain, bottom)
     generator: Options = {
         "_target_": "ganzoo.models.biggan.DeepGenerator",
         "image_size": bottom * 2 ** (len(plain) // 2),
@@ -309,6 +266,76 @@ def pretrained_model(given: State) -> tuple[GAN, Options]:
     gan, config = _model(generator, _without(classes), truncate="truncated_normal")
     _fill(gan.generator, ours, "generator")
     return gan, config
+
+
+def _divided(given: State) -> dict[str, Tensor]:
+    """The generator's weights, divided by their largest singular values."""
+    theirs = {name.removeprefix("generator."): value for name, value in given.items()}
+    for name in [name for name in theirs if name.endswith(".weight_orig")]:
+        weight = theirs.pop(name)
+        u, v = (theirs.pop(name.replace("_orig", end)) for end in ("_u", "_v"))
+        theirs[name.removesuffix("_orig")] = weight / torch.dot(u, weight.flatten(1) @ v)
+    return theirs
+
+
+def _pretrained_state(
+    theirs: State, attended: Sequence[int], plain: Sequence[int], bottom: int
+) -> dict[str, Tensor]:
+    """The weights under our names and in our layout.
+
+    Args:
+        theirs: weights under the package's names.
+        attended, plain: numbers of the layers that are attention and blocks.
+        bottom: height and width of the first grid.
+    """
+    nz = len(theirs["embeddings.weight"])
+
+    def condition_first(weight: Tensor) -> Tensor:
+        return torch.cat([weight[:, nz:], weight[:, :nz]], 1)  # theirs is z, then the class
+
+    def grid(units: Tensor) -> Tensor:  # theirs are [height, width, maps]
+        return units.unflatten(0, (bottom, bottom, -1)).movedim(2, 0).flatten(0, 2)
+
+    ours = {
+        "shared.weight": theirs["embeddings.weight"].T,
+        "linear.weight": grid(condition_first(theirs["gen_z.weight"])),
+        "linear.bias": grid(theirs["gen_z.bias"]),
+    }
+    done = ("embeddings.weight", "gen_z.weight", "gen_z.bias")
+    for name, value in theirs.items():
+        if name in done:
+            continue
+        if match := re.match(r"layers\.(\d+)\.", name):
+            layer = int(match[1])
+            block = sum(i < layer for i in plain)
+            here = f"attentions.{block - 1}." if layer in attended else f"blocks.{block}."
+            name = here + name[match.end() :]
+        for pattern, replacement in PRETRAINED_NAMES:
+            name = re.sub(pattern, replacement, name)
+        if name.endswith(("gain.weight", "bias.weight")):
+            value = condition_first(value)
+        ours[name] = value.reshape(()) if name.endswith(".gamma") else value
+    for name in [name for name in ours if name.endswith(".means")]:
+        # The running statistics are those of a truncation of 1, the last set.
+        ours[name.replace("means", "running_mean")] = ours[name][-1]
+        variances = ours[name.replace("means", "variances")]
+        ours[name.replace("means", "running_var")] = variances[-1]
+    return ours
+
+
+# Names within a layer of the package, and ours; it counts from 0, we count from 1.
+PRETRAINED_NAMES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
+    (r"\.snconv1x1_(theta|phi|g|o)(_conv)?\.", r".\1."),
+    (r"\.bn_(\d)\.running_means$", lambda m: f".norm{int(m[1]) + 1}.norm.means"),
+    (r"\.bn_(\d)\.running_vars$", lambda m: f".norm{int(m[1]) + 1}.norm.variances"),
+    (r"\.bn_(\d)\.scale\.", lambda m: f".norm{int(m[1]) + 1}.gain."),
+    (r"\.bn_(\d)\.offset\.", lambda m: f".norm{int(m[1]) + 1}.bias."),
+    (r"\.conv_(\d)\.", lambda m: f".conv{int(m[1]) + 1}."),
+    (r"^bn\.running_means$", "norm.norm.means"),
+    (r"^bn\.running_vars$", "norm.norm.variances"),
+    (r"^bn\.", "norm.norm."),
+    (r"^conv_to_rgb\.", "image."),
+]
 
 
 # -- both -----------------------------------------------------------------------------------------
@@ -345,13 +372,13 @@ def _fill(network: nn.Module, state: State, name: str) -> None:
     counters = {key: value for key, value in own.items() if key.endswith("num_batches_tracked")}
     if different := sorted(own.keys() ^ {**counters, **state}.keys()):
         raise UserError(
-            f"{name} is no network that ours can be, for its layers differ in {different[0]}."
+            f"{name} cannot be imported: its layers differ from ours in {different[0]}."
         )
     for key, value in state.items():
         if own[key].shape != value.shape:
             raise UserError(
-                f"{name} is no network that ours can be: {key} is {list(value.shape)} there and "
-                f"{list(own[key].shape)} here."
+                f"{name} cannot be imported: {key} has shape {list(value.shape)} there and "
+                f"{list(own[key].shape)} in our network."
             )
     network.load_state_dict({**counters, **state})
 
@@ -365,7 +392,7 @@ def _attends(state: State, index: int) -> bool:
 
 
 def _widths(maps: Sequence[int], known: Sequence[int], first: bool) -> Options:
-    """`ch` and `widths` of these feature maps; widths None where they are the paper's."""
+    """`ch` and `widths` for these feature maps; widths is None for the paper's."""
     ch, rest = divmod(maps[0 if first else -1], known[0 if first else -1])
     if not rest and list(maps) == [ch * width for width in known]:
         return {"ch": ch, "widths": None}
