@@ -446,7 +446,7 @@ def test_weights_begin_as_asked() -> None:
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: Generator(128, nz=128), "nz=128 is not cut into 6 equal pieces.*use 126"),
+        (lambda: Generator(128, nz=128), "nz=128 cannot be split into 6 equal pieces.*use 126"),
         (lambda: Generator(32, nz=80, shared=0), "hierarchical=false"),
         (lambda: Generator(128, attention=[48]), "of height 48.*choose among 8, 16, 32, 64, 128"),
         (lambda: Discriminator(128, attention=[2]), "of height 2.*choose among 4, 8"),

@@ -38,15 +38,14 @@ DISCRIMINATOR = {
 
 
 class ConditionalGenerator(nn.Module):
-    """z [N, nz] and classes y -> images [N, channels, H, W] in [-1, 1]: what BigGAN and
-    BigGAN-deep have in common.
+    """Latents z [N, nz] and classes y -> images [N, channels, H, W] in [-1, 1].
 
-    y is int64 labels [N]; or vectors of classes [N, D] as `embedded` gives them, which may be mixed
-    with each other; or None where there are no classes.
+    What BigGAN and BigGAN-deep have in common. y is int64 labels [N]; or class embeddings [N, D]
+    from `embedded`, or interpolations of them; or None without classes.
 
     Attributes:
         grid: (height, width) of the first layer.
-        shared: the table of class vectors, where there is one for all layers.
+        shared: the class embeddings that all layers share, if they do.
     """
 
     nz: int
@@ -54,14 +53,15 @@ class ConditionalGenerator(nn.Module):
     grid: tuple[int, int]
     linear: nn.Module
     blocks: nn.ModuleList
-    attentions: nn.ModuleList  # one after each block; most of them pass on what they are given
+    attentions: nn.ModuleList  # one after each block; most are the identity
     norm: ConditionalNorm
     image: Conv2d
     shared: nn.Embedding | None
 
     def embedded(self, y: Tensor) -> Tensor:
-        """Labels [N] as vectors of classes: [N, shared], or one-hot [N, classes] without a shared
-        table. What is between two of them is between the classes.
+        """Class embeddings of labels [N]: [N, shared], or one-hot [N, classes] if not shared.
+
+        Interpolating two embeddings interpolates the classes.
         """
         if self.shared is not None:
             return self.shared(y)
@@ -70,7 +70,7 @@ class ConditionalGenerator(nn.Module):
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         if (y is None) != (self.classes == 0):
             raise UserError(
-                f"This generator has {self.classes} classes: give it labels if there are any."
+                f"This generator has {self.classes} classes: pass labels if there are any."
             )
         if y is not None and self.shared is not None and not y.is_floating_point():
             y = self.shared(y)
@@ -81,7 +81,7 @@ class ConditionalGenerator(nn.Module):
         return torch.tanh(self.image(F.relu(self.norm(x, None))))
 
     def conditions(self, z: Tensor, c: Tensor | None) -> tuple[Tensor, list[Tensor | None]]:
-        """What the first layer takes, and what each block is conditioned on."""
+        """The input of the first layer, and the condition of each block."""
         raise NotImplementedError
 
 
@@ -92,28 +92,32 @@ class Generator(ConditionalGenerator):
         image_size: H and W in pixels, or one number for both. Both are halved together as long as
             neither falls below `bottom_width`, which leads to the first grid.
         channels: of the image.
-        classes: how many; 0 for none, which leaves the class out of everything.
+        classes: number of classes; 0 for none.
         nz: length of z.
-        ch: feature maps, the unit of `widths`.
-        widths: of the grid and of each block, in units of ch; None for the paper's at this size.
-        shared: length of the class vectors that all layers share; 0: each layer has its own table.
-        hierarchical: z is cut into as many pieces as there are blocks, and one more; the first
-            goes into the first layer, the others condition a block each.
-        bottom_width: of the first grid, at least.
-        attention: heights of images after whose block there is attention; those that are higher
-            than the image are left out.
-        shortcuts: a 1x1 convolution beside every block; False: only where widths change.
-        image_kernel: of the last convolution.
-        first_spectral: whether the first layer is spectrally normalized as all others are.
-        spectral_norm: of all convolutions and linear layers, with `sn_iterations` steps of power
-            iteration a forward and a norm of at least `sn_eps`. Tables of classes have none.
-        bn_eps, bn_momentum: of BatchNorm.
-        init: orthogonal, normal (a standard deviation of 0.02) or xavier.
-        zero_biases: at first; otherwise PyTorch's.
+        ch: number of feature maps that `widths` are multiples of.
+        widths: feature maps of the grid and of each block, in units of ch; None for the paper's at
+            this size.
+        shared: length of the class embeddings that all layers share (appendix B); 0: each layer has
+            a table of its own.
+        hierarchical: split z into one piece for the first layer and one for each block, which is
+            conditioned on it (section 3, skip-z).
+        bottom_width: smallest height or width of the first grid.
+        attention: image heights after whose block there is attention; heights above the image's are
+            ignored.
+        shortcuts: put a 1x1 convolution on the shortcut of every block; False: only where widths
+            change.
+        image_kernel: kernel size of the last convolution.
+        first_spectral: normalize the first layer spectrally like all others.
+        spectral_norm: normalize all convolutions and linear layers spectrally, with `sn_iterations`
+            of power iteration in each forward and norms of at least `sn_eps`. Class embeddings are
+            not normalized.
+        bn_eps, bn_momentum: epsilon and momentum of BatchNorm.
+        init: initialization: orthogonal, normal (a standard deviation of 0.02) or xavier.
+        zero_biases: initialize biases by 0 instead of PyTorch's random values.
 
     Raises:
-        UserError: a size that cannot be halved so, or has no known widths; nz that is not cut
-            evenly; attention at a height that does not occur.
+        UserError: the size cannot be halved so, or has no known widths; nz cannot be split evenly;
+            attention at a height that does not occur.
     """
 
     def __init__(
@@ -144,19 +148,13 @@ class Generator(ConditionalGenerator):
         maps = feature_maps(GENERATOR, doublings, ch, widths, doublings + 1, doublings + 1)
         sides = [self.grid[0] * 2 ** (i + 1) for i in range(doublings)]
         attended = attention_heights(attention, sides)
-        pieces = doublings + 1 if hierarchical else 1
-        if nz % pieces:
-            raise UserError(
-                f"nz={nz} is not cut into {pieces} equal pieces for a hierarchical latent: use "
-                f"{max(1, round(nz / pieces)) * pieces}, or hierarchical=false."
-            )
+        self.piece = _piece(nz, doublings + 1 if hierarchical else 1)
         if hierarchical and classes and not shared:
             raise UserError(
                 "A hierarchical latent joins the shared class vectors: set shared=128, or "
                 "hierarchical=false."
             )
         self.nz, self.classes, self.hierarchical = nz, classes, hierarchical
-        self.piece = nz // pieces
         layers = Layers(spectral_norm, sn_eps, sn_iterations, bn_eps, bn_momentum)
         self.shared = None
         if classes and shared:
@@ -321,6 +319,16 @@ class DiscriminatorBlock(nn.Module):
         h = self.conv2.halving(h) if self.halve else self.conv2(h)
         # Means and a 1x1 convolution may change places; here it has a quarter to do.
         return h + self.shortcut(F.avg_pool2d(x, 2) if self.halve else x)
+
+
+def _piece(nz: int, pieces: int) -> int:
+    """The length of each of the equal pieces of a hierarchical latent."""
+    if nz % pieces:
+        raise UserError(
+            f"nz={nz} cannot be split into {pieces} equal pieces for a hierarchical latent: use "
+            f"{max(1, round(nz / pieces)) * pieces}, or hierarchical=false."
+        )
+    return nz // pieces
 
 
 def feature_maps(
