@@ -25,7 +25,6 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from ganzoo.callbacks.sentinel import go_back
 from ganzoo.config import CONF, make, resolved
 from ganzoo.data import choosing  # noqa: F401  defines ${classes:...}
 from ganzoo.distributed import cluster
@@ -33,6 +32,7 @@ from ganzoo.distributed.strategy import BatchNormSync
 from ganzoo.engine.checkpoint import AtomicCheckpointIO, initialize_from, read, restore
 from ganzoo.engine.gan import GAN
 from ganzoo.engine.preflight import Preflight
+from ganzoo.engine.rollback import go_back
 from ganzoo.errors import AnotherRun, NotFinite, UserError
 from ganzoo.loggers.csv import MetricsCSV
 from ganzoo.runs import sweeps

@@ -10,7 +10,10 @@ from ganzoo.engine.gan import GAN
 
 
 class ProgressBar(Callback):
-    """A bar with images, images/s and the time left; silent where there is no terminal."""
+    """A bar with images, images/s and the time left; silent without a terminal."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm | None = None
 
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
         self._bar = tqdm(
@@ -19,16 +22,20 @@ class ProgressBar(Callback):
             unit=" images",
             unit_scale=True,
             dynamic_ncols=True,
-            # None: only where there is a terminal
+            # tqdm takes None for: only on a terminal
             disable=None if trainer.is_global_zero and not trainer.should_stop else True,
         )
 
     def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *_: Any) -> None:
+        assert self._bar is not None
         self._bar.update(gan.images_seen - gan.images_before)
 
     def on_train_end(self, trainer: L.Trainer, gan: GAN) -> None:
-        self._bar.close()
+        self._close()
 
     def on_exception(self, trainer: L.Trainer, gan: GAN, exception: BaseException) -> None:
-        if hasattr(self, "_bar"):
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
             self._bar.close()

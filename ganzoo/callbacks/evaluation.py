@@ -1,4 +1,4 @@
-"""Metrics during training: `metrics.json`, every logger, and `best.ckpt`."""
+"""Metrics during training."""
 
 import json
 import logging
@@ -10,7 +10,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from ganzoo.callbacks.saving import save_checkpoint
-from ganzoo.callbacks.trainer import data_of, loggers_of
+from ganzoo.callbacks.trainer import data_of, log_numbers, loggers_of
 from ganzoo.disk import write_whole
 from ganzoo.distributed.strategy import any_process
 from ganzoo.engine.gan import GAN
@@ -25,19 +25,20 @@ log = logging.getLogger(__name__)
 
 
 class Evaluate(Callback):
-    """Scores samples of fixed seeds, or translations, now and then, and keeps the best checkpoint.
+    """Scores samples of fixed seeds, or translations, and keeps the best checkpoint.
 
-    Numbers go to every logger as `metrics/<name>` and, each with its protocol, to `metrics.json`.
-    `best.ckpt` is of the best value of the monitored metric among those of one protocol.
+    Numbers go to every logger as `metrics/<name>`, and with their protocols to `metrics.json`.
+    `best.ckpt` has the best value of the monitored metric among the evaluations by one protocol.
 
     Args:
         suite: the metrics.
-        every_kimg: how often, and at the end.
-        monitor: the metric that decides what is best: a label of the suite, or a full name. Where
-            a model translates, also `l1` and what else `TranslationScorer` has, in one direction as
-            in `AtoB/fd`, or of all directions the mean.
-        raw: score the generator as it is instead of its average.
-        truncation: of the latents.
+        every_kimg: thousands of images between two evaluations; there is one at the end as well.
+        monitor: metric that decides which checkpoint is the best: a label of the suite, or a full
+            name. For a model that translates also `l1` and the other metrics of
+            `TranslationScorer`, either in one direction, as in `AtoB/fd`, or without a direction
+            for the mean over both.
+        raw: whether to score the generator instead of its average.
+        truncation: threshold of the latents; None for no limit.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class Evaluate(Callback):
             )
         gan.control.maintenance_seconds += time.perf_counter() - self._began
         last = self.evaluations[-1]["images_seen"] if self.evaluations else 0
-        if crossed(last, gan.images_seen, self.every_kimg):  # it was stopped before it came to that
+        if crossed(last, gan.images_seen, self.every_kimg):  # it was stopped before it could
             self._evaluate(trainer, gan)
 
     def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *_: Any) -> None:
@@ -97,7 +98,7 @@ class Evaluate(Callback):
         self.evaluations, self.protocols = state["evaluations"], state["protocols"]
 
     def best(self) -> dict[str, Any] | None:
-        """The best evaluation among those of the newest one's protocol."""
+        """The best evaluation by the protocol of the newest one; None before the first."""
         return best_of(self.evaluations, self.monitor, self.up) if self.evaluations else None
 
     def _evaluate(self, trainer: L.Trainer, gan: GAN) -> None:
@@ -108,13 +109,13 @@ class Evaluate(Callback):
         scores = self.scorer.score(
             gan, self.raw, self.truncation, lambda: any_process(gan.control.signal != 0, gan.device)
         )
-        if scores is None:  # asked to stop: it is made up for when the run goes on
+        if scores is None:  # asked to stop; a resumed run evaluates first
             return
         gan.control.maintenance_seconds += time.perf_counter() - start
         share = gan.control.maintenance_seconds / (time.perf_counter() - self._began)
         protocol = scores.protocol_id
         if self.evaluations and self.evaluations[-1]["protocol"] != protocol:
-            log.info("metrics: another protocol from here on, so best.ckpt starts anew")
+            log.info("metrics: the protocol has changed, so best.ckpt starts over")
         self.protocols[protocol] = scores.protocol
         self.evaluations.append(
             {
@@ -125,20 +126,20 @@ class Evaluate(Callback):
             }
         )
         values = {f"metrics/{name}": value for name, value in scores.values.items()}
-        values |= {"metrics/seconds": scores.seconds, "metrics/share_of_time": share}
+        values |= {"speed/metrics_seconds": scores.seconds, "speed/maintenance_share": share}
+        log_numbers(trainer, gan, values)
         for logger in loggers_of(trainer):
-            logger.log_metrics(values, step=gan.images_seen)
             logger.log_facts(*self._facts())
         best = self.best() is self.evaluations[-1]
         if trainer.is_global_zero:
-            self._say(scores, gan, share, best)
+            self._log(scores, gan, share, best)
             self._write(Path(trainer.default_root_dir) / "metrics.json")
         if best:
             path = Path(trainer.default_root_dir) / "best.ckpt"
             save_checkpoint(trainer, path, gan.images_seen)
 
     def _facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The protocols by their ids, each with when its numbers begin; and the best number."""
+        """For loggers: the protocols by their ids and since when they hold; the best result."""
         since: dict[str, int] = {}
         for evaluation in self.evaluations:
             since.setdefault(evaluation["protocol"], evaluation["images_seen"])
@@ -148,15 +149,15 @@ class Evaluate(Callback):
         }
         best = self.best()
         assert best is not None
-        told = {
+        result = {
             "metric": self.monitor,
             "value": monitored(self.monitor, best["values"]),
             "images_seen": best["images_seen"],
             "protocol": best["protocol"],
         }
-        return {"protocols": protocols}, {"best": told}
+        return {"protocols": protocols}, {"best": result}
 
-    def _say(self, scores: Scores, gan: GAN, share: float, best: bool) -> None:
+    def _log(self, scores: Scores, gan: GAN, share: float, best: bool) -> None:
         log.info(
             "metrics at %.1f kimg: %s%s  (%.0f s, %.1f %% of the time so far)",
             gan.images_seen / 1000,
@@ -172,7 +173,7 @@ class Evaluate(Callback):
     def _write(self, path: Path) -> None:
         best = self.best()
         assert best is not None
-        told = {
+        content = {
             "monitor": self.monitor,
             "higher_is_better": self.up,
             "best": {
@@ -182,4 +183,4 @@ class Evaluate(Callback):
             "evaluations": self.evaluations,
             "protocols": self.protocols,
         }
-        write_whole(path, json.dumps(told, indent=1))
+        write_whole(path, json.dumps(content, indent=1))

@@ -1,4 +1,4 @@
-"""Pictures of samples, the same seeds again and again."""
+"""Pictures of what the generator makes of the same seeds or images in the course of a run."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,35 +12,35 @@ from torch import Tensor
 
 from ganzoo.callbacks.periods import due, kimg_name
 from ganzoo.callbacks.trainer import data_of, loggers_of
-from ganzoo.callbacks.translations import Panel
+from ganzoo.callbacks.translations import Translations
 from ganzoo.engine.gan import GAN
-from ganzoo.engine.kinds import Translating, only_from_seeds
+from ganzoo.engine.kinds import FromSeeds, Translating, only_from_seeds
 from ganzoo.engine.sampling import batches_for, check
 from ganzoo.pictures.film import save_gif
 from ganzoo.pictures.grids import columns_for, grid, named_rows, progress_strip
 from ganzoo.pictures.sheets import class_sheet, truncations
 
-RAW = "-raw"  # ending of the names of grids of the raw generator
-# ending of the names of grids of the raw generator
+RAW = "-raw"  # ending of the file names of grids of the raw generator
 
 
 class SampleGrid(Callback):
-    """`samples/<kimg>.png`: the same seeds again and again; at the end `progress.png`.
+    """`samples/<kimg>.png`; at the end `progress.png` and `growth.gif`, which show all of them.
 
-    `growth.gif` shows all of them in turn. Where there are classes, each row is of one, evenly
-    chosen among them, and shows the first seeds, as many as there are columns. Of a model that
-    translates they show the same test images and what becomes of them; see `Panel`.
-    Loggers get classes as a table as well, and at the end the first seeds at several truncations,
-    which `truncations.png` shows.
+    The same seeds each time. If there are classes, each row is a class, and shows as many of the
+    first seeds as there are columns. A model that translates shows test images and what it makes of
+    them; see `Translations`. Loggers get the classes as a table as well, and at the end the first
+    seeds at several truncations, which are also `truncations.png`.
 
     Args:
-        every_kimg: how often.
-        seeds: of the tiles, in rows.
-        raw: also `samples/<kimg>-raw.png`, of the generator as it is instead of its average.
-        columns: of the grid.
-        classes: the most that are shown.
-        images: of each domain, where the model translates.
-        truncations: thresholds, None for no limit; each takes standing statistics of its own.
+        every_kimg: thousands of images between two grids; None for the model's own period.
+        seeds: seeds of the grid, row by row, or their number.
+        raw: whether to write `samples/<kimg>-raw.png`, too, from the generator instead of its
+            average.
+        columns: number of columns; None for a grid that is almost square.
+        classes: largest number of classes to show.
+        images: number of images of each domain, for a model that translates.
+        truncations: thresholds of the truncations, None for no limit; each takes standing
+            statistics of its own.
     """
 
     def __init__(
@@ -57,14 +57,19 @@ class SampleGrid(Callback):
             check(truncations)
         self.truncations = truncations
         self.every_kimg, self.images = every_kimg, images
-        self.panel: Panel | None = None
         self.seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
         self.raw, self.columns, self.classes = raw, columns, classes
         self._written_at = -1
 
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
-        if isinstance(gan, Translating) and trainer.is_global_zero:
-            self.panel = Panel(gan, data_of(trainer), self.images)
+        if not trainer.is_global_zero:
+            return
+        self.rows: Samples | Translations
+        if isinstance(gan, Translating):
+            self.rows = Translations(gan, data_of(trainer), self.images)
+        else:
+            model = only_from_seeds(gan)
+            self.rows = Samples(model, self.seeds, self.columns, self.classes)
         if gan.images_seen == 0 and not trainer.should_stop:
             self._write(trainer, gan)
 
@@ -73,15 +78,12 @@ class SampleGrid(Callback):
             self._write(trainer, gan)
 
     def on_train_end(self, trainer: L.Trainer, gan: GAN) -> None:
-        if (
-            trainer.is_global_zero
-            and not gan.control.stopped_by
-            and gan.images_seen >= gan.total_images
-        ):
+        finished = gan.images_seen >= gan.total_images and not gan.control.stopped_by
+        if trainer.is_global_zero and finished:
             self._write(trainer, gan)
-            self._strip(Path(trainer.default_root_dir))
+            self._write_progress(Path(trainer.default_root_dir))
             if self.truncations is not None:
-                self._truncate(trainer, gan)
+                self._write_truncations(trainer, only_from_seeds(gan), self.truncations)
 
     def _write(self, trainer: L.Trainer, gan: GAN) -> None:
         if not trainer.is_global_zero or self._written_at == gan.images_seen:
@@ -91,66 +93,79 @@ class SampleGrid(Callback):
         folder.mkdir(exist_ok=True)
         name = kimg_name(gan.images_seen, self.every_kimg, gan.total_images / 1000)
         for raw, ending in ((False, ""), *([(True, RAW)] if self.raw else [])):
-            sheet = self._sheet(gan, raw)
-            picture = self._picture(gan, raw, sheet)
+            picture, classes = self.rows.draw(raw)
             picture.save(folder / f"{name}{ending}.png")
             for logger in loggers_of(trainer):
                 logger.log_picture(f"pictures/samples{ending}", picture, gan.images_seen)
-            if sheet:
-                log_sheet(trainer, gan, f"tables/classes{ending}", "class", sheet)
+            if classes:
+                log_sheet(trainer, gan, f"tables/classes{ending}", "class", classes)
 
-    def _sheet(self, gan: GAN, raw: bool) -> dict[str, Tensor]:
-        """Images of some classes by their names, if there are any."""
-        if not (rows := min(self.classes, gan.classes)):
-            return {}
-        shown = torch.linspace(0, gan.classes - 1, rows).round().long().tolist()
-        return class_sheet(only_from_seeds(gan), shown, self._first_seeds, raw=raw)
+    def _write_progress(self, run_dir: Path) -> None:
+        paths = sorted(p for p in (run_dir / "samples").glob("*.png") if RAW not in p.stem)
+        shown = sorted({round(i * (len(paths) - 1) / 7) for i in range(8)})  # at most 8, evenly
+        grids = {f"{float(paths[i].stem):g} kimg": paths[i] for i in shown}
+        self.rows.progress(grids).save(run_dir / "progress.png")
+        every = -(-len(paths) // 100)  # at most a hundred frames, the last one for two seconds
+        frames = [Image.open(path) for path in [*paths[:-1:every], *[paths[-1]] * 20]]
+        save_gif(frames, run_dir / "growth.gif", frames_per_second=10)
 
-    @property
-    def _first_seeds(self) -> list[int]:
-        return self.seeds[: self.columns or columns_for(len(self.seeds))]
-
-    def _picture(self, gan: GAN, raw: bool, sheet: dict[str, Tensor]) -> Image.Image:
-        if self.panel is not None and isinstance(gan, Translating):
-            return self.panel.picture(gan, raw)
-        images = (
-            torch.cat(list(sheet.values()))
-            if sheet
-            else only_from_seeds(gan).sample(self.seeds, raw=raw)
-        )
-        self._tile = images.shape[-2], images.shape[-1]
-        return grid(images, len(self._first_seeds))
-
-    def _truncate(self, trainer: L.Trainer, gan: GAN) -> None:
-        assert self.truncations is not None
-        model = only_from_seeds(gan)
-        batches = batches_for(model, None, truncated=True)
-        sheet = truncations(model, self._first_seeds, self.truncations, batches=batches)
+    def _write_truncations(
+        self, trainer: L.Trainer, gan: FromSeeds, thresholds: Sequence[float | None]
+    ) -> None:
+        seeds = self.seeds[: self.columns or columns_for(len(self.seeds))]
+        sheet = truncations(gan, seeds, thresholds, batches=batches_for(gan, None, truncated=True))
         picture = named_rows(sheet)
         picture.save(Path(trainer.default_root_dir) / "truncations.png")
         for logger in loggers_of(trainer):
             logger.log_picture("pictures/truncations", picture, gan.images_seen)
         log_sheet(trainer, gan, "tables/truncations", "truncation", sheet)
 
-    def _strip(self, run_dir: Path) -> None:
-        paths = sorted(p for p in (run_dir / "samples").glob("*.png") if RAW not in p.stem)
-        at = sorted({round(i * (len(paths) - 1) / 7) for i in range(8)})  # at most eight, evenly
-        grids = {f"{float(paths[i].stem):g} kimg": paths[i] for i in at}
-        if self.panel is not None:
-            strip = self.panel.progress(grids)
+
+class Samples:
+    """A grid of samples; if there are classes, a row for each of some of them.
+
+    Args:
+        gan: the model.
+        seeds: seeds of the samples; with classes, only a row of them is used.
+        columns: number of columns; None for a grid that is almost square.
+        classes: largest number of classes to show, evenly spaced among all.
+    """
+
+    def __init__(
+        self, gan: FromSeeds, seeds: Sequence[int], columns: int | None, classes: int
+    ) -> None:
+        self.gan, self.seeds = gan, seeds
+        self.columns = columns or columns_for(len(seeds))
+        rows = min(classes, gan.classes)
+        self.classes = torch.linspace(0, gan.classes - 1, rows).round().long().tolist()
+
+    def draw(self, raw: bool) -> tuple[Image.Image, dict[str, Tensor]]:
+        """The picture, and the images of each class by its name; none without classes."""
+        row, sheet = self.seeds[: self.columns], {}
+        if self.classes:
+            sheet = class_sheet(self.gan, self.classes, row, raw=raw)
+            images = torch.cat(list(sheet.values()))
         else:
-            rows = [(name, Image.open(path)) for name, path in grids.items()]
-            strip = progress_strip(rows, self._tile)
-        strip.save(run_dir / "progress.png")
-        every = -(-len(paths) // 100)  # at most a hundred frames, the last one for two seconds
-        frames = [Image.open(path) for path in [*paths[:-1:every], *[paths[-1]] * 20]]
-        save_gif(frames, run_dir / "growth.gif", frames_per_second=10)
+            images = self.gan.sample(self.seeds, raw=raw)
+        self._tile = images.shape[-2], images.shape[-1]
+        return grid(images, len(row)), sheet
+
+    def progress(self, grids: Mapping[str, Path]) -> Image.Image:
+        """The first row of each of some grids, by their names."""
+        pictures = [(name, Image.open(path)) for name, path in grids.items()]
+        return progress_strip(pictures, self._tile)
 
 
 def log_sheet(
-    trainer: L.Trainer, gan: GAN, name: str, what: str, sheet: Mapping[str, Tensor]
+    trainer: L.Trainer, gan: GAN, name: str, kind: str, sheet: Mapping[str, Tensor]
 ) -> None:
-    """Tell the loggers of rows of images, [N, C, H, W] in [-1, 1], each of one kind of `what`."""
-    rows = [[kind, grid(images, len(images))] for kind, images in sheet.items()]
+    """Log a table with a row for each entry of a sheet: its name, and its images as one picture.
+
+    Args:
+        name: name of the table.
+        kind: title of the column of names, such as "class".
+        sheet: images [N, C, H, W] in [-1, 1] by name.
+    """
+    rows = [[entry, grid(images, len(images))] for entry, images in sheet.items()]
     for logger in loggers_of(trainer):
-        logger.log_sheet(name, [what, "images"], rows, gan.images_seen)
+        logger.log_sheet(name, [kind, "images"], rows, gan.images_seen)

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: now and then, between its phases, and before it stops on a signal."""
+"""Checkpoints of a run: at regular intervals, between its phases, and before a signal stops it."""
 
 import logging
 import signal
@@ -21,10 +21,13 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # that stop a run
 
 
 class SaveLast(Callback):
-    """Writes `last.ckpt` now and then, at the end, and before stopping on a signal.
+    """Writes `last.ckpt` at regular intervals, at the end, and before a signal stops the run.
 
-    SIGTERM, Ctrl-C and SIGUSR1 let the iteration finish first, and all processes stop after the
-    same one; a Ctrl-C after another signal does not wait.
+    On SIGTERM, Ctrl-C and SIGUSR1 the iteration finishes first, and all processes stop after the
+    same iteration; a Ctrl-C after another signal does not wait.
+
+    Args:
+        every_kimg: thousands of images between two checkpoints; None for the model's own period.
     """
 
     def __init__(self, every_kimg: float | None = 10.0) -> None:
@@ -36,7 +39,8 @@ class SaveLast(Callback):
         def remember(number: int, frame: FrameType | None) -> None:
             if gan.control.signal and number == signal.SIGINT:
                 raise KeyboardInterrupt
-            gan.control.signal = gan.control.signal or number  # SIGTERM follows when the time is up
+            # The first one counts: a scheduler sends SIGTERM as well when the time is up.
+            gan.control.signal = gan.control.signal or number
 
         for number in SIGNALS:
             signal.signal(number, remember)
@@ -56,13 +60,10 @@ class SaveLast(Callback):
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # another process's may have stopped this one
 
     def on_exception(self, trainer: L.Trainer, gan: GAN, exception: BaseException) -> None:
-        # Alone and between two iterations all is well, for instance when a file could not be read.
-        if (
-            trainer.world_size == 1
-            and trainer.training
-            and gan.control.savable
-            and self._saved_at >= 0
-        ):
+        # Between two iterations the state is sound, for example if a file could not be read; but
+        # several processes may have failed at different moments.
+        alone = trainer.world_size == 1 and trainer.training
+        if alone and gan.control.savable and self._saved_at >= 0:
             try:
                 self._save(trainer, gan)
             except Exception as error:
@@ -71,8 +72,8 @@ class SaveLast(Callback):
     def _save(self, trainer: L.Trainer, gan: GAN) -> None:
         if self._saved_at == gan.images_seen or gan.control.go_back_to is not None:
             return
-        gan.report.check_finite()  # a checkpoint is never of a broken state
-        self._saved_at = gan.images_seen  # also when it fails: once is enough
+        gan.report.check_finite()  # a checkpoint must not hold NaN
+        self._saved_at = gan.images_seen  # even if it fails, since it would fail again
         path = Path(trainer.default_root_dir) / "last.ckpt"
         save_checkpoint(trainer, path, gan.images_seen)
         gan.control.last_checkpoint = f"{path} ({gan.images_seen:,} images)"
@@ -91,7 +92,7 @@ class SaveStages(Callback):
 
 
 def save_checkpoint(trainer: L.Trainer, path: Path, images_seen: int) -> None:
-    """Write a checkpoint, which all processes do together, and let the loggers know."""
+    """Write a checkpoint and hand it to the loggers. All processes call it."""
     trainer.save_checkpoint(path)
     for logger in loggers_of(trainer):
         logger.log_checkpoint(path, images_seen)

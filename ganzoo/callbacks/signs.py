@@ -1,41 +1,39 @@
-"""What tells a failing run from a healthy one, in numbers."""
+"""Numbers that distinguish a failing run from a healthy one."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor
+from torch import Tensor
 
-from ganzoo.callbacks.singular import SingularValues, weight_matrices
 from ganzoo.data.images import ImageData
-from ganzoo.draws import Draws, seed_of
-from ganzoo.engine.gan import GAN
-from ganzoo.engine.kinds import only_from_seeds
+from ganzoo.data.picks import shown, some
+from ganzoo.engine.kinds import FromSeeds
 
-SIDE = 32  # pixels that images are reduced to before they are compared
-CLASSES = 4  # that samples are taken of, where there are classes
+SIDE = 32  # pixels to which images are reduced before they are compared
+CLASSES = 4  # number of classes to sample from, if there are classes
 
 
-class Heard:
-    """Means of what a model reports, since they were last asked for.
+class Means:
+    """Means of the numbers that a model reports, since they were last asked for.
 
     Args:
-        names: of the numbers to listen to.
+        names: names of the numbers to average; others are ignored.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
         self.sums = dict.fromkeys(names, 0.0)
         self.counts = dict.fromkeys(self.sums, 0)
 
-    def hear(self, name: str, number: float) -> None:
+    def add(self, name: str, number: float) -> None:
         if name in self.sums:
             self.sums[name] += number
             self.counts[name] += 1
 
     def drain(self) -> dict[str, float]:
-        """The means; NaN for what was not reported."""
+        """The means, NaN for numbers that were not reported; then start again."""
         means = {
             name: total / self.counts[name] if self.counts[name] else math.nan
             for name, total in self.sums.items()
@@ -45,19 +43,22 @@ class Heard:
 
 
 class Diversity:
-    """How far samples are from each other, in terms of how far training images are.
+    """How far samples are from each other, compared with training images.
 
-    The median distance of a sample to its nearest neighbor among the samples, over the same of as
-    many training images: near 1 for a generator that varies as the data does, near 0 for one that
-    makes the same image again and again. Distances are Euclidean, of pixels, at most 32 a side.
-    Where there are classes, neighbors are sought within a class, for a few of the classes.
+    The median distance of a sample to its nearest neighbor among the samples, divided by the same
+    median of as many training images: near 1 if the generator varies as the data does, near 0 if it
+    makes the same image again and again. Distances are Euclidean, between pixels, of images reduced
+    to at most 32 pixels a side. If there are classes, neighbors are within a class, for a few of
+    the classes.
 
     Args:
-        data: of training.
-        num: samples, in all classes together.
+        gan: the model, for its classes.
+        data: the training data.
+        num: number of samples, over all classes.
     """
 
-    def __init__(self, gan: GAN, data: ImageData, num: int) -> None:
+    def __init__(self, gan: FromSeeds, data: ImageData, num: int) -> None:
+        self.gan = gan
         self.members = members_of(gan, data, num)
         distances = [
             nearest(shown(data, indices, gan.device)[0]) for indices in self.members.values()
@@ -65,116 +66,58 @@ class Diversity:
         self.real = float(torch.cat(distances).median()) if distances else 0.0
 
     @torch.no_grad()
-    def of(self, gan: GAN) -> float:
-        """Of the generator as it is, not its average; NaN where the training images are alike."""
+    def now(self) -> float:
+        """Diversity of the raw generator, not its average; NaN if training images are alike."""
         if not self.real:
             return math.nan
         distances = [
-            nearest(only_from_seeds(gan).sample(range(len(indices)), label=label, raw=True))
+            nearest(self.gan.sample(range(len(indices)), label=label, raw=True))
             for label, indices in self.members.items()
         ]
         return float(torch.cat(distances).median()) / self.real
 
 
-class Memory:
-    """How many of some training images and of held-out ones the discriminator takes for real.
-
-    Args:
-        data: of training.
-        num: images of each kind, at most.
-
-    Raises:
-        UserError: nothing is held out.
-    """
-
-    def __init__(self, gan: GAN, data: ImageData, num: int) -> None:
-        self.sets = {"training": data, "held_out": data.held_out()[""]}
-        self.indices = {name: some(len(d.source), num) for name, d in self.sets.items()}
-
-    def of(self, gan: GAN, boundary: float) -> dict[str, float]:
-        """Shares of 1: training, held_out; real is what has a logit above `boundary`."""
-        shares = {}
-        for name, data in self.sets.items():
-            images, labels = shown(data, self.indices[name], gan.device)
-            shares[name] = float((gan.logits_of(images, labels) > boundary).float().mean())
-        return shares
-
-
 class Growth:
-    """By how much weights have grown, where healthy ones grow ever more slowly.
+    """By how much weights have grown; those of healthy runs grow ever more slowly.
 
-    For each weight, its largest singular value now over that at the last look before half of the
-    images seen; or over that at the first look, divided by the square root of the images seen in
-    units of 20,000 (at least 1), whichever is larger. Where its network's weights had a larger
-    mean then, that takes the place of the weight's own value, since some start at 0.
+    For each weight, its largest singular value now, divided by that at the last measurement before
+    half of the images seen; or by that at the first measurement and the square root of the images
+    seen in units of 20,000 (at least 1), whichever is larger. Some weights start at 0, so if the
+    mean over the weights of a network was larger then, that mean takes the place of the weight's
+    own value.
     """
 
     def __init__(self) -> None:
-        self.singular_values = SingularValues()
-        self.moments: list[int] = []  # images seen at each look
-        self.looks: list[Tensor] = []  # the singular values [weights]
+        self.moments: list[int] = []  # images seen at each measurement
+        self.values: list[Tensor] = []  # the largest singular values [weights]
 
     def state_dict(self) -> dict[str, Any]:
-        looks = torch.stack(self.looks) if self.looks else torch.empty(0)
-        vectors = dict(self.singular_values.vectors)
-        return {"moments": list(self.moments), "looks": looks, "vectors": vectors}
+        values = torch.stack(self.values) if self.values else torch.empty(0)
+        return {"moments": list(self.moments), "values": values}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.moments, self.looks = list(state["moments"]), list(state["looks"])
-        self.singular_values.vectors = dict(state["vectors"])
+        self.moments, self.values = list(state["moments"]), list(state["values"])
 
-    def look(self, gan: GAN) -> tuple[float, str]:
-        """The largest factor of all weights, and the name of that weight; 1 at the first look."""
-        weights = {name: matrix for name, matrix, _ in weight_matrices(gan)}
-        now = torch.stack([self.singular_values.of(name, m)[0] for name, m in weights.items()])
-        networks = [name.partition(".")[0] for name in weights]
-        self.moments.append(gan.images_seen)
-        self.looks.append(now)
-        early = sum(2 * at <= gan.images_seen for at in self.moments)
-        of_half = now / least(self.looks[max(0, early - 1)], networks)
-        passed = max(1.0, (gan.images_seen / 20_000) ** 0.5)
-        factors = torch.maximum(of_half, now / least(self.looks[0], networks) / passed)
-        return float(factors.max()), list(weights)[int(factors.argmax())]
+    def add(self, images_seen: int, largest: Mapping[str, float]) -> tuple[float, str]:
+        """The largest growth of all weights, and the name of that weight; 1 the first time.
 
-
-class Pace:
-    """How far one iteration moves the weights of a network, as a share of how large they are.
-
-    The Frobenius norm of all changes over that of all weights before, of weights that are matrices
-    or more and that moved at all; of the generator or the discriminator, whichever moves farther.
-    """
-
-    def __init__(self) -> None:
-        self.before: dict[str, list[Tensor]] = {}  # weights of each network
-
-    def start(self, gan: GAN) -> None:
-        """Take the weights before the iteration."""
-        self.before = {
-            network: [weight.clone() for weight in weights_of(gan, network)]
-            for network in ("generator", "discriminator")
-        }
-
-    def end(self, gan: GAN) -> float:
-        """The share, after the iteration; NaN without a start, or where nothing moved."""
-        shares = []
-        for network, before in self.before.items():
-            moved = sizes = torch.zeros((), device=gan.device)
-            for old, new in zip(before, weights_of(gan, network), strict=True):
-                square = (new - old).square().sum()
-                moved, sizes = moved + square, sizes + (square > 0) * old.square().sum()
-            if moved > 0:
-                shares.append(float((moved / sizes).sqrt()))
-        self.before = {}
-        return max(shares, default=math.nan)
-
-
-def weights_of(gan: GAN, network: str) -> list[Tensor]:
-    """The parameters of a network that are matrices or more."""
-    return [p.detach() for p in gan.get_submodule(network).parameters() if p.dim() > 1]
+        Args:
+            images_seen: images seen when the values were measured.
+            largest: largest singular value of each weight, by its name.
+        """
+        now = torch.tensor(list(largest.values()))
+        networks = [name.partition(".")[0] for name in largest]
+        self.moments.append(images_seen)
+        self.values.append(now)
+        early = sum(2 * moment <= images_seen for moment in self.moments)
+        since_half = now / least(self.values[max(0, early - 1)], networks)
+        usual = max(1.0, (images_seen / 20_000) ** 0.5)
+        growth = torch.maximum(since_half, now / least(self.values[0], networks) / usual)
+        return float(growth.max()), list(largest)[int(growth.argmax())]
 
 
 def least(values: Tensor, networks: Sequence[str]) -> Tensor:
-    """Values [weights], but none below the mean of those of the same network, and none 0."""
+    """Values [weights], raised to the mean over the same network if they are below it, never 0."""
     means = {
         network: values[torch.tensor([other == network for other in networks])].mean()
         for network in networks
@@ -183,30 +126,10 @@ def least(values: Tensor, networks: Sequence[str]) -> Tensor:
     return torch.maximum(values, floor).clamp_min(torch.finfo(values.dtype).tiny)
 
 
-# -- images ----------------------------------------------------------------------------------------
+def members_of(gan: FromSeeds, data: ImageData, num: int) -> dict[int | None, list[int]]:
+    """Numbers of training images to compare samples with, by class; under None for any class.
 
-
-def shown(
-    data: ImageData, indices: Sequence[int], device: torch.device
-) -> tuple[Tensor, Tensor | None]:
-    """Some images as the networks are shown them, not mirrored, [N, C, H, W], and their labels."""
-    batch = data.source.__getitems__(list(indices))
-    plain = torch.zeros(len(indices), dtype=torch.bool, device=device)
-    images = data.shown(batch["image"].to(device), plain, Draws(0, "shown", device=device))
-    labels = batch.get("label")
-    return images, None if labels is None else labels.to(device)
-
-
-def some(length: int, num: int) -> list[int]:
-    """Up to `num` numbers below `length`, the same each time."""
-    generator = Generator().manual_seed(seed_of("some", length))
-    return torch.randperm(length, generator=generator)[:num].tolist()
-
-
-def members_of(gan: GAN, data: ImageData, num: int) -> dict[int | None, list[int]]:
-    """Training images to compare samples with, by class; None: of any class.
-
-    At most `num` in all, at least two in each class. Which they are does not depend on the seed.
+    At most `num` in total, at least two in each class, the same for every random seed.
     """
     labels = data.source.labels() if gan.classes else None
     if labels is None:
@@ -219,7 +142,7 @@ def members_of(gan: GAN, data: ImageData, num: int) -> dict[int | None, list[int
 
 
 def nearest(images: Tensor) -> Tensor:
-    """The distance of each image [N, C, H, W] to the nearest of the others, [N]."""
+    """The distance [N] of each image [N, C, H, W] to the nearest other image."""
     box = -(-max(images.shape[-2:]) // SIDE)
     rows = (F.avg_pool2d(images.float(), box) if box > 1 else images.float()).flatten(1)
     distances = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist")

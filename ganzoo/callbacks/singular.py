@@ -10,23 +10,21 @@ from ganzoo.draws import seed_of
 from ganzoo.engine.gan import GAN
 from ganzoo.engine.modes import evaluating
 
-COUNT = 3  # how many of the largest are looked at
-# how many of the largest are looked at
-BLOCK = 16  # vectors that are iterated: the more, the fewer iterations
-# vectors that are iterated: the more, the fewer iterations
+COUNT = 3  # number of singular values of each weight
+BLOCK = 16  # vectors that are iterated; more vectors need fewer iterations
 TRANSPOSED = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
 
 
 class SingularValues:
     """The three largest singular values of matrices that change slowly, by subspace iteration.
 
-    Each call goes on from the singular vectors of the call before, so that few iterations do.
+    Each call starts from the singular vectors of the previous call, so it needs few iterations.
 
     Args:
         tolerance: iterate until |A'A v - s² v| < tolerance s² for the three; the error of s is
             about the square of that.
-        first: the most iterations for a matrix that was not met before.
-        again: the most iterations for one that was.
+        first: largest number of iterations for a matrix that is new.
+        again: largest number of iterations for a matrix that was there before.
     """
 
     def __init__(self, tolerance: float = 0.01, first: int = 100, again: int = 8) -> None:
@@ -35,9 +33,13 @@ class SingularValues:
 
     @torch.no_grad()
     def of(self, name: str, matrix: Tensor) -> Tensor:
-        """Of a matrix [m, n] known by its name: [3] in descending order, on the CPU.
+        """Singular values [3] of a matrix [m, n], in descending order, on the CPU.
 
-        Those that a smaller matrix does not have are 0; all are infinite if an entry is not finite.
+        Values that a smaller matrix does not have are 0; all are infinite if it is not finite.
+
+        Args:
+            name: name of the matrix, the same in each call.
+            matrix: the matrix.
         """
         matrix = matrix.detach().to(torch.promote_types(matrix.dtype, torch.float32))
         if not bool(matrix.isfinite().all()):
@@ -63,16 +65,16 @@ class SingularValues:
 
 
 def start_vectors(name: str, length: int) -> Tensor:
-    """Orthonormal vectors to start with, [length, min(16, length)], the same for a name."""
+    """Orthonormal vectors to start with, [length, min(16, length)], the same for the same name."""
     generator = Generator().manual_seed(seed_of("spectra", name))
     return torch.linalg.qr(torch.randn(length, min(BLOCK, length), generator=generator)).Q
 
 
 def weight_matrices(gan: GAN) -> Iterator[tuple[str, Tensor, float]]:
-    """Every weight of the generator and the discriminator that is a matrix, or more than that.
+    """The weights of the generator and the discriminator that have at least two dimensions.
 
-    Yields its name, the weight as a matrix [outputs, rest], and what it is divided by where it is
-    under spectral norm, otherwise 1.
+    Yields the name of each, the weight as a matrix [outputs, rest], and the number by which
+    spectral norm divides it, or 1.
     """
     modules = dict(gan.named_modules())
     for network in ("generator", "discriminator"):
@@ -90,16 +92,16 @@ def weight_matrices(gan: GAN) -> Iterator[tuple[str, Tensor, float]]:
 
 @runtime_checkable
 class Normalized(Protocol):
-    """A layer that computes with another weight than its parameter."""
+    """A layer that normalizes its weight before using it."""
 
     def normalized(self) -> Tensor:
-        """The weight as it is used."""
+        """The weight as the layer uses it."""
 
 
 @torch.no_grad()
 def divisor(module: nn.Module, kind: str, weight: Tensor) -> float:
-    """What a weight is divided by under spectral norm: torch's parametrization, or `Normalized`."""
-    with evaluating(module):  # in training mode it would iterate, and keep that
+    """The number by which spectral norm divides a weight: torch's, or that of `Normalized`."""
+    with evaluating(module):  # in training mode it would iterate, and keep the result
         if kind:
             used: Tensor = getattr(module, kind.partition(".")[0])
         elif isinstance(module, Normalized):

@@ -13,10 +13,9 @@ from lightning.pytorch.callbacks import Callback
 
 from ganzoo.callbacks.periods import due
 from ganzoo.callbacks.singular import COUNT, SingularValues, weight_matrices
-from ganzoo.callbacks.trainer import loggers_of
+from ganzoo.callbacks.trainer import log_numbers
 from ganzoo.engine.gan import GAN
 from ganzoo.errors import UserError
-from ganzoo.loggers.csv import MetricsCSV
 from ganzoo.pictures.curves import plot_spectra
 
 COLUMNS = [
@@ -27,19 +26,22 @@ COLUMNS = [
 
 
 class Spectra(Callback):
-    """`spectra.csv`, every logger and `spectra.png`: singular values of all weights over the run.
+    """Singular values of all weights over the run: `spectra.csv`, `spectra.png`, and every logger.
 
-    The three largest of every weight of the generator and the discriminator, as a matrix
-    [outputs, rest]; where a weight is under spectral norm, also those of the weight divided by it
-    (the first is then near 1). Loggers get them as `spectra/<weight>/<1 to 3>`, and `metrics.csv`
-    is spared. The picture is drawn at the end, also at that of a run that fails.
+    These are the three largest of every weight of the generator and the discriminator, as a matrix
+    [outputs, rest]; of weights under spectral norm, also those of the weight divided by it (the
+    first is then near 1). Loggers get them as `spectra/<weight>/<1 to 3>`, except `metrics.csv`,
+    which they would flood. The picture is drawn at the end, even if the run fails.
 
     Args:
-        every_kimg: how often, and at the start and the end.
+        every_kimg: thousands of images between two measurements; there is one at the start and at
+            the end as well. None for the model's own period.
     """
 
     def __init__(self, every_kimg: float | None = 10.0) -> None:
         self.every_kimg = every_kimg
+        self._path: Path | None = None  # of spectra.csv, once the run has started
+        self._measured_at = -1
         self.singular_values = SingularValues()
 
     def state_dict(self) -> dict[str, Any]:
@@ -59,54 +61,51 @@ class Spectra(Callback):
                 writer = csv.DictWriter(file, COLUMNS)
                 writer.writeheader()
                 writer.writerows(rows)
-        self._looked_at = -1
         if gan.images_seen == 0:
-            self._look(trainer, gan)
+            self._measure(trainer, gan)
 
     def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *_: Any) -> None:
         if due(gan, self.every_kimg):
-            self._look(trainer, gan)
+            self._measure(trainer, gan)
 
     def on_train_end(self, trainer: L.Trainer, gan: GAN) -> None:
-        if hasattr(self, "_path"):
-            if gan.images_seen >= gan.total_images:  # else the run goes on as if never stopped
-                self._look(trainer, gan)
-            self._draw(trainer)
+        # A run that was stopped is resumed as if it never had been, so this is not its end.
+        if self._path is not None and gan.images_seen >= gan.total_images:
+            self._measure(trainer, gan)
+        self._draw(trainer)
 
     def on_exception(self, trainer: L.Trainer, gan: GAN, exception: BaseException) -> None:
-        if hasattr(self, "_path"):
-            self._draw(trainer)
+        self._draw(trainer)
 
-    def _look(self, trainer: L.Trainer, gan: GAN) -> None:
-        if self._looked_at == gan.images_seen:
+    def _measure(self, trainer: L.Trainer, gan: GAN) -> None:
+        if self._measured_at == gan.images_seen:
             return
-        self._looked_at = gan.images_seen
+        self._measured_at = gan.images_seen
         rows: list[list[Any]] = []
-        told: dict[str, float] = {}
+        numbers: dict[str, float] = {}
         for name, matrix, divided_by in weight_matrices(gan):
             values = self.singular_values.of(name, matrix).tolist()
             normalized = [v / divided_by for v in values] if divided_by != 1 else COUNT * [""]
             rows.append([gan.images_seen, name, *values, *normalized])
-            told |= {f"spectra/{name}/{i}": value for i, value in enumerate(values, 1)}
-        for logger in loggers_of(trainer):
-            if not isinstance(logger, MetricsCSV):
-                logger.log_metrics(told, step=gan.images_seen)
+            numbers |= {f"spectra/{name}/{i}": value for i, value in enumerate(values, 1)}
+        log_numbers(trainer, gan, numbers, table=False)
         if trainer.is_global_zero:
+            assert self._path is not None
             with self._path.open("a", newline="") as file:
                 csv.writer(file).writerows(
                     [[f"{v:.6g}" if isinstance(v, float) else v for v in row] for row in rows]
                 )
 
     def _draw(self, trainer: L.Trainer) -> None:
-        if trainer.is_global_zero:
+        if trainer.is_global_zero and self._path is not None:
             plot_spectra(read(self._path), self._path.with_suffix(".png"))
 
 
 def read(path: Path) -> list[dict[str, str]]:
-    """Rows of a `spectra.csv`, none where there is no file.
+    """Rows of a `spectra.csv`; none if there is no such file.
 
     Raises:
-        UserError: it is something else.
+        UserError: the file was written by another program.
     """
     if not path.is_file():
         return []
@@ -114,5 +113,7 @@ def read(path: Path) -> list[dict[str, str]]:
         reader = csv.DictReader(file)
         rows = [row for row in reader if None not in row.values()]
     if reader.fieldnames != COLUMNS:
-        raise UserError(f"{path} is no file of ganzoo's: move it elsewhere, or choose a run_dir.")
+        raise UserError(
+            f"{path} was not written by ganzoo: move it elsewhere, or choose another run_dir."
+        )
     return rows

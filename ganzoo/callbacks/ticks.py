@@ -18,22 +18,20 @@ from ganzoo.pictures.curves import plot_curves
 
 log = logging.getLogger(__name__)
 
-GROUPS = {"loss": "losses", "score": "scores", "norm": "norms"}  # by the last word of a name
-# by the last word of a name
-
 
 class Ticks(Callback):
-    """One line in `train.log` and one row for every logger each `every_kimg` thousand images.
+    """One line in `train.log` and one row for every logger; at the end `curves.png`.
 
-    Losses and gradient norms are means over the tick; beside them the norms of all weights,
-    images/s, sec/kimg, the share of the time that was spent waiting for data, and the peak memory.
-    These are without the time of metrics, which is `maintenance`, in seconds. At the end
-    `curves.png`.
+    Losses, logits and gradient norms are means since the last tick. Speed does not count the time
+    of metrics and the like, which is logged as `maintenance`, in seconds.
+
+    Args:
+        every_kimg: thousands of images between two ticks; None for the model's own period.
     """
 
     def __init__(self, every_kimg: float | None = 1.0) -> None:
         self.every_kimg = every_kimg
-        self.ticks, self.seconds = 0, 0.0  # so far, of all that the run was gone on with
+        self.ticks, self.seconds = 0, 0.0  # so far, including the parts of the run before a resume
 
     def state_dict(self) -> dict[str, Any]:
         return {"ticks": self.ticks, "seconds": self.seconds}
@@ -53,17 +51,17 @@ class Ticks(Callback):
             self._tick(trainer, gan)
         if trainer.is_global_zero:
             run_dir = Path(trainer.default_root_dir)
-            plot_curves(read_curves(run_dir / "metrics.csv"), run_dir / "curves.png")
+            plot_curves(read_rows(run_dir / "metrics.csv"), run_dir / "curves.png")
 
     def _begin(self, trainer: L.Trainer, gan: GAN) -> None:
-        self._images, self._aside = gan.images_seen, gan.control.maintenance_seconds
+        self._images, self._maintenance = gan.images_seen, gan.control.maintenance_seconds
         self._since = time.perf_counter()
         self._waited = data_of(trainer).waited
 
     def _tick(self, trainer: L.Trainer, gan: GAN) -> None:
         means = gan.report.drain(gan.device)
         images = gan.images_seen - self._images
-        maintenance = gan.control.maintenance_seconds - self._aside
+        maintenance = gan.control.maintenance_seconds - self._maintenance
         seconds = time.perf_counter() - self._since - maintenance
         self.ticks, self.seconds = self.ticks + 1, self.seconds + seconds + maintenance
         speed = {
@@ -72,11 +70,11 @@ class Ticks(Callback):
             "speed/data_wait_share": (data_of(trainer).waited - self._waited) / seconds,
             "speed/peak_memory_gib": peak_memory(gan.device) / 2**30,
         }
-        norms = {f"{name}_weight_norm": norm for name, norm in gan.turns.weight_norms().items()}
-        rates = {f"lr/{name}": rate for name, rate in gan.turns.learning_rates().items()}
-        noted = {grouped(name): value for name, value in {**means, **norms}.items()}
+        norms = {f"weight_norms/{k}": norm for k, norm in gan.turns.weight_norms().items()}
+        rates = {f"lr/{k}": rate for k, rate in gan.turns.learning_rates().items()}
+        # Listeners already know the means, number by number.
         for logger in loggers_of(trainer):
-            logger.log_metrics({**noted, **rates, **speed}, step=gan.images_seen)
+            logger.log_metrics({**means, **norms, **rates, **speed}, step=gan.images_seen)
         if trainer.is_global_zero:
             left = (gan.total_images - gan.images_seen) * seconds / images
             log.info(
@@ -87,7 +85,8 @@ class Ticks(Callback):
                 (gan.images_seen - gan.images_before) // gan.discriminator_steps,
                 tqdm.format_interval(self.seconds),
                 seconds,
-                *list(speed.values())[:2],
+                speed["speed/images_per_second"],
+                speed["speed/sec_per_kimg"],
                 maintenance,
                 100 * speed["speed/data_wait_share"],
                 speed["speed/peak_memory_gib"],
@@ -95,25 +94,3 @@ class Ticks(Callback):
                 "  ".join(f"{name} {mean:.3f}" for name, mean in means.items()),
             )
         self._begin(trainer, gan)
-
-
-def grouped(name: str) -> str:
-    """What loggers call a number that a model notes: wandb and TensorBoard make a group of what
-    comes before a slash. One of no known kind keeps its name.
-    """
-    group = GROUPS.get(name.rpartition("_")[2])
-    return f"{group}/{name}" if group else name
-
-
-def read_curves(path: Path) -> dict[str, tuple[list[float], list[float]]]:
-    """Losses, norms, metrics of a `metrics.csv`: name -> (thousands of images, values)."""
-    curves: dict[str, tuple[list[float], list[float]]] = {}
-    for row in read_rows(path):
-        for name, value in row.items():
-            loss = name.endswith(("_loss", "_score", "_grad_norm", "_weight_norm"))
-            aside = name.endswith(("_std", "/seconds", "/share_of_time"))
-            if value and (loss or (name.startswith("metrics/") and not aside)):
-                x, y = curves.setdefault(name, ([], []))
-                x.append(int(row["images_seen"]) / 1000)
-                y.append(float(value))
-    return curves

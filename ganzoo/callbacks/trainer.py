@@ -1,13 +1,17 @@
-"""The parts of a Trainer that callbacks use, with the types that they have in ganzoo."""
+"""What callbacks do with a Trainer: its data and loggers with their types, numbers, time."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import cast
 
 import lightning as L
 
 from ganzoo.data.images import ImageData
 from ganzoo.data.unpaired import Unpaired
+from ganzoo.engine.gan import GAN
 from ganzoo.loggers.base import RunLogger
+from ganzoo.loggers.csv import MetricsCSV
 
 
 def data_of(trainer: L.Trainer) -> ImageData | Unpaired:
@@ -18,3 +22,28 @@ def data_of(trainer: L.Trainer) -> ImageData | Unpaired:
 def loggers_of(trainer: L.Trainer) -> Sequence[RunLogger]:
     """The loggers of the run."""
     return cast(Sequence[RunLogger], trainer.loggers)
+
+
+def log_numbers(
+    trainer: L.Trainer, gan: GAN, numbers: Mapping[str, float], table: bool = True
+) -> None:
+    """Log numbers, and pass them to those who listen to the model. All processes call it.
+
+    Args:
+        numbers: numbers by their full names; see docs/logging.md.
+        table: whether `metrics.csv` gets them as well as the other loggers.
+    """
+    for logger in loggers_of(trainer):
+        if table or not isinstance(logger, MetricsCSV):
+            logger.log_metrics(dict(numbers), step=gan.images_seen)
+    for listener in gan.report.listeners:
+        for name, number in numbers.items():
+            listener(name, number)
+
+
+@contextmanager
+def maintenance(gan: GAN) -> Iterator[None]:
+    """Count the time spent inside as maintenance, which is not part of the training speed."""
+    start = time.perf_counter()
+    yield
+    gan.control.maintenance_seconds += time.perf_counter() - start

@@ -1,29 +1,37 @@
-"""What a model that translates makes of some test images, for a person to look at."""
+"""Pictures of test images and their translations, for models that translate."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 from torch import Tensor
 
+from ganzoo.data.images import ImageData
 from ganzoo.data.pixels import to_float
+from ganzoo.data.unpaired import Unpaired
 from ganzoo.engine.kinds import Translating
+from ganzoo.errors import UserError
 from ganzoo.pictures.grids import GAP, named_rows, progress_strip
 
 
-class Panel:
-    """Test images of both domains, in columns, and what becomes of them, in rows.
+class Translations:
+    """Test images of both domains in columns, and what becomes of them in rows.
 
-    For each domain: the real images, what they are translated to, what comes back of that, and what
-    the other generator makes of the real images, which should leave them as they are (identity).
+    For each domain: the real images, their translations, the translations of these back
+    (reconstruction), and what the other generator makes of the real images, which should leave them
+    unchanged (identity).
 
     Args:
-        data: `Unpaired`.
-        count: images of each domain, evenly spaced; where pairs are known, both images of a pair.
+        gan: the model.
+        data: the data, for its test images.
+        count: number of images of each domain, evenly spaced; if they are pairs, the two images of
+            each pair are shown.
     """
 
-    def __init__(self, gan: Translating, data: Any, count: int) -> None:
+    def __init__(self, gan: Translating, data: ImageData | Unpaired, count: int) -> None:
+        if not isinstance(data, Unpaired):
+            raise UserError("Translations need data of two domains: choose data=emoji_unpaired.")
+        self.gan = gan
         domains, _ = data.tests()
         self.tile: tuple[int, int] = data.image_size
         self.images: dict[str, Tensor] = {}
@@ -33,9 +41,9 @@ class Panel:
             self.images[name] = to_float(test.read(numbers, gan.device))
         self.names: list[str] = []  # of the rows
 
-    def picture(self, gan: Translating, raw: bool = False) -> Image.Image:
-        """The rows, each with its name at its left."""
-        rows: dict[str, Tensor] = {}
+    def draw(self, raw: bool) -> tuple[Image.Image, dict[str, Tensor]]:
+        """The picture, each row with its name to its left; and no classes."""
+        gan, rows = self.gan, {}
         for domain, real in self.images.items():
             other = "B" if domain == "A" else "A"
             forth, back = f"{domain}to{other}", f"{other}to{domain}"
@@ -48,19 +56,19 @@ class Panel:
             if back in gan.directions and real.shape[1] == self.images[other].shape[1]:
                 rows[f"identity {domain}"] = gan.translate_many(real, back, raw)
         self.names = list(rows)
-        return named_rows(rows)
+        return named_rows(rows), {}
 
-    def progress(self, panels: Mapping[str, Path]) -> Image.Image:
-        """Real images of each domain, and under them their translations in each of some panels."""
+    def progress(self, grids: Mapping[str, Path]) -> Image.Image:
+        """Real images of each domain, and below them their translations in each of some grids."""
         rows = []
         width = self.columns * (self.tile[1] + GAP) - GAP
-        last = list(panels.values())[-1]
+        last = list(grids.values())[-1]
         for domain, other in (("A", "B"), ("B", "A")):
             if f"fake {other}" not in self.names:
                 continue
             for name, path, row in (
                 (f"real {domain}", last, f"real {domain}"),
-                *((name, path, f"fake {other}") for name, path in panels.items()),
+                *((name, path, f"fake {other}") for name, path in grids.items()),
             ):
                 picture = Image.open(path)
                 top = self.names.index(row) * (self.tile[0] + GAP)

@@ -1,34 +1,58 @@
 """Curves of a run's numbers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
 
+Rows = Sequence[Mapping[str, str]]  # of a CSV file, with a column "images_seen"
+Curve = tuple[list[float], list[float]]  # thousands of images, values
 
-def plot_curves(columns: Mapping[str, tuple[list[float], list[float]]], path: Path) -> None:
-    """Curves over thousands of images; one panel for each ending that names share.
+# Groups of numbers that `curves.png` shows, each in a panel with this title. A group is what stands
+# before the first slash of a name.
+GROUPS = {
+    "losses": "loss",
+    "logits": "mean logit",
+    "gradient_norms": "gradient norm",
+    "weight_norms": "weight norm",
+}
+METRICS = "metrics"  # the group whose numbers have a panel each
 
-    `d_loss` and `g_loss` go into one panel, `discriminator_grad_norm` and `generator_grad_norm`
-    into another; each metric has its own, with that of all directions and of copied images.
+
+def curves_of(rows: Rows) -> dict[str, Curve]:
+    """The curves that `curves.png` shows, by name. Rows may leave out numbers."""
+    curves: dict[str, Curve] = {}
+    for row in rows:
+        for name, value in row.items():
+            if value and name.partition("/")[0] in (*GROUPS, METRICS):
+                x, y = curves.setdefault(name, ([], []))
+                x.append(int(row["images_seen"]) / 1000)
+                y.append(float(value))
+    # The spread of another metric is not a curve of its own.
+    return {k: v for k, v in curves.items() if k.removesuffix("_std") not in curves.keys() - {k}}
+
+
+def plot_curves(rows: Rows, path: Path) -> None:
+    """Curves over thousands of images, in a panel for each group, and for each metric.
+
+    A metric shares its panel with the other directions of a model that translates, and with its
+    value for untranslated images.
     """
+    curves = curves_of(rows)
     panels: dict[str, list[str]] = {}
-    for name in columns:
-        group, _, short = name.rpartition("/")
-        if group.startswith("metrics"):
-            ending = short.removeprefix("copy_")
-        else:
-            ending = short.partition("_")[2] or short
-        panels.setdefault(ending.replace("_", " "), []).append(name)
+    for name in curves:
+        group, _, short = name.partition("/")
+        metric = short.rpartition("/")[2].removeprefix("copy_")
+        panels.setdefault(metric if group == METRICS else GROUPS[group], []).append(name)
     if not panels:
         return
     figure = Figure(figsize=(7, 2.6 * len(panels)), layout="constrained")
     for place, (title, names) in enumerate(panels.items(), 1):
         axes = figure.add_subplot(len(panels), 1, place)
         for name in names:
-            axes.plot(*columns[name], label=name, linewidth=1)
+            axes.plot(*curves[name], label=name, linewidth=1)
         axes.set_ylabel(title)
         axes.set_xlabel("thousand images")
         axes.legend(loc="upper right", fontsize="small")
