@@ -78,8 +78,9 @@ def look(name: str, callback: Any, trainer: L.Trainer, gan: GAN) -> None:
         callback.every_kimg = before
         return
     if name == "sentinel":
-        callback.moved.start(gan)
-    callback._look(trainer, gan)
+        callback._check(trainer, gan)
+    else:
+        callback._measure(trainer, gan)
 
 
 def main() -> None:

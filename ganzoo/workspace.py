@@ -20,20 +20,19 @@ NAME = r"^metrics/(.*/)?{}(_\w*[^d])?$"  # a metric with any network, but not it
 # By section: the title of each panel, and a regular expression of the names that it shows (names as
 # in docs/logging.md; regular expressions because some depend on the model).
 CURVES = {
-    "Losses and scores": {
+    "Losses and logits": {
         "Losses": r"^losses/",
-        "Discriminator logits of reals and fakes": r"^scores/",
+        "Discriminator logits of reals and fakes": r"^logits/",
     },
     "Metrics": {
         "Fréchet distance": NAME.format("fi?d"),
         "Kernel distance": NAME.format("kid"),
         "Inception score": NAME.format("is"),
-        "Share of time spent on metrics": r"^metrics/share_of_time$",
     },
     "Discriminator": {
         "Accuracy": r"^accuracy/",
-        "Gradient norms": r"^norms/.*_grad_norm$",
-        "Weight norms": r"^norms/.*_weight_norm$",
+        "Gradient norms": r"^gradient_norms/",
+        "Weight norms": r"^weight_norms/",
     },
     "Sentinel": {
         "Alarms": r"^sentinel/alarms$",
@@ -43,12 +42,13 @@ CURVES = {
     },
     "Speed": {
         "Images per second": r"^speed/images_per_second$",
+        "Share of time spent on metrics and checks": r"^speed/maintenance_share$",
         "Share of time waiting for data": r"^speed/data_wait_share$",
         "Peak memory, GiB": r"^speed/peak_memory_gib$",
         "Learning rates": r"^lr/",
     },
 }
-PICTURES = {"Samples": "pictures/samples", "Logits of single images": "pictures/scores"}
+PICTURES = {"Samples": "pictures/samples", "Logits of single images": "pictures/logits"}
 TABLES = ("tables/classes", "tables/truncations")
 SYSTEM = {  # over time; wandb measures these itself
     "GPU, %": "system/gpu.0.gpu",

@@ -14,9 +14,10 @@ from PIL import Image
 
 from ganzoo import load
 from ganzoo.callbacks.periods import kimg_name
-from ganzoo.callbacks.ticks import read_curves
 from ganzoo.data.pixels import to_uint8
 from ganzoo.engine.gan import GAN
+from ganzoo.loggers.csv import read_rows
+from ganzoo.pictures.curves import curves_of
 from ganzoo.pictures.grids import GAP
 from ganzoo.train import train
 
@@ -106,12 +107,12 @@ def test_ticks_have_finite_numbers_at_their_images(finished) -> None:
         assert 0 < float(row["speed/data_wait_share"]) < 1
         assert 0 < float(row["speed/peak_memory_gib"]) < 100
         assert float(row["lr/generator"]) == float(row["lr/discriminator"]) == 0.0002
-    curves = read_curves(folder / "metrics.csv")
+    curves = curves_of(read_rows(folder / "metrics.csv"))
     assert set(curves) == {
         *("losses/adversarial_loss", "losses/d_loss", "losses/g_loss"),
-        *("scores/real_score", "scores/fake_score"),
-        *("norms/generator_grad_norm", "norms/discriminator_grad_norm"),
-        *("norms/generator_weight_norm", "norms/discriminator_weight_norm"),
+        *("logits/real", "logits/fake"),
+        *("gradient_norms/generator", "gradient_norms/discriminator"),
+        *("weight_norms/generator", "weight_norms/discriminator"),
     }
     assert curves["losses/d_loss"] == (
         [0.04, 0.08, 0.12],
@@ -137,7 +138,7 @@ def test_a_tick_is_the_mean_of_its_iterations(tmp_path: Path) -> None:
     train(config(f"run_dir={tmp_path / 'b'}", *cut, "callbacks.ticks.every_kimg=0.024"))
     fine, coarse = rows(tmp_path / "a"), rows(tmp_path / "b")
     assert [len(fine), len(coarse)] == [6, 2]
-    for name in ("losses/d_loss", "losses/g_loss", "norms/generator_grad_norm"):
+    for name in ("losses/d_loss", "losses/g_loss", "gradient_norms/generator"):
         for i in range(2):
             mean = sum(float(row[name]) for row in fine[3 * i : 3 * i + 3]) / 3
             assert float(coarse[i][name]) == pytest.approx(mean, rel=1e-5)

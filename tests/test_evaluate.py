@@ -10,14 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import assert_same_tensors, checkpoint, run
-from hydra import compose, initialize_config_dir
 from makers.photos import crops
-from makers.tiny import TINY, TINY_METRICS, config
+from makers.tiny import TINY, TINY_METRICS, config, evaluated
 
 import ganzoo
-from ganzoo import evaluate
 from ganzoo.callbacks.evaluation import Evaluate
-from ganzoo.config import CONF
 from ganzoo.engine.gan import GAN
 from ganzoo.errors import UserError
 from ganzoo.loggers.csv import read_rows
@@ -41,13 +38,6 @@ def told(run_dir: Path) -> dict:
     return json.loads((run_dir / "metrics.json").read_text())
 
 
-def evaluated(*keys: str, tiny: bool = True) -> evaluate.Scores:
-    """What `python -m ganzoo.evaluate` does, with the tiny metrics unless said otherwise."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("evaluate", [*(("metrics=quick", *TINY_METRICS) if tiny else ()), *keys])
-    return evaluate.evaluate(cfg)
-
-
 # -- during training -------------------------------------------------------------------------------
 
 
@@ -66,7 +56,7 @@ def test_numbers_go_everywhere_with_their_protocol(tmp_path) -> None:
         assert int(row["images_seen"]) == entry["images_seen"]
         for name, value in entry["values"].items():
             assert float(row[f"metrics/{name}"]) == value
-        assert 0 < float(row["metrics/share_of_time"]) < 1
+        assert 0 < float(row["speed/maintenance_share"]) < 1
     log = (tmp_path / "train.log").read_text()
     assert "metrics at 0.0 kimg: fd_tiny" in log
     assert "protocol " + next(iter(file["protocols"])) in log

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.error import URLError
 
+import makers.inception
 import numpy as np
 import pytest
 import timm
@@ -15,7 +16,6 @@ import torch.nn.functional as F
 from makers.photos import crops, photographs
 from PIL import Image
 from torch import Tensor
-from torch_fidelity import feature_extractor_inceptionv3 as original
 
 from ganzoo import UserError, prepare
 from ganzoo.metrics import pretrained as weights
@@ -53,20 +53,7 @@ def images() -> Tensor:
 
 @pytest.fixture(scope="module")
 def fidelity() -> torch.nn.Module:
-    """torch-fidelity's network with random weights, whose features differ between images."""
-    with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng():
-        torch.manual_seed(0)
-        patch.setattr(original, "load_state_dict_from_url", lambda *_, **__: {})
-        patch.setattr(original.FeatureExtractorInceptionV3, "load_state_dict", lambda *_: None)
-        net = original.FeatureExtractorInceptionV3("original", ["2048", "logits_unbiased"])
-        for module in net.modules():
-            if isinstance(module, torch.nn.Conv2d):
-                module.weight.mul_(6**0.5)  # keeps the size of activations
-            if isinstance(module, torch.nn.BatchNorm2d):
-                module.bias.normal_(0, 0.1)
-                module.running_mean.normal_(0, 0.1)
-                module.running_var.uniform_(0.8, 1.2)
-    return net
+    return makers.inception.random_inception()
 
 
 @pytest.fixture(scope="module")

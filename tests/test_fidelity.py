@@ -2,14 +2,21 @@
 
 from pathlib import Path
 
+import makers.inception
 import pytest
 import torch
 import torch_fidelity
 from makers.photos import crops
-from test_evaluate import evaluated
-from test_extractors import fidelity, random_inception  # noqa: F401
+from makers.tiny import evaluated
 
 NUM = 16
+
+
+@pytest.fixture(scope="module")
+def random_inception(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("weights") / "random.pth"
+    torch.save(makers.inception.random_inception().state_dict(), path)
+    return str(path)
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +30,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 def test_every_number_is_that_of_torch_fidelity(
     folders: list[Path],
-    random_inception: str,  # noqa: F811
+    random_inception: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from makers.tiny import TINY_METRICS, config
+from makers.tiny import TINY_METRICS, TRANSLATING, config
 from omegaconf import OmegaConf
 from PIL import Image
-from test_translation_metrics import SMALL as TRANSLATING
 
 import ganzoo
 from ganzoo.config import make

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,13 @@ from typing import Any
 import pytest
 import torch
 from conftest import assert_same_tensors, checkpoint, run, train_command
+from makers.memorizer import Memorizer
+from makers.photos import write_crops
 from makers.tiny import TINY, config
 from makers.worlds import cyclegan, pairs
-from test_monitors import ByHeart, photos  # noqa: F401
 from torch import Tensor
 
-from ganzoo.callbacks.sentinel import Sentinel, wrong
+from ganzoo.callbacks.sentinel import Sentinel
 from ganzoo.config import make
 from ganzoo.engine.gan import GAN
 from ganzoo.errors import NotFinite, UserError
@@ -33,7 +33,7 @@ from ganzoo.train import make_trainer, train
 
 LRS = tuple(f"model.optimizers.{name}.lr" for name in ("generator", "discriminator"))
 HEALTHY = (0.0005, 0.0005)
-HERE = Path(__file__).parent
+SPECTRA = "_target_:ganzoo.callbacks.spectra.Spectra,every_kimg:0.04"
 ONCE = {"target": "test_sentinel.Once", "every_kimg": 0.04}
 
 DCGAN_KEYS = ("data=emoji", "model.generator.ngf=16", "model.discriminator.ndf=16", "total_kimg=8")
@@ -54,30 +54,6 @@ PGGAN = (
 )
 
 
-class AllReal(NonSaturating):
-    """A discriminator that is told that everything is real."""
-
-    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
-        return super().discriminator(real, -fake)
-
-
-class AllRealHinge(Hinge):
-    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
-        return super().discriminator(real, -fake)
-
-
-class AllRealSquares(LeastSquares):
-    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
-        return super().discriminator(real, 1 - fake)
-
-
-class Exchanged(NonSaturating):
-    """A discriminator that is told that fakes are real and reals fake."""
-
-    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
-        return super().discriminator(fake, real)
-
-
 class Breaks(NonSaturating):
     """A loss that is NaN once, at the generator's step number `at`."""
 
@@ -91,8 +67,9 @@ class Breaks(NonSaturating):
 class Once(Sentinel):
     """Sees a collapse after 400 images, unless the run has gone back."""
 
-    def _signs(self, gan: GAN, *_: Any) -> dict[str, str]:
-        return {} if gan.rollbacks or gan.images_seen < 400 else {"collapse": "seen"}
+    def find(self, gan: GAN, *_: Any) -> dict[str, str]:
+        healthy = gan.rollbacks or gan.images_seen < 400
+        return {"collapse": "" if healthy else "seen"}
 
 
 def keys_of(*keys: str, lrs: tuple[float, float] = HEALTHY, **options: Any) -> list[str]:
@@ -105,6 +82,7 @@ def keys_of(*keys: str, lrs: tuple[float, float] = HEALTHY, **options: Any) -> l
         "~callbacks.ticks",
         "callbacks.save.every_kimg=1",
         *(f"{key}={lr}" for key, lr in zip(LRS, lrs, strict=True)),
+        f"callbacks.spectra={{{SPECTRA}}}",
         f"callbacks.sentinel={{{given}}}",
         *keys,
     ]
@@ -126,14 +104,12 @@ def told(run_dir: Path) -> list[dict[str, Any]]:
 
 FAST = ((), (0.05, 0.05), "spectrum explodes")  # a hundred times the learning rates of HEALTHY
 STRONG = (("model.augment=null",), (0.000005, 0.01), "discriminator wins")
-LOSSES = {"nonsaturating": "AllReal", "hinge": "AllRealHinge", "least_squares": "AllRealSquares"}
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("failure", ["fast", "strong", "labels"])
+@pytest.mark.parametrize("loss", ["nonsaturating", "hinge", "least_squares"])
+@pytest.mark.parametrize("failure", ["fast", "strong"])
 def test_failures_are_named_rightly_within_a_fifth_of_the_run(loss, failure, tmp_path) -> None:
-    labels = ((f"loss.function._target_=test_sentinel.{LOSSES[loss]}",), HEALTHY, "wrong labels")
-    keys, lrs, name = {"fast": FAST, "strong": STRONG, "labels": labels}[failure]
+    keys, lrs, name = {"fast": FAST, "strong": STRONG}[failure]
     with pytest.raises(UserError, match=f"Stopped by the sentinel after .* {name}: ") as stopped:
         trained(tmp_path, f"loss={loss}", *keys, lrs=lrs, action="stop")
     (alarm,) = told(tmp_path)
@@ -151,23 +127,18 @@ def test_failures_are_named_rightly_within_a_fifth_of_the_run(loss, failure, tmp
 def test_penalties_are_no_part_of_what_a_discriminator_loses(tmp_path, monkeypatch) -> None:
     losses = []
 
-    def noted_loss(self: GAN, *logits: Tensor) -> Tensor:
+    def discriminator_loss(self: GAN, *logits: Tensor) -> Tensor:
         losses.append(loss_of(self, *logits))
         return losses[-1]
 
     loss_of = GAN.discriminator_loss
-    monkeypatch.setattr(GAN, "discriminator_loss", noted_loss)
+    monkeypatch.setattr(GAN, "discriminator_loss", discriminator_loss)
     gan = trained(tmp_path, "model.r1=1000", "total_kimg=0.2", every_kimg=0.2)
     (row,) = read_rows(tmp_path / "metrics.csv")
     mean = (
         torch.stack(losses[1:]).detach().mean() / gan.loss_at_chance
     )  # the first is the preflight's
     assert float(row["sentinel/d_loss"]) == pytest.approx(float(mean), rel=1e-5)
-
-
-def test_exchanged_labels_are_wrong_labels(tmp_path) -> None:
-    trained(tmp_path, "loss.function._target_=test_sentinel.Exchanged", "total_kimg=0.4")
-    assert {alarm["alarm"] for alarm in told(tmp_path)} == {"wrong labels"}
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -178,7 +149,7 @@ def test_healthy_runs_raise_no_alarm(seed, tmp_path) -> None:
     assert told(tmp_path) == []
     assert "sentinel" not in (tmp_path / "train.log").read_text()
     rows = [row for row in read_rows(tmp_path / "metrics.csv") if row.get("sentinel/growth")]
-    assert len(rows) == 50
+    assert len(rows) == 25, "each time that singular values were logged"
     assert (tmp_path / "done").exists()
 
 
@@ -196,14 +167,17 @@ def test_a_generator_that_stops_varying_is_seen(tmp_path, monkeypatch) -> None:
     assert alarm["images_seen"] == 1080  # the third look
 
 
-def test_memorization_is_told_and_stops_nothing(photos, tmp_path) -> None:  # noqa: F811
+def test_memorization_is_reported_and_does_not_stop_the_run(tmp_path) -> None:
+    photos = write_crops(tmp_path / "photos")
     data = ("data=folder", f"data.source.root={photos}", "data.source.held_out=0.5")
     keys = [key for key in (*TINY, *keys_of(*data, "data.workers=0", action="stop"))]
-    keys = [key for key in keys if "source.num" not in key and key != "data=synthetic"]
-    cfg = config(f"run_dir={tmp_path / 'run'}", *keys, "total_kimg=0.2", tiny=False)
+    unwanted = ("data=synthetic", "data.source.num=40", "callbacks.accuracy=null")
+    keys = [key for key in keys if key not in unwanted]
+    often = ("callbacks.accuracy.every_kimg=0.08", "callbacks.accuracy.num=20")
+    cfg = config(f"run_dir={tmp_path / 'run'}", *keys, *often, "total_kimg=0.2", tiny=False)
     cfg.model.generator = {"_target_": "makers.tiny.PlainGenerator"}
-    cfg.model.discriminator = {"_target_": "test_monitors.ByHeart"}
-    ByHeart.known = make(cfg.data).source.__getitems__(list(range(12)))["image"]
+    cfg.model.discriminator = {"_target_": "makers.memorizer.Memorizer"}
+    Memorizer.known = make(cfg.data).source.__getitems__(list(range(12)))["image"]
     train(cfg)
     assert [(a["alarm"], a["action"]) for a in told(tmp_path / "run")] == [("memorization", "warn")]
     assert (tmp_path / "run" / "done").exists()
@@ -211,34 +185,22 @@ def test_memorization_is_told_and_stops_nothing(photos, tmp_path) -> None:  # no
 
 def test_an_alarm_is_raised_again_only_when_it_was_over(tmp_path, monkeypatch) -> None:
     bad = [*range(3, 9), *range(12, 14), *range(20, 25)]  # looks
-    looks = iter(range(50))
-    sign = {"collapse": "seen"}
-    monkeypatch.setattr(Sentinel, "_signs", lambda *_: sign if next(looks) in bad else {})
+    sentences = ({"collapse": "seen" if look in bad else ""} for look in range(50))
+    monkeypatch.setattr(Sentinel, "find", lambda *_: next(sentences))
     trained(tmp_path, every_kimg=0.04)
     assert [alarm["images_seen"] for alarm in told(tmp_path)] == [6 * 40, 23 * 40]
 
 
-def test_a_model_without_seeds_is_watched_by_its_losses(tmp_path, monkeypatch) -> None:
-    def refused(*_: Any, **__: Any) -> Tensor:
-        raise UserError("no seeds")
-
-    monkeypatch.setattr(DCGAN, "sample", refused)
-    trained(tmp_path, lrs=(0.05, 0.05))
-    assert told(tmp_path)[0]["alarm"] == "spectrum explodes"
-    assert "sentinel/diversity" not in read_rows(tmp_path / "metrics.csv")[0]
-
-
-@pytest.mark.parametrize("loss", [AllRealSquares(), LeastSquares()])
-def test_both_discriminators_of_a_cyclegan_are_watched(loss, tmp_path) -> None:
-    cfg = config(f"run_dir={tmp_path}", *keys_of(every_kimg=0.04))
-    gan = cyclegan(total_kimg=0.2, loss=loss, lr=0.001)
+def test_both_discriminators_of_a_cyclegan_are_watched(tmp_path) -> None:
+    cfg = config(f"run_dir={tmp_path}", *keys_of(every_kimg=0.02))
+    gan = cyclegan(total_kimg=0.2, loss=LeastSquares(), lr=0.001)
     trainer = make_trainer(cfg, tmp_path, 0)
     trainer.fit(gan, datamodule=pairs())
-    saw = [alarm["saw"] for alarm in told(tmp_path) if alarm["alarm"] == "wrong labels"]
-    assert len(saw) == (type(loss) is AllRealSquares)
-    assert all("discriminator" in sentence for sentence in saw)
+    sentinel = next(c for c in trainer.callbacks if isinstance(c, Sentinel))
+    assert sentinel.least_shares.keys() == {"A", "B"}
     row = read_rows(tmp_path / "metrics.csv")[-1]
-    assert {"sentinel/d_loss", "sentinel/growth"} <= row.keys()
+    assert "sentinel/d_loss" in row
+    assert "sentinel/diversity" not in row
     assert gan.loss_at_chance == 0.25, "halved, as the loss is"
 
 
@@ -273,16 +235,14 @@ def test_ten_healthy_runs_of_real_networks(seed, tmp_path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("failure", ["fast", "strong", "labels"])
+@pytest.mark.parametrize("failure", ["fast", "strong"])
 @pytest.mark.parametrize(("model", "keys", "lrs"), REAL)
 def test_failures_of_real_networks(model, keys, lrs, failure, tmp_path) -> None:
     """On emoji."""
-    labels = {"dcgan": "AllReal", "biggan": "AllRealHinge", "pggan": "AllReal"}[model]
     strong = ("model.augment=null", "model.discriminator_steps=4", *WIDE[model])
     failures: dict[str, tuple[Sequence[str], tuple[float, float], set[str]]] = {
-        "fast": ((), (100 * lrs[0], 100 * lrs[1]), {"steps too large", "spectrum explodes"}),
+        "fast": ((), (100 * lrs[0], 100 * lrs[1]), {"spectrum explodes"}),
         "strong": (strong, (lrs[0] / 1000, lrs[1] * 5), {"discriminator wins"}),
-        "labels": ((f"loss.function._target_=test_sentinel.{labels}",), lrs, {"wrong labels"}),
     }
     more, rates, names = failures[failure]
     cfg = watched(tmp_path, model, *keys, *more, lrs=rates, action="stop")
@@ -302,7 +262,7 @@ def test_a_run_that_goes_back_has_other_draws_from_there_on(tmp_path) -> None:
     (alarm,) = told(tmp_path / "back")
     assert (alarm["images_seen"], alarm["action"], alarm["rollbacks"]) == (480, "rollback", 0)
     log = (tmp_path / "back" / "train.log").read_text()
-    assert "sentinel: back to 0.3 kimg with other random numbers (rollback 1)" in log
+    assert "rollback 1: back to 0.3 kimg, with other random numbers" in log
     assert (tmp_path / "back" / "done").exists()
     seen = [int(row["images_seen"]) for row in read_rows(tmp_path / "back" / "metrics.csv")]
     assert seen == sorted(seen)
@@ -327,7 +287,7 @@ def test_resume_is_exact_before_and_after_going_back(stops, tmp_path) -> None:
 
 
 def test_the_good_checkpoint_is_of_before_the_first_sign(tmp_path) -> None:
-    with pytest.raises(UserError, match=r"good\.ckpt is from before"):
+    with pytest.raises(UserError, match=r"good\.ckpt was written before that"):
         trained(tmp_path, **ONCE, action="stop")
     good = torch.load(tmp_path / "good.ckpt", weights_only=True)["ganzoo"]["images_seen"]
     assert good == 320  # looks were fine at 320 and 360
@@ -351,10 +311,10 @@ def test_going_back_from_nan(tmp_path) -> None:
     (alarm,) = told(tmp_path / "back")
     assert alarm["alarm"] == "not finite"
     assert (
-        alarm["saw"] == "generator_grad_norm became nan after 544 images"
+        alarm["saw"] == "gradient_norms/generator became nan after 544 images"
     )  # 69 steps, and one of the preflight
     Breaks.calls = 0
-    with pytest.raises(NotFinite, match="generator_grad_norm became nan"):
+    with pytest.raises(NotFinite, match="gradient_norms/generator became nan"):
         trained(tmp_path / "warned", loss, "total_kimg=1", every_kimg=0.04)
     assert told(tmp_path / "warned")[0]["alarm"] == "not finite"
 
@@ -362,8 +322,7 @@ def test_going_back_from_nan(tmp_path) -> None:
 def test_two_processes_go_back_together(tmp_path) -> None:
     keys = keys_of("total_kimg=0.6", **ONCE, action="rollback")
     ddp = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "sync_batchnorm=true")
-    env = {**os.environ, "PYTHONPATH": f"{HERE}:{os.environ.get('PYTHONPATH', HERE.parent)}"}
-    done = run(train_command(tmp_path, *keys, *ddp), env=env)
+    done = run(train_command(tmp_path, *keys, *ddp))
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("back to 0.3 kimg") == 1
     assert checkpoint(tmp_path)["ganzoo"]["rollbacks"] == 1
@@ -379,17 +338,6 @@ def test_watching_does_not_change_the_run(tmp_path) -> None:
     one, other = checkpoint(tmp_path / "with"), checkpoint(tmp_path / "without")
     for part in ("state_dict", "optimizer_states"):
         assert_same_tensors(one[part], other[part])
-
-
-def test_a_run_of_before_other_numbers_were_kept_goes_on(tmp_path) -> None:
-    trained(tmp_path, "total_kimg=0.2")
-    state = checkpoint(tmp_path)
-    (kept,) = (v for k, v in state["callbacks"].items() if k.startswith("Sentinel"))
-    del kept["recent"]
-    kept["heard"] = [{"d_loss": 0.0}, {"d_loss": 0}]
-    torch.save(state, tmp_path / "last.ckpt")
-    trained(tmp_path, "total_kimg=0.4")
-    assert read_rows(tmp_path / "metrics.csv")[-1]["sentinel/d_loss"]
 
 
 def test_a_resumed_run_sees_what_a_straight_one_does(tmp_path) -> None:
@@ -410,20 +358,6 @@ def test_ignorance_is_the_loss_of_a_discriminator_that_knows_nothing() -> None:
         assert loss_at_chance(loss) == pytest.approx(value)
     assert loss_at_chance(Relativistic()) == pytest.approx(math.log(2))
     assert loss_at_chance(Wasserstein()) is None
-
-
-@pytest.mark.parametrize("loss", [NonSaturating(), Hinge(), Relativistic(), Wasserstein()])
-def test_right_labels_are_never_taken_for_wrong_ones(loss) -> None:
-    """Whatever the logits are; exchanged ones are, when a discriminator has learned them."""
-    generator = torch.Generator().manual_seed(0)
-    nothing = loss_at_chance(loss)
-    for _ in range(2000):
-        shift, scale = torch.randn(2, generator=generator), torch.rand(2, generator=generator) * 3
-        logits = torch.randn(2, 64, generator=generator) * scale[:, None] + 3 * shift[:, None]
-        real, fake = logits.mean(1).tolist()
-        assert not wrong(float(loss.discriminator(*logits)), real, fake, nothing, loss.boundary)
-    real, fake = torch.full((4,), 2.0), torch.full((4,), -2.0)
-    assert wrong(float(loss.discriminator(real, fake)), -2.0, 2.0, nothing, loss.boundary)
 
 
 @pytest.mark.parametrize(

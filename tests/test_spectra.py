@@ -194,7 +194,7 @@ def test_weight_norms_are_logged(tmp_path) -> None:
     for name in ("generator", "discriminator"):
         parameters = gan.get_submodule(name).parameters()
         norm = torch.cat([p.detach().flatten() for p in parameters]).norm()
-        assert float(last[f"norms/{name}_weight_norm"]) == pytest.approx(float(norm), rel=1e-5)
+        assert float(last[f"weight_norms/{name}"]) == pytest.approx(float(norm), rel=1e-5)
 
 
 def test_generators_without_matrices() -> None:

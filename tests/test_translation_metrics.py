@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import assert_same_tensors, checkpoint, run
 from hydra import compose, initialize_config_dir
-from makers.tiny import TINY_METRICS, TinyExtractor, config
+from makers.tiny import TINY_METRICS, TRANSLATING, TinyExtractor, config
 from PIL import Image
 from torch import Generator, Tensor
 from torchmetrics.functional.image import (
@@ -280,18 +280,9 @@ def test_a_single_test_image_is_refused() -> None:
 
 # -- during training -------------------------------------------------------------------------------
 
-SMALL = (
-    "model=cyclegan", "data=emoji_unpaired", "image_size=16", "batch_size=4", "total_kimg=0.048",
-    "model.generator.ngf=4", "model.generator.blocks=1", "model.discriminator.ndf=4",
-    "model.discriminator.layers=1", "model.pool=8", "logger=csv", "trainer=cpu",
-    "callbacks.evaluate.every_kimg=0.016", "callbacks.grid.every_kimg=0.024",
-    "callbacks.grid.images=3", "callbacks.accuracy.every_kimg=0.024", "callbacks.accuracy.num=20",
-    *TINY_METRICS,
-)  # fmt: skip
-
 
 def trained(run_dir: Path, *keys: str) -> GAN:
-    return train(config(*SMALL, f"run_dir={run_dir}", *keys, tiny=False))
+    return train(config(*TRANSLATING, f"run_dir={run_dir}", *keys, tiny=False))
 
 
 def told(run_dir: Path) -> dict[str, Any]:

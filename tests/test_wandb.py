@@ -35,7 +35,7 @@ EVERYTHING = (
     *TINY_METRICS,
     *("callbacks.evaluate.every_kimg=0.04", "callbacks.accuracy.every_kimg=0.04"),
     *("callbacks.sentinel.every_kimg=0.04", "callbacks.spectra.every_kimg=0.04"),
-    *("callbacks.accuracy.num=16", "callbacks.sentinel.num=16", "callbacks.scores.every_kimg=0.04"),
+    *("callbacks.accuracy.num=16", "callbacks.sentinel.num=16", "callbacks.logits.every_kimg=0.04"),
 )
 SHORT = ("total_kimg=0.016", "callbacks.ticks.every_kimg=0.008", "callbacks.grid.every_kimg=0.008")
 
@@ -89,7 +89,17 @@ def test_every_name_and_x_is_that_of_metrics_csv(offline: Path) -> None:
         assert ours == pytest.approx({k: float(v) for k, v in theirs.items()}, rel=1e-6)
     groups = {name.partition("/")[0] for row in rows for name in row} - {"images_seen"}
     assert groups == {
-        *("losses", "scores", "norms", "lr", "speed", "metrics", "accuracy", "sentinel"),
+        *(
+            "losses",
+            "logits",
+            "gradient_norms",
+            "weight_norms",
+            "lr",
+            "speed",
+            "metrics",
+            "accuracy",
+            "sentinel",
+        ),
     }
     assert [row["images_seen"] for row in spectra] == [0, 40, 80]
 
@@ -126,7 +136,7 @@ def test_pictures_are_those_of_the_run_folder(offline: Path) -> None:
             if name.startswith("pictures/"):
                 file = told.file.parent / "files" / entry["path"]
                 seen[name.partition("/")[2], row["images_seen"]] = np.asarray(Image.open(file))
-    assert set(seen) == {(name, at) for name in ("samples", "scores") for at in (0, 40, 80)}
+    assert set(seen) == {(name, at) for name in ("samples", "logits") for at in (0, 40, 80)}
     for (name, images), picture in seen.items():
         ours = Image.open(offline / name / f"000000.{images:03d}.png")
         assert (np.asarray(ours) == picture).all()

@@ -32,3 +32,11 @@ def crops(count: int, width: int = 178, height: int = 218, seed: int = 0) -> lis
         top = int(rng.integers(photo.height - height + 1))
         out.append(photo.crop((left, top, left + width, top + height)))
     return out
+
+
+def write_crops(folder: Path, count: int = 24, side: int = 16) -> Path:
+    """A folder of square windows of photographs, as PNG."""
+    folder.mkdir()
+    for i, photo in enumerate(crops(count, side, side)):
+        photo.save(folder / f"{i:02d}.png")
+    return folder

@@ -12,10 +12,12 @@ from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from ganzoo import evaluate
 from ganzoo.config import CONF
 from ganzoo.data import choosing  # noqa: F401  defines ${classes:...}
 from ganzoo.data.sources.synthetic import Synthetic
 from ganzoo.metrics.extractors import Extractor
+from ganzoo.metrics.protocol import Scores
 
 TINY = (
     "data=synthetic",
@@ -32,7 +34,7 @@ TINY = (
     "callbacks.grid.every_kimg=0.04",
     "callbacks.grid.seeds=4",
     "callbacks.save.every_kimg=0.04",
-    "callbacks.scores=null",
+    "callbacks.logits=null",
     "callbacks.evaluate=null",
     "callbacks.accuracy=null",
     "callbacks.spectra=null",
@@ -50,10 +52,28 @@ TINY_METRICS = (
 )
 
 
+# A model that translates, with metrics and pictures.
+TRANSLATING = (
+    "model=cyclegan", "data=emoji_unpaired", "image_size=16", "batch_size=4", "total_kimg=0.048",
+    "model.generator.ngf=4", "model.generator.blocks=1", "model.discriminator.ndf=4",
+    "model.discriminator.layers=1", "model.pool=8", "logger=csv", "trainer=cpu",
+    "callbacks.evaluate.every_kimg=0.016", "callbacks.grid.every_kimg=0.024",
+    "callbacks.grid.images=3", "callbacks.accuracy.every_kimg=0.024", "callbacks.accuracy.num=20",
+    *TINY_METRICS,
+)  # fmt: skip
+
+
 def config(*overrides: str, tiny: bool = True) -> DictConfig:
     """The config of `python -m ganzoo.train OVERRIDES`, of a tiny run unless said otherwise."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("train", [*(TINY if tiny else ()), "run_dir=unused", *overrides])
+
+
+def evaluated(*keys: str, tiny: bool = True) -> Scores:
+    """What `python -m ganzoo.evaluate` does, with the tiny metrics unless said otherwise."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("evaluate", [*(("metrics=quick", *TINY_METRICS) if tiny else ()), *keys])
+    return evaluate.evaluate(cfg)
 
 
 class PlainGenerator(nn.Module):

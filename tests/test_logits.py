@@ -1,4 +1,4 @@
-"""Reals and fakes with what the discriminator thinks of each; norms of all models."""
+"""Reals and fakes with their logits; norms of all models."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 import ganzoo
-from ganzoo.callbacks import logits as scores
+from ganzoo.callbacks import logits
 from ganzoo.config import make
 from ganzoo.data.pixels import to_uint8
 from ganzoo.engine.gan import GAN
@@ -21,9 +21,9 @@ from ganzoo.loggers.csv import read_rows
 from ganzoo.pictures.grids import GAP, font_of, titled_rows
 from ganzoo.train import train
 
-SMALL = [o for o in TINY if not o.startswith(("model.", "callbacks.scores", "total_kimg"))]
+SMALL = [o for o in TINY if not o.startswith(("model.", "callbacks.logits", "total_kimg"))]
 TWO_DOMAINS = [o for o in SMALL if not o.startswith("data")]
-OFTEN = ("callbacks.scores.every_kimg=0.08",)
+OFTEN = ("callbacks.logits.every_kimg=0.08",)
 MODELS = {
     "dcgan": [*SMALL, "model.nz=8", "model.generator.ngf=4", "model.discriminator.ndf=4"],
     "pggan": [
@@ -49,7 +49,7 @@ LENGTH = "total_kimg=0.16"  # where a PGGAN is in the middle of a fade
 
 @pytest.fixture(scope="module", params=MODELS)
 def finished(request: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, list[Any]]:
-    """A run of each model, and the rows of its panels."""
+    """A run of each model, and the rows of its pictures."""
     name: str = request.param
     folder = tmp_path_factory.mktemp(name)
     drawn: list[Mapping[str, tuple[Tensor, Sequence[str]]]] = []
@@ -59,12 +59,12 @@ def finished(request: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[st
         return titled_rows(rows)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scores, "titled_rows", draw)
+        patch.setattr(logits, "titled_rows", draw)
         train(config(*MODELS[name], LENGTH, *OFTEN, f"run_dir={folder}", tiny=False))
     return name, folder, drawn
 
 
-def test_scores_are_those_of_the_discriminator_there_is(finished) -> None:
+def test_logits_are_those_of_the_trained_discriminator(finished) -> None:
     name, folder, drawn = finished
     gan = ganzoo.load(folder)
     assert isinstance(gan, GAN)
@@ -94,7 +94,7 @@ def test_scores_are_those_of_the_discriminator_there_is(finished) -> None:
             numbers = [int(title.split("\n")[1].split()[0]) for title in titles]
             judged = gan.logits_of(images, torch.tensor(numbers))
         elif domain:
-            judged = gan.logits_of(images, domain=domain)  # type: ignore[call-arg]
+            judged = gan.logits_of(images, domain=domain)
         else:
             judged = gan.logits_of(images)
         told = [float(title.split("\n")[0]) for title in titles]
@@ -107,7 +107,7 @@ def test_reals_are_training_images(finished) -> None:
     gan = ganzoo.load(folder)
     assert gan.config is not None
     data = make(config(*MODELS[name], LENGTH, tiny=False).data)
-    for domain, of in (data.domains if name == "cyclegan" else {"": data}).items():
+    for domain, of in data.domains.items():
         images, _ = drawn[0][f"real {domain}".strip()]
         numbers = list(range(len(of.source)))
         theirs = {image.numpy().tobytes() for image in of.source.__getitems__(numbers)["image"]}
@@ -118,17 +118,17 @@ def test_reals_are_training_images(finished) -> None:
 
 def test_a_picture_lies_there_for_each_time(finished) -> None:
     _, folder, drawn = finished
-    names = sorted(path.name for path in (folder / "scores").iterdir())
+    names = sorted(path.name for path in (folder / "logits").iterdir())
     assert names == [f"000000.{at:03d}.png" for at in (0, 80, 160)]
     for rows, name in zip(drawn, names, strict=True):
-        picture = np.asarray(Image.open(folder / "scores" / name))
+        picture = np.asarray(Image.open(folder / "logits" / name))
         assert (picture == np.asarray(titled_rows(rows))).all()
 
 
 def test_a_run_is_the_same_with_and_without(finished, tmp_path: Path) -> None:
     name, folder, _ = finished
-    train(config(*MODELS[name], LENGTH, "callbacks.scores=null", f"run_dir={tmp_path}", tiny=False))
-    assert not (tmp_path / "scores").exists()
+    train(config(*MODELS[name], LENGTH, "callbacks.logits=null", f"run_dir={tmp_path}", tiny=False))
+    assert not (tmp_path / "logits").exists()
     with_it, without = checkpoint(folder), checkpoint(tmp_path)
     assert_same_tensors(with_it["state_dict"], without["state_dict"])
     assert_same_tensors(with_it["optimizer_states"], without["optimizer_states"])
@@ -143,13 +143,13 @@ def test_every_network_that_is_updated_has_its_norms(finished) -> None:
     _, folder, _ = finished
     gan = ganzoo.load(folder)
     last = read_rows(folder / "metrics.csv")[-1]
-    for network in gan.turns.networks:
+    for network in gan.optimizer_makers:
         squares = sum(
             float(p.detach().double().square().sum())
             for p in gan.get_submodule(network).parameters()
         )
-        assert float(last[f"norms/{network}_weight_norm"]) == pytest.approx(squares**0.5, rel=1e-5)
-        assert float(last[f"norms/{network}_grad_norm"]) > 0
+        assert float(last[f"weight_norms/{network}"]) == pytest.approx(squares**0.5, rel=1e-5)
+        assert float(last[f"gradient_norms/{network}"]) > 0
         assert float(last[f"lr/{network}"]) > 0
 
 
@@ -158,11 +158,11 @@ def test_two_processes_with_synchronized_batchnorm_do_not_wait_for_each_other(tm
     keys = [o for o in MODELS["dcgan"] if not o.startswith("trainer")]
     command = train_command(tmp_path, *keys, *two, "total_kimg=0.032")
     command += [
-        "callbacks.scores={_target_:ganzoo.callbacks.logits.ScorePanel,every_kimg:0.016,num:8}"
+        "callbacks.logits={_target_:ganzoo.callbacks.logits.LogitGrid,every_kimg:0.016,num:8}"
     ]
     result = run(command)
     assert result.returncode == 0, result.stderr
-    assert len(list((tmp_path / "scores").iterdir())) == 3
+    assert len(list((tmp_path / "logits").iterdir())) == 3
 
 
 def test_a_title_stands_above_its_image() -> None:
