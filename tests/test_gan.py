@@ -142,11 +142,13 @@ def test_the_reported_norm_is_that_of_the_gradient_before_clipping() -> None:
     length = torch.cat(
         [(v - before[k]).flatten() for k, v in gan.discriminator.state_dict().items()]
     )
-    norm = gan.report.drain(gan.device)["discriminator_grad_norm"]
+    norm = gan.report.drain(gan.device)["gradient_norms/discriminator"]
     assert norm == pytest.approx(length.norm().item(), rel=1e-4)
     gan = plain(optimizers=optimizers, clip={"discriminator": 0.05})
     gan.training_step(batch())
-    assert gan.report.drain(gan.device)["discriminator_grad_norm"] == pytest.approx(norm, rel=1e-5)
+    assert gan.report.drain(gan.device)["gradient_norms/discriminator"] == pytest.approx(
+        norm, rel=1e-5
+    )
 
 
 # -- one iteration --------------------------------------------------------------------------------
@@ -442,7 +444,10 @@ def test_losses_train_every_parameter_of_both_networks(overrides: tuple[str, ...
     if "wasserstein" in overrides[0] or "relativistic" in overrides[0]:
         still -= {"discriminator.score.bias"}  # differences of scores do not see it
     assert not still
-    assert set(gan.report.drain(gan.device)) >= {"d_loss", "g_loss", "real_score", "fake_score"}
+    assert set(gan.report.drain(gan.device)) >= {
+        *("losses/d_loss", "losses/g_loss"),
+        *("logits/real", "logits/fake"),
+    }
 
 
 def run_of(overrides: tuple[str, ...], iterations: int = 4) -> tuple[GAN, list[float]]:
@@ -497,5 +502,5 @@ def test_the_loss_is_the_one_configured() -> None:
     with torch.no_grad():
         d_loss = (1 - start(real)).relu().mean() + (1 + start(fake)).relu().mean()
         g_loss = -gan.discriminator(fake).mean()
-    assert told["d_loss"] == pytest.approx(d_loss.item(), rel=1e-5)
-    assert told["g_loss"] == pytest.approx(g_loss.item(), rel=1e-5)
+    assert told["losses/d_loss"] == pytest.approx(d_loss.item(), rel=1e-5)
+    assert told["losses/g_loss"] == pytest.approx(g_loss.item(), rel=1e-5)

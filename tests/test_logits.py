@@ -143,7 +143,7 @@ def test_every_network_that_is_updated_has_its_norms(finished) -> None:
     _, folder, _ = finished
     gan = ganzoo.load(folder)
     last = read_rows(folder / "metrics.csv")[-1]
-    for network in gan.optimizer_makers:
+    for network in gan.turns.networks:
         squares = sum(
             float(p.detach().double().square().sum())
             for p in gan.get_submodule(network).parameters()

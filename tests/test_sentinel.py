@@ -352,7 +352,7 @@ def test_a_resumed_run_sees_what_a_straight_one_does(tmp_path) -> None:
     assert straight == resumed
 
 
-def test_ignorance_is_the_loss_of_a_discriminator_that_knows_nothing() -> None:
+def test_loss_at_chance_by_hand() -> None:
     two = 2 * math.log(2)
     for loss, value in ((NonSaturating(), two), (Hinge(), 2), (LeastSquares(), 0.5)):
         assert loss_at_chance(loss) == pytest.approx(value)

@@ -133,7 +133,7 @@ class GAN(L.LightningModule):
         self.boundary: float | None = 0.0
         self.loss_at_chance: float | None = None
         self.discriminator_reports = {
-            "discriminator": ("adversarial_loss", "real_score", "fake_score")
+            "discriminator": ("losses/adversarial_loss", "logits/real", "logits/fake")
         }
         self.classes = 0
         self.class_names: list[str] | None = None
@@ -233,7 +233,10 @@ class GAN(L.LightningModule):
         return rows.chunk(self.accumulate)
 
     def note(self, **values: Tensor) -> None:
-        """Report scalars next to the losses. Means are logged; NaN or infinity ends the run."""
+        """Report scalars besides the losses. Means are logged; NaN or infinity ends the run.
+
+        A name may start with a group and a slash, such as "logits/real"; see docs/logging.md.
+        """
         self.report.note(self.images_seen, values)
 
     def discriminator_loss(
@@ -274,7 +277,8 @@ class GAN(L.LightningModule):
                 k: v.contiguous(memory_format=torch.channels_last) if v.dim() == 4 else v
                 for k, v in batch.items()
             }
-        self.note(**self.step(batch))
+        losses = self.step(batch)
+        self.note(**{f"losses/{name}": loss for name, loss in losses.items()})
         average_over_processes(self._synced_buffers())
         images = self.images_in(batch)
         # The clock first: how far the average follows depends on the images seen by now.

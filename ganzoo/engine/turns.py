@@ -109,7 +109,7 @@ class Turns:
         norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         if (limit := self.clip.get(self.current)) is not None:
             nn.utils.clip_grads_with_norm_(parameters, limit, norm)
-        return {f"{self.current}_grad_norm": norm}
+        return {f"gradient_norms/{self.current}": norm}
 
     def set_learning_rates(self, images_seen: int) -> None:
         """Set every learning rate to what it is after so many images."""

@@ -136,7 +136,7 @@ class CycleGAN(Translating):
         self.boundary, self.loss_at_chance = self.loss.boundary, self.objective.at_chance
         self.lambdas, self.lambda_identity = {"A": lambda_a, "B": lambda_b}, lambda_identity
         self.discriminator_reports = {
-            domain: (f"{domain}_loss", f"real_{domain}_score", f"fake_{domain}_score")
+            domain: (f"losses/{domain}_loss", f"logits/real_{domain}", f"logits/fake_{domain}")
             for domain in ("A", "B")
         }
         height, width = (image_size,) * 2 if isinstance(image_size, int) else image_size
@@ -267,7 +267,7 @@ class CycleGAN(Translating):
                     weight = self.lambda_identity * self.lambdas[target]
                     same = F.l1_loss(forth(reals[target]), reals[target])
                     terms[f"identity_{target}_loss"] = weight * same
-            self.note(**terms)
+            self.note(**{f"losses/{name}": term for name, term in terms.items()})
             total = total + torch.stack(list(terms.values())).sum()
         made.append(fakes)
         return total
