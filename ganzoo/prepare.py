@@ -6,7 +6,6 @@ converts a checkpoint of another project.
 """
 
 import argparse
-import shutil
 from pathlib import Path
 
 from ganzoo import cli
@@ -95,7 +94,7 @@ def run_cache(args: argparse.Namespace) -> None:
         )
         print(f"{path.name}  {size / 2**20:8.1f} MiB  {what}")
         if args.clear:
-            shutil.rmtree(path)
+            path.unlink()
     done = "deleted from" if args.clear else "stored in"
     total = sum(size for *_, size in entries) / 2**20
     print(f"{len(entries)} {done} {cache.folder()}, {total:.1f} MiB")

@@ -177,18 +177,14 @@ def test_an_edited_image_is_seen(photos) -> None:
     assert len(list(kept.entries())) == 2
 
 
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "half written"])
-def test_damaged_entries_are_computed_anew(damage, photos) -> None:
+@pytest.mark.parametrize("damage", ["truncated", "flipped"])
+def test_damaged_entries_are_computed_again(damage, photos) -> None:
     suite = suite_of()
     suite.prepare(Reference(data_of(photos)), CPU)
     (entry, _, _) = next(kept.entries())
-    features = entry / kept.FEATURES
-    if damage == "half written":
-        (entry / kept.FACTS).unlink()
-    else:
-        bytes_ = bytearray(features.read_bytes())
-        bytes_[-1] ^= 64
-        features.write_bytes(bytes_[:-9] if damage == "truncated" else bytes_)
+    content = bytearray(entry.read_bytes())
+    content[500] ^= 64  # in the first array, the features
+    entry.write_bytes(content[:-9] if damage == "truncated" else content)
     again = suite_of()
     again.prepare(Reference(data_of(photos)), CPU)
     assert torch.equal(again.real.features, suite.real.features)
@@ -196,7 +192,7 @@ def test_damaged_entries_are_computed_anew(damage, photos) -> None:
 
 def test_cache_is_listed_and_cleared(photos, capsys) -> None:
     suite_of().prepare(Reference(data_of(photos)), CPU)
-    (kept.folder() / "partial-x").mkdir()
+    (kept.folder() / "partial-x").touch()
     prepare.main(["cache"])
     told = capsys.readouterr().out
     assert "40 of photos, 3x16x16, tiny, made on" in told

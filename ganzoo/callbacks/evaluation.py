@@ -161,7 +161,7 @@ class Evaluate(Callback):
         log.info(
             "metrics at %.1f kimg: %s%s  (%.0f s, %.1f %% of the time so far)",
             gan.images_seen / 1000,
-            "  ".join(scores.told()),
+            "  ".join(scores.rows()),
             "  best so far: best.ckpt" if best else "",
             scores.seconds,
             100 * share,

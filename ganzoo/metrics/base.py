@@ -1,8 +1,8 @@
 """What the metrics share: a real and a fake side, and samples in the order of their numbers.
 
-All sums are float64. Samples that must be held until the end are kept with their numbers and
-sorted by them, so a value depends neither on batches nor on processes. In several processes, each
-must have seen at least one batch of every kind.
+All sums are float64. Samples that are kept until the end are sorted by their numbers, so a value
+depends neither on batches nor on processes. With several processes, each must have seen at least one
+batch of either kind.
 """
 
 from collections.abc import Sequence
@@ -20,8 +20,8 @@ from ganzoo.errors import UserError
 class TwoSets(Metric):
     """A metric whose states come in pairs, `real_*` and `fake_*`.
 
-    With `keep_real`, `reset` forgets the fakes only. Use `update`, not `forward`: the latter resets
-    the metric for each batch.
+    With `keep_real`, `reset` forgets only the fakes. Use `update`, not `forward`, which resets the
+    metric for each batch.
     """
 
     is_differentiable = False
@@ -33,7 +33,7 @@ class TwoSets(Metric):
 
     def add_states(self, name: str, default: Any, reduction: Literal["sum", "cat"]) -> None:
         for side in ("real", "fake"):
-            # A list is taken as it is, and would be one for both sides.
+            # Both sides would share a list, because `add_state` does not copy it.
             self.add_state(f"{side}_{name}", copy(default), dist_reduce_fx=reduction)
 
     def side(self, name: str, real: bool) -> Any:
@@ -50,7 +50,7 @@ class TwoSets(Metric):
                 setattr(self, name, state)
 
     def check_counts(self, reals: int, fakes: int, least: int, remedy: str) -> None:
-        """UserError with the remedy unless both sides have at least `least` samples."""
+        """Raises UserError with the remedy unless both sides have at least `least` samples."""
         if min(reals, fakes) < least:
             raise UserError(
                 f"{type(self).__name__} needs at least {least} real and {least} fake samples, but "
@@ -67,12 +67,12 @@ class Samples(TwoSets):
         self.add_states("index", [], "cat")
 
     def keep(self, samples: Tensor, index: Tensor, real: bool) -> None:
-        """Keep samples and their numbers in their own set, [N] int64."""
+        """Keep samples and their numbers within their set, int64 [N]."""
         self.side("samples", real).append(samples.detach().to(self.device))
         self.side("index", real).append(index.to(self.device))
 
     def ordered(self, real: bool) -> Tensor:
-        """All samples of a side by their numbers; an empty tensor where there are none."""
+        """All samples of a side in the order of their numbers; an empty tensor if there are none."""
         if len(samples := self.side("samples", real)) == 0:
             return torch.empty(0)
         order = dim_zero_cat(self.side("index", real)).argsort()
@@ -87,7 +87,7 @@ class FeatureSamples(Samples):
         self.keep(features.float(), index, real)
 
     def both(self, least: int, remedy: str) -> tuple[Tensor, Tensor]:
-        """Features of the reals and of the fakes, float64; UserError if too few or not finite."""
+        """Features of reals and of fakes, float64. Raises UserError if too few or not finite."""
         real, fake = (self.ordered(side).double() for side in (True, False))
         self.check_counts(len(real), len(fake), least, remedy)
         check_finite(self, real, fake)
@@ -95,7 +95,7 @@ class FeatureSamples(Samples):
 
 
 class ImageSamples(Samples):
-    """A metric of the images themselves, none smaller than `least_size`.
+    """A metric of images of at least `least_size` pixels a side.
 
     With `num`, only the images numbered 0 to num - 1 are kept.
     """
@@ -104,7 +104,7 @@ class ImageSamples(Samples):
 
     @property
     def least(self) -> int:
-        """How many images it takes, of either kind."""
+        """Number of images of either kind that it needs."""
         return self.num or 2
 
     def __init__(self, num: int | None = None, keep_real: bool = False) -> None:
@@ -115,8 +115,8 @@ class ImageSamples(Samples):
         """Add images, uint8 [N, C, H, W], reals or fakes, numbered by `index` [N].
 
         Raises:
-            UserError: other images than that, smaller than `least_size`, or of another size than
-                those before.
+            UserError: the images are of another type, smaller than `least_size`, or of another size
+                than earlier ones.
         """
         name = type(self).__name__
         if images.dtype != torch.uint8 or images.dim() != 4:
@@ -142,7 +142,7 @@ class ImageSamples(Samples):
 
 
 def check_finite(metric: Metric, *tensors: Tensor) -> None:
-    """UserError unless all numbers are finite."""
+    """Raises UserError unless all numbers are finite."""
     if not all(tensor.isfinite().all() for tensor in tensors):
         raise UserError(
             f"{type(metric).__name__} got features that are not finite: look for NaN in the images "
@@ -151,9 +151,7 @@ def check_finite(metric: Metric, *tensors: Tensor) -> None:
 
 
 def filtered(images: Tensor, taps: Sequence[float]) -> Tensor:
-    """Images [N, C, H, W] filtered along both axes with symmetric taps, where these fit:
-    [N, C, H - len(taps) + 1, W - len(taps) + 1].
-    """
+    """Images [N, C, H, W] filtered along both axes with symmetric taps, without padding."""
     # Shifts and sums are faster than PyTorch's convolution of float64.
     for dim in (2, 3):
         size = images.shape[dim] - len(taps) + 1

@@ -1,15 +1,15 @@
 """Features of real images, computed once and kept on the disk.
 
-Entries are keyed by content: of the images, of what is done to them, and of the extractor's
-weights. So they cannot be stale, and whoever computes the same finds them, in any run or process.
+The key of an entry is a digest of the images, of what is done to them, and of the extractor's
+weights. So an entry is never stale, and any run or process that needs the same features finds it.
 """
 
 import hashlib
 import json
 import logging
-import os
-import shutil
 import tempfile
+import uuid
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,7 +23,6 @@ from tqdm import tqdm
 
 from ganzoo import __version__
 from ganzoo.data.reference import Reference
-from ganzoo.disk import sha256
 from ganzoo.distributed.strategy import any_process, gather_rows, local_rank, rank, world_size
 from ganzoo.errors import UserError
 from ganzoo.metrics.extractors import Extractor
@@ -31,17 +30,18 @@ from ganzoo.metrics.pretrained import cache_folder
 
 log = logging.getLogger(__name__)
 
-FACTS, FEATURES, LABELS = "facts.json", "features.npy", "labels.npy"
+# Exceptions of files that are not what `write` wrote.
+DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
 
 
 @dataclass
 class Real:
-    """What there is to know of real images.
+    """What metrics have to know about real images.
 
     Attributes:
         features: float32 [N, D], in the order of the reference.
         labels: int64 [N], or None.
-        fingerprint: SHA-256 of the very pixels that metrics are computed from.
+        fingerprint: SHA-256 of the pixels that metrics are computed from.
     """
 
     features: Tensor
@@ -56,25 +56,28 @@ def folder() -> Path:
 def real_features(
     reference: Reference, extractor: Extractor, device: torch.device, keep: bool = True
 ) -> Real:
-    """Features of all images of `reference`, from the disk or else computed by all processes.
+    """Features of all images of `reference`, from the disk, or computed by all processes.
 
     Args:
-        keep: read and write the cache.
+        reference: the real images.
+        extractor: the network.
+        device: device to compute on.
+        keep: whether to read and write the cache.
 
     Raises:
         UserError: the cache cannot be written to (before anything is computed).
     """
-    told = (reference.key(), extractor.name, extractor.weights, extractor.precision, __version__)
-    entry = folder() / hashlib.sha256(repr(told).encode()).hexdigest()[:40]
+    key = (reference.key(), extractor.name, extractor.weights, extractor.precision, __version__)
+    entry = folder() / f"{hashlib.sha256(repr(key).encode()).hexdigest()[:40]}.npz"
     found = read(entry) if keep else None
     if not any_process(found is None, device):
         assert found is not None
-        log.info("real images: features of %d from %s", len(reference), entry)
+        log.info("real images: features of %d read from %s", len(reference), entry)
         return found
     if keep:
         check_writable(entry.parent)
     real = compute(reference, extractor, device)
-    if keep and local_rank() == 0:  # one process of each machine
+    if keep and local_rank() == 0:  # one process per machine
         facts = {
             **reference.facts(),
             "extractor": extractor.name,
@@ -87,10 +90,10 @@ def real_features(
 
 @torch.no_grad()
 def compute(reference: Reference, extractor: Extractor | None, device: torch.device) -> Real:
-    """The features, none without an extractor, each process working on its share of the chunks."""
+    """The features, [N, 0] without an extractor; each process computes its share of the chunks."""
     mine = range(rank(), reference.num_chunks, world_size())
     width = extractor.num_features if extractor else 0
-    # Of what this process finds, which may be nothing.
+    # A process may have no chunks at all.
     places = [torch.empty(0, dtype=torch.int64)]
     features = [torch.empty(0, width, device=device)]
     digests = [torch.empty(0, 1 + hashlib.sha256().digest_size, dtype=torch.int64)]
@@ -111,8 +114,8 @@ def compute(reference: Reference, extractor: Extractor | None, device: torch.dev
     bar.close()
     order = gather_rows(torch.cat(places).to(device)).argsort()
     gathered = gather_rows(torch.cat(features))
-    told = gather_rows(torch.cat(digests).to(device)).tolist()
-    fingerprint = hashlib.sha256(repr((reference.facts()["shape"], sorted(told))).encode())
+    rows = gather_rows(torch.cat(digests).to(device)).tolist()
+    fingerprint = hashlib.sha256(repr((reference.facts()["shape"], sorted(rows))).encode())
     return Real(
         gathered[order].cpu() if extractor else torch.empty(len(reference), 0),
         reference.labels(),
@@ -121,10 +124,10 @@ def compute(reference: Reference, extractor: Extractor | None, device: torch.dev
 
 
 def rgb(images: Tensor) -> Tensor:
-    """uint8 [N, 3, H, W], what a network for photographs takes, of images of any channels.
+    """Images of any number of channels as uint8 [N, 3, H, W], for networks for photographs.
 
-    Gray is repeated, opacity laid on white; of other numbers of channels the first three are taken,
-    and of two the first.
+    Gray is repeated, and transparent images are laid on white. Of two channels the first is taken
+    as gray, of five or more the first three as colors.
     """
     channels = images.shape[1]
     if channels == 4:
@@ -139,47 +142,39 @@ def rgb(images: Tensor) -> Tensor:
 
 
 def read(entry: Path) -> Real | None:
-    """An entry, or None if there is none that is whole."""
+    """An entry, or None if there is none, or a damaged one."""
     try:
-        facts = json.loads((entry / FACTS).read_text())
-        for name, digest in facts["sha256"].items():
-            if sha256(entry / name) != digest:
-                log.warning("%s is damaged: it is computed anew", entry)
-                shutil.rmtree(entry, ignore_errors=True)
-                return None
-        features = torch.from_numpy(np.load(entry / FEATURES))
-        labels = torch.from_numpy(np.load(entry / LABELS)) if LABELS in facts["sha256"] else None
-        return Real(features, labels, facts["fingerprint"])
-    except (OSError, ValueError, KeyError):
+        with np.load(entry) as arrays:  # checks the checksum of each array
+            features = torch.from_numpy(arrays["features"])
+            labels = torch.from_numpy(arrays["labels"]) if "labels" in arrays else None
+            return Real(features, labels, facts_of(entry)["fingerprint"])
+    except FileNotFoundError:
+        return None
+    except DAMAGED:
+        log.warning("%s is damaged, so the features are computed again", entry)
         return None
 
 
 def write(entry: Path, real: Real, facts: dict[str, Any]) -> None:
-    """Write an entry, whole or not at all; leave alone what another job wrote meanwhile."""
-    partial = Path(tempfile.mkdtemp(prefix="partial-", dir=entry.parent))
+    """Write an entry completely or not at all. Other jobs may write the same one meanwhile."""
+    made = {"ganzoo": __version__, "on": datetime.now(UTC).date().isoformat()}
+    arrays = {"features": real.features.numpy()}
+    if real.labels is not None:
+        arrays["labels"] = real.labels.numpy()
+    arrays["facts"] = np.array(json.dumps({**facts, "fingerprint": real.fingerprint, "made": made}))
+    partial = entry.with_name(f"partial-{uuid.uuid4().hex}")  # each job has a name of its own
     try:
-        np.save(partial / FEATURES, real.features.numpy())
-        names = [FEATURES]
-        if real.labels is not None:
-            np.save(partial / LABELS, real.labels.numpy())
-            names.append(LABELS)
-        facts = {
-            **facts,
-            "fingerprint": real.fingerprint,
-            "sha256": {name: sha256(partial / name) for name in names},
-            "made": {"ganzoo": __version__, "on": datetime.now(UTC).date().isoformat()},
-        }
-        (partial / FACTS).write_text(json.dumps(facts, indent=1))
-        os.chmod(partial, 0o755)
-        os.rename(partial, entry)
+        with partial.open("wb") as file:
+            np.savez(file, **arrays)
+        partial.replace(entry)
     except OSError as error:
-        if not (entry / FACTS).exists():
-            log.warning("features of the real images could not be kept in %s (%s)", entry, error)
+        log.warning("features of the real images could not be kept in %s (%s)", entry, error)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        partial.unlink(missing_ok=True)
 
 
 def check_writable(place: Path) -> None:
+    """Raises UserError unless files can be written to a folder."""
     try:
         place.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=place):
@@ -191,13 +186,20 @@ def check_writable(place: Path) -> None:
         ) from error
 
 
+def facts_of(entry: Path) -> dict[str, Any]:
+    """What an entry says about its images and features."""
+    with np.load(entry) as arrays:
+        facts: dict[str, Any] = json.loads(str(arrays["facts"]))
+    return facts
+
+
 def entries() -> Iterator[tuple[Path, dict[str, Any], int]]:
-    """Folder, facts and bytes of every entry, half written ones included, the newest last."""
+    """Path, facts and bytes of every entry, the newest last; damaged ones have no facts."""
     if not folder().is_dir():
         return
     for path in sorted(folder().iterdir(), key=lambda path: path.stat().st_mtime):
         try:
-            facts = json.loads((path / FACTS).read_text())
-        except (OSError, ValueError):
+            facts = facts_of(path)
+        except DAMAGED:
             facts = {}
-        yield path, facts, sum(file.stat().st_size for file in path.glob("*"))
+        yield path, facts, path.stat().st_size

@@ -9,8 +9,8 @@ from ganzoo.metrics.base import TwoSets, check_finite
 class FrechetDistance(TwoSets):
     """Frechet distance of two Gaussians fitted to features; FID with those of Inception.
 
-    Heusel et al. 2017, equation 6. The value is a float64 scalar, smaller is better; it depends on
-    the number of samples (fewer give larger values), so compare at equal numbers only.
+    Heusel et al. 2017, equation 6. The value is a float64 scalar, smaller is better. Fewer
+    samples give larger values, so compare only values of equal numbers of samples.
 
     Raises:
         UserError: in `compute`, fewer than 2 samples of either kind, or features not finite.
@@ -21,13 +21,13 @@ class FrechetDistance(TwoSets):
     def __init__(self, keep_real: bool = False) -> None:
         super().__init__(keep_real)
         for name in ("n", "sum", "outer"):
-            # A scalar that takes the shape of what is added first.
+            # A scalar, which broadcasts to the shape of what is added first.
             self.add_states(name, torch.zeros((), dtype=torch.float64), "sum")
 
     def update(self, features: Tensor, real: bool) -> None:
         """Add features [N, D] of reals or of fakes."""
         x = features.to(self.device, torch.float64)
-        # Never in place: updates in inference mode must not bar those outside of it.
+        # Never in place: after an update in inference mode, one outside of it would fail.
         for name, term in (("n", x.new_tensor(len(x))), ("sum", x.sum(0)), ("outer", x.T @ x)):
             setattr(self, f"{'real' if real else 'fake'}_{name}", self.side(name, real) + term)
 
@@ -48,7 +48,7 @@ def moments(n: Tensor | int, total: Tensor, outer: Tensor) -> tuple[Tensor, Tens
     """Mean [D] and unbiased covariance [D, D] (divided by n - 1) of n > 1 vectors.
 
     Args:
-        n: how many.
+        n: number of vectors.
         total: their sum, [D] float64.
         outer: the sum of their outer products, [D, D] float64.
     """
@@ -84,6 +84,6 @@ def _eigen(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """Ascending eigenvalues, and eigenvectors in columns, of a positive semidefinite matrix."""
     try:
         return torch.linalg.eigh(matrix)
-    except torch.linalg.LinAlgError:  # it may not converge where many eigenvalues are alike
+    except torch.linalg.LinAlgError:  # it may not converge if many eigenvalues are alike
         vectors, values, _ = torch.linalg.svd(matrix)
         return values.flip(0), vectors.flip(1)

@@ -15,13 +15,13 @@ class InceptionScore(Metric):
     """exp(E KL(p(y|x) || p(y))) of fakes, over splits (Salimans et al. 2016, section 4).
 
     The value is {"is": mean over the splits, "is_std": their population standard deviation};
-    larger is better, between 1 and the number of classes.
+    larger is better. It lies between 1 and the number of classes.
 
     Args:
-        total: how many fakes there will be; may be assigned as an attribute until the first update.
-        splits: how many parts, of equal size as far as possible, are scored by themselves.
-        shuffle_seed: fakes are dealt to the splits as torch-fidelity shuffles them with this seed;
-            None: in the order of their numbers.
+        total: number of fakes that there will be; may also be set later, until the first update.
+        splits: number of parts, of equal size if possible, that are scored separately.
+        shuffle_seed: seed with which fakes are shuffled into splits, as torch-fidelity does; None
+            to keep the order of their numbers.
 
     Raises:
         UserError: in `update`, no total or fewer than `splits`, or a sample's number beyond it; in
@@ -47,12 +47,12 @@ class InceptionScore(Metric):
         super().__init__()
         self.total, self.splits, self.shuffle_seed = total, splits, shuffle_seed
         for name in ("n", "p", "entropy"):
-            # A scalar that takes the shape of what is added first, with one row for each split.
+            # A scalar, which broadcasts to what is added first: one row for each split.
             self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     @property
     def least(self) -> int:
-        """How many fakes it takes."""
+        """Number of fakes that it needs."""
         return self.splits
 
     def update(self, logits: Tensor, index: Tensor, real: bool) -> None:
@@ -60,7 +60,9 @@ class InceptionScore(Metric):
         if real:
             return
         if self.total is None:
-            raise UserError("InceptionScore deals fakes to splits: tell it their total first.")
+            raise UserError(
+                "InceptionScore distributes fakes to splits: set total to their number first."
+            )
         if self.total < self.splits:
             raise UserError(
                 f"InceptionScore cannot make {self.splits} splits of {self.total} fakes: use more "

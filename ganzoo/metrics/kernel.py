@@ -11,13 +11,13 @@ class KernelDistance(FeatureSamples):
     """Squared maximum mean discrepancy with a cubic kernel; KID with the features of Inception.
 
     Binkowski et al. 2018, section 4. The value is {"kid": mean over random subsets, "kid_std":
-    their population standard deviation}; smaller is better; being unbiased, it may be negative.
+    their population standard deviation}; smaller is better. It is unbiased, so it may be negative.
 
     Args:
-        subsets: how many pairs of subsets are drawn, as torch-fidelity draws them with this seed.
-        subset_size: samples in each, drawn without replacement.
-        seed: of the draw.
-        keep_real: `reset` keeps the reals.
+        subsets: number of pairs of subsets.
+        subset_size: number of samples in each, drawn without replacement.
+        seed: random seed of the subsets, which are then those of torch-fidelity.
+        keep_real: whether `reset` keeps the reals.
 
     Raises:
         UserError: in `compute`, fewer samples than `subset_size`, or features not finite.
@@ -39,7 +39,7 @@ class KernelDistance(FeatureSamples):
 
     @property
     def least(self) -> int:
-        """How many images it takes, of either kind."""
+        """Number of images of either kind that it needs."""
         return self.subset_size
 
     def compute(self) -> dict[str, Tensor]:
@@ -49,7 +49,7 @@ class KernelDistance(FeatureSamples):
             [torch.from_numpy(rng.choice(len(x), size, replace=False)).to(x.device) for x in pair]
             for pair in [(fake, real)] * self.subsets
         ]
-        # Small sets are in many subsets, so the kernel of all pairs is the smaller work.
+        # Samples of small sets are in many subsets, so one kernel of all pairs is less work.
         pairs = len(fake) ** 2 + len(real) ** 2 + len(fake) * len(real)
         if pairs < 3 * self.subsets * size**2:
             distances = _of_all(fake, real, chosen)
@@ -76,7 +76,7 @@ def _kernel(x: Tensor, y: Tensor) -> Tensor:
 def _of_all(x: Tensor, y: Tensor, chosen: list[list[Tensor]]) -> Tensor:
     """`mmd2` of the chosen rows of x and of y, [subsets], by one kernel of all rows.
 
-    The kernel's sum over a subset's pairs is s K t, where s and t are 1 for its rows and else 0.
+    The sum of the kernel K over a subset is s K t, with s and t 1 for its rows and 0 elsewhere.
     """
     sides = [torch.zeros(len(chosen), len(z), dtype=z.dtype, device=z.device) for z in (x, y)]
     for row, pair in enumerate(chosen):

@@ -11,20 +11,20 @@ _BLOCK = 2**24  # distances held at a time
 
 
 class Manifold(FeatureSamples):
-    """How much of the fakes lies among the reals, and of the reals among the fakes.
+    """Shares of the fakes that lie among the reals, and of the reals among the fakes.
 
-    The value is {"precision", "recall", "density", "coverage"}; larger is better, all lie in [0, 1]
-    but the density, which has no upper bound. A set's manifold is the union of balls, around each
+    The value is {"precision", "recall", "density", "coverage"}; larger is better. All lie in [0, 1],
+    except for the density, which has no upper bound. A set's manifold is the union of balls, around each
     of its samples, that reach to the k-th neighbor in the set. Precision and recall are those of
     Kynkäänniemi et al. 2019 (equations 1 and 2, closed balls), density and coverage those of Naeem
     et al. 2020 (section 3; open balls, as in their code).
 
     Args:
-        neighbors: k.
-        keep_real: `reset` keeps the reals.
+        neighbors: number k of neighbors that a ball reaches to.
+        keep_real: whether `reset` keeps the reals.
 
     Raises:
-        UserError: in `compute`, no more than k samples of either kind, or features not finite.
+        UserError: in `compute`, at most k samples of either kind, or features not finite.
     """
 
     higher_is_better = True
@@ -37,12 +37,12 @@ class Manifold(FeatureSamples):
 
     @property
     def least(self) -> int:
-        """How many images it takes, of either kind."""
+        """Number of images of either kind that it needs."""
         return self.neighbors + 1
 
     def compute(self) -> dict[str, Tensor]:
         real, fake = self.both(self.least, "use more images or lower neighbors")
-        # Distances do not change, but lose fewer digits nearer to zero.
+        # This does not change distances, but near zero they lose fewer digits.
         real, fake = real - real.mean(0), fake - real.mean(0)
         real_radii, fake_radii = _radii(real, self.neighbors), _radii(fake, self.neighbors)
         precise = torch.zeros(len(fake), dtype=torch.bool, device=fake.device)
@@ -64,15 +64,15 @@ class Manifold(FeatureSamples):
 
 def _radii(x: Tensor, k: int) -> Tensor:
     """Squared distance of each row to its k-th neighbor, [N]."""
-    # The nearest of all is the row itself.
+    # The nearest neighbor of each row is the row itself.
     return torch.cat([d.kthvalue(k + 1, dim=1).values for _, d in _blocks(x, x)])
 
 
 def _blocks(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Squared distances of some rows of x to all of y, block by block, with those rows.
 
-    In float64, so that a product of matrices, which is fast, leaves digits enough of the small
-    distances.
+    In float64, so that small distances keep enough digits, although they come from a product of
+    matrices, which is fast.
     """
     size = max(1, _BLOCK // len(y))
     y_squared = y.square().sum(1)

@@ -1,4 +1,4 @@
-"""Numbers and how they came about."""
+"""Scores and their protocols."""
 
 import hashlib
 import json
@@ -10,18 +10,18 @@ from typing import Any
 
 @dataclass
 class Scores:
-    """Numbers and how they came about.
+    """Numbers, and the protocol by which they were measured.
 
     Attributes:
-        values: by the full name of the metric.
-        floors: of real images against other real images, where the metric is a distance.
-        protocol: two numbers can be compared if theirs are equal. Where a model is scored in
-            several directions, the names of values begin with them, as in `AtoB/fd`, and there is a
-            protocol for each by its name.
-        subject: what is scored.
-        classes: the distance within each class, if that was asked for.
-        notes: sentences on what to think of them.
-        seconds: that it took.
+        values: numbers by the full name of the metric.
+        floors: the same of real images against other real images, if the metric is a distance.
+        protocol: everything that numbers depend on; they are comparable if their protocols are
+            equal. If a model is scored in several directions, names of values start with the
+            direction, as in `AtoB/fd`, and there is a protocol for each direction, by its name.
+        subject: the model or the images that are scored.
+        classes: the distance within each class, if measured.
+        notes: sentences on how far to trust the numbers.
+        seconds: time that it took.
     """
 
     values: dict[str, float]
@@ -34,19 +34,19 @@ class Scores:
 
     @property
     def protocol_id(self) -> str:
-        """Eight digits that differ if the protocols do, whatever the data is called."""
-        told = json.dumps(without_names(self.protocol), sort_keys=True)
-        return hashlib.sha256(told.encode()).hexdigest()[:8]
+        """Eight hexadecimal digits that differ if protocols do; names of the data do not count."""
+        text = json.dumps(without_names(self.protocol), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
 
     def lines(self) -> list[str]:
-        """For people."""
-        return [*self.told(), *self.protocols(), *self.notes]
+        """All that a person should see: values, protocols, notes."""
+        return [*self.rows(), *self.protocols(), *self.notes]
 
     def protocols(self) -> list[str]:
         """A line for each protocol."""
         return sentences(self.protocol_id, self.protocol)
 
-    def told(self) -> list[str]:
+    def rows(self) -> list[str]:
         """A line for each value."""
         lines = []
         for name, value in self.values.items():
@@ -60,13 +60,13 @@ class Scores:
                 a, b = protocol["floor"]
                 line += f" (real against real {self.floors[name]:.5g}, {a} and {b} images)"
             if (copied := self.values.get(f"{part}{slash}copy_{short}")) is not None:
-                line += f" (of the inputs themselves {copied:.5g})"
+                line += f" (of the unchanged inputs {copied:.5g})"
             lines.append(line)
         return lines
 
 
 def joined(parts: Mapping[str, Scores]) -> Scores:
-    """Scores in several directions, by their names, as one."""
+    """Scores in several directions, by the names of the directions, as one."""
 
     def named(values: str) -> dict[str, float]:
         return {
@@ -87,7 +87,7 @@ def joined(parts: Mapping[str, Scores]) -> Scores:
 
 
 def monitored(monitor: str, values: Mapping[str, float]) -> float | None:
-    """The value of that name; of several directions that have it, the mean. None: there is none."""
+    """The value of a metric, the mean if several directions have it; None if there is none."""
     ending = f"/{monitor}"
     some = [v for name, v in values.items() if name == monitor or name.endswith(ending)]
     return sum(some) / len(some) if some else None
@@ -96,7 +96,7 @@ def monitored(monitor: str, values: Mapping[str, float]) -> float | None:
 def best_of(
     evaluations: Sequence[dict[str, Any]], monitor: str, higher_is_better: bool
 ) -> dict[str, Any]:
-    """The best, and first, of at least one evaluation among those of the last one's protocol.
+    """The best evaluation by the protocol of the last one; the first of equal ones.
 
     NaN is worse than any number.
     """
@@ -112,7 +112,7 @@ def best_of(
 
 
 def without_names(protocol: Mapping[str, Any]) -> dict[str, Any]:
-    """A protocol without what the data is called."""
+    """A protocol without the names of the data."""
     if "real" not in protocol:
         return {name: without_names(part) for name, part in protocol.items()}
     real = {k: v for k, v in protocol["real"].items() if k not in ("data", "split")}
@@ -129,7 +129,7 @@ def sentences(protocol_id: str, protocol: Mapping[str, Any]) -> list[str]:
 
 
 def sentence(protocol: Mapping[str, Any]) -> str:
-    """A protocol in a line."""
+    """A protocol in one line."""
     real, fake, extractor = protocol["real"], protocol["fake"], protocol["extractor"]
     parts = []
     if extractor:
@@ -137,8 +137,8 @@ def sentence(protocol: Mapping[str, Any]) -> str:
             f"{extractor['name']} (weights {extractor['weights'][:8]}, {extractor['resize']}, "
             f"{extractor['precision']})"
         )
-    told = ", ".join(f"{k} {v}" for k, v in fake.items() if k != "images" and v is not None)
-    parts.append(f"{fake['images']} fakes" + (f" ({told})" if told else ""))
+    facts = ", ".join(f"{k} {v}" for k, v in fake.items() if k != "images" and v is not None)
+    parts.append(f"{fake['images']} fakes" + (f" ({facts})" if facts else ""))
     split = f", {real['split']} split" if real["split"] else ""
     flips = ", with flips" if real["mirror"] else ""
     size = "x".join(map(str, real["shape"]))

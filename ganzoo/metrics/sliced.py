@@ -17,15 +17,15 @@ class SlicedWasserstein(ImageSamples):
 
     Karras et al. 2018, section 5 and the official code. The value is {"swd": mean over the levels,
     "swd_64": ..., "swd_32": ..., "swd_16": ...}, each level named by its smaller side, in pixels;
-    smaller is better. If there are more of one kind, the first of them by number are used. The
-    places of the patches are the same for reals and fakes.
+    smaller is better. If there are more images of one kind, only the first ones are used. Patches of
+    reals and fakes are at the same places.
 
     Args:
-        num: use the images numbered 0 to num - 1 (16384 in the paper); None: all.
-        patches: of 7 x 7 pixels, from each image at each level.
-        repeats, directions: repeats x directions random projections are averaged.
-        seed: of the places and the projections.
-        keep_real: `reset` keeps the reals.
+        num: number of images to use (16384 in the paper); None for all.
+        patches: number of patches of 7 x 7 pixels from each image at each level.
+        repeats, directions: numbers whose product is the number of random projections.
+        seed: random seed of the places and the projections.
+        keep_real: whether `reset` keeps the reals.
 
     Raises:
         UserError: in `update`, images that are not uint8 [N, C, H, W], of two sizes, or smaller

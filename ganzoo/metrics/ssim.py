@@ -14,15 +14,15 @@ _CHUNK = 64  # pairs at a time
 class MSSSIM(ImageSamples):
     """Mean MS-SSIM of pairs of fakes, and of pairs of reals: less is more diverse.
 
-    Odena et al. 2017, section 4.2, as in the official PGGAN code (10,000 pairs). Pairs are the
-    images numbered 2i and 2i + 1; a last one without partner is left out. The value is
+    Odena et al. 2017, section 4.2, as in the official PGGAN code (10,000 pairs). A pair are the
+    images numbered 2i and 2i + 1; a last image without a partner is left out. The value is
     {"ms_ssim": of fakes, "ms_ssim_real": of reals}; the fakes' should not exceed the reals' by
     much.
 
     Args:
-        num_pairs: use the first ones; None: all.
-        real_too: whether to measure reals; without, they are ignored.
-        keep_real: `reset` keeps the reals.
+        num_pairs: number of pairs to use; None for all.
+        real_too: whether to measure reals as well.
+        keep_real: whether `reset` keeps the reals.
 
     Raises:
         UserError: in `update`, images that are not uint8 [N, C, H, W], of two sizes, or smaller
@@ -68,7 +68,7 @@ class MSSSIM(ImageSamples):
 
 
 def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
-    """MS-SSIM of each image in a with that in b, [N] in [0, 1].
+    """MS-SSIM [N], in [0, 1], of each image in a and the one in b.
 
     Wang et al. 2003, section 3, in TensorFlow's variant. Images are [N, C, H, W], 0...255, float64,
     at least 16 pixels high and wide.
@@ -84,7 +84,7 @@ def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
 
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:
-    """SSIM of each image in a with that in b, [N] in [-1, 1].
+    """SSIM [N], in [-1, 1], of each image in a and the one in b.
 
     Wang et al. 2004: the mean over channels and all places where the window fits. Images are
     [N, C, H, W], 0...255, float64.
@@ -94,7 +94,7 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
 
 def _similarity(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """SSIM and its contrast-structure factor, each averaged over each image, [N]."""
-    # Small images shrink the window, and its sigma with it.
+    # In small images the window shrinks, and its sigma with it.
     size = min(11, *a.shape[2:])
     sigma = 1.5 * size / 11
     x = torch.arange(size, dtype=torch.float64) - (size - 1) / 2

@@ -1,6 +1,6 @@
-"""Metrics of translated images: how far from what they should be, and what comes back of them.
+"""Metrics of translated images.
 
-All compare images of 8 bits, as they would be saved, image by image, and are means over images.
+All compare pairs of 8-bit images, as they would be saved, and are means over these pairs.
 """
 
 import torch
@@ -13,7 +13,7 @@ LEAST_MSE = 1 / 12  # of 8-bit images: the variance of rounding
 
 
 class _MeanOverImages(Metric):
-    """Means of numbers, of each name one for each image."""
+    """Means of numbers by name, with one number per image."""
 
     is_differentiable = False
     full_state_update = False
@@ -32,7 +32,7 @@ class _MeanOverImages(Metric):
         setattr(self, f"{name}_count", getattr(self, f"{name}_count") + len(values))
 
     def compute(self) -> dict[str, Tensor]:
-        """The means; none of what there was nothing of."""
+        """The means; names without any number are left out."""
         return {
             name: getattr(self, f"{name}_sum") / getattr(self, f"{name}_count")
             for name in self.names
@@ -41,7 +41,7 @@ class _MeanOverImages(Metric):
 
 
 class Cycle(_MeanOverImages):
-    """Mean absolute difference of images and what comes back of them, in units of [0, 1]."""
+    """Mean absolute difference of images and their reconstructions, in units of [0, 1]."""
 
     higher_is_better = False
     names = ("cycle",)
@@ -52,7 +52,7 @@ class Cycle(_MeanOverImages):
 
 
 class Identity(_MeanOverImages):
-    """Mean absolute change of images that are of the target domain already, in units of [0, 1]."""
+    """Mean absolute change of images that are already of the target domain, in units of [0, 1]."""
 
     higher_is_better = False
     names = ("identity",)
@@ -63,13 +63,13 @@ class Identity(_MeanOverImages):
 
 
 class _Pairs(_MeanOverImages):
-    """A number of translations and their true partners; `copy_*` that of the untranslated images.
+    """A number for translations and their true partners; `copy_*` is that of untranslated images.
 
-    What is worse than `copy_*` is worse than to leave the images as they are.
+    A model that is worse than `copy_*` is worse than leaving the images unchanged.
     """
 
     def update(self, images: Tensor, inputs: Tensor, partners: Tensor) -> None:
-        """Add translations, what they are of, and what they should be, uint8 [N, C, H, W]."""
+        """Add translations, their inputs, and the true partners, uint8 [N, C, H, W]."""
         name, copy = self.names
         self._add(name, self._of(images, partners))
         if inputs.shape == partners.shape:
@@ -90,7 +90,7 @@ class PairL1(_Pairs):
 
 
 class PairPSNR(_Pairs):
-    """Peak signal-to-noise ratio in dB, the mean of those of each image; equal ones have 58.9."""
+    """Peak signal-to-noise ratio in dB, averaged over images; equal images have 58.9."""
 
     higher_is_better = True
     names = ("psnr", "copy_psnr")
@@ -113,21 +113,21 @@ class PairSSIM(_Pairs):
 
 
 def metrics(cycle: bool = True, identity: bool = True, pairs: bool = True) -> dict[str, Metric]:
-    """Those that can be had, by label."""
+    """The metrics that apply, by label."""
     some: list[_MeanOverImages] = [Cycle()] * cycle + [Identity()] * identity
     some += [PairL1(), PairPSNR(), PairSSIM()] * pairs
     return {metric.names[0]: metric for metric in some}
 
 
 def l1(a: Tensor, b: Tensor) -> Tensor:
-    """Mean absolute difference of each image of uint8 [N, C, H, W], in units of [0, 1]: [N]."""
+    """Mean absolute difference [N] of images uint8 [N, C, H, W], in units of [0, 1]."""
     return (a.double() - b.double()).abs().mean((1, 2, 3)) / 255
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
-    """10 log10(255^2 / MSE) of each image of uint8 [N, C, H, W]: [N].
+    """10 log10(255^2 / MSE), [N], of images uint8 [N, C, H, W].
 
-    A mean squared error below 1/12, that of rounding, is taken for 1/12.
+    A mean squared error below that of rounding, 1/12, counts as 1/12.
     """
     mse = (a.double() - b.double()).square().mean((1, 2, 3))
     return 10 * torch.log10(255**2 / mse.clamp(min=LEAST_MSE))

@@ -1,7 +1,7 @@
-"""What truncation trades: scores at several thresholds.
+"""Scores at several thresholds of truncation.
 
-A lower threshold gives better images that are more alike (Brock et al. 2019, section 3.1 and
-figure 2).
+A lower threshold gives better images with less variety (Brock et al. 2019, section 3.1 and figure
+2).
 """
 
 import csv
@@ -26,11 +26,15 @@ def sweep(
     batches: int = 16,
     label: int | None = None,
 ) -> list[Scores]:
-    """The scores at each threshold, of the same seeds, in the order given.
+    """The scores of the same seeds at each threshold, in the order given.
 
     Args:
-        suite: prepared.
-        batches: that standing statistics are estimated from, for each threshold; 0: as they are.
+        gan: the model.
+        suite: the metrics, after `prepare`.
+        thresholds: thresholds of the latents, None for no limit.
+        raw: whether to score the generator instead of its average.
+        batches: number of batches for the standing statistics of each threshold; 0 for none.
+        label: class of all samples; None for each seed's own.
     """
     check(thresholds)
     found = []
@@ -51,21 +55,21 @@ def threshold_of(scores: Scores) -> Threshold:
 
 
 def write_table(path: Path, found: Sequence[Scores]) -> None:
-    """A row for each threshold: it, the id of the protocol, and all values."""
+    """Write a row for each threshold, with the id of its protocol and all values."""
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, ["truncation", "protocol", *found[0].values])
         writer.writeheader()
         for scores in found:
             threshold = threshold_of(scores)
-            told = {"truncation": "" if threshold is None else threshold}
-            writer.writerow({**told, "protocol": scores.protocol_id, **scores.values})
+            row = {"truncation": "" if threshold is None else threshold}
+            writer.writerow({**row, "protocol": scores.protocol_id, **scores.values})
 
 
 def plot(path: Path, found: Sequence[Scores], limit: float = 3.0) -> None:
-    """The trade: a curve of one value against another, each point with its threshold.
+    """Draw curves of one value over another, with the threshold at each point.
 
-    The distance against the inception score, and recall against precision, where there are both;
-    else each value over the threshold, no limit being at `limit`.
+    These are the distance over the Inception score, and recall over precision, if there are both;
+    otherwise each value over the threshold, with `limit` for no threshold.
     """
     values = found[0].values
     pairs = [pair for pair in PAIRS if all(named(values, label) for label in pair)]
@@ -93,7 +97,7 @@ def plot(path: Path, found: Sequence[Scores], limit: float = 3.0) -> None:
     figure.savefig(path, dpi=120)
 
 
-# What is drawn against what, by the labels of metrics.
+# Labels of the metrics that are drawn over each other.
 PAIRS = (("is", "fd"), ("precision", "recall"))
 
 
