@@ -1,8 +1,8 @@
 """What the metrics share: a real and a fake side, and samples in the order of their numbers.
 
 All sums are float64. Samples that are kept until the end are sorted by their numbers, so a value
-depends neither on batches nor on processes. With several processes, each must have seen at least one
-batch of either kind.
+depends neither on batches nor on processes. With several processes, each must have seen at least
+one batch of either kind.
 """
 
 from collections.abc import Sequence
@@ -72,7 +72,7 @@ class Samples(TwoSets):
         self.side("index", real).append(index.to(self.device))
 
     def ordered(self, real: bool) -> Tensor:
-        """All samples of a side in the order of their numbers; an empty tensor if there are none."""
+        """All samples of a side in the order of their numbers; an empty tensor if none."""
         if len(samples := self.side("samples", real)) == 0:
             return torch.empty(0)
         order = dim_zero_cat(self.side("index", real)).argsort()

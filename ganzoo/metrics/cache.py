@@ -158,7 +158,7 @@ def read(entry: Path) -> Real | None:
 def write(entry: Path, real: Real, facts: dict[str, Any]) -> None:
     """Write an entry completely or not at all. Other jobs may write the same one meanwhile."""
     made = {"ganzoo": __version__, "on": datetime.now(UTC).date().isoformat()}
-    arrays = {"features": real.features.numpy()}
+    arrays: dict[str, Any] = {"features": real.features.numpy()}
     if real.labels is not None:
         arrays["labels"] = real.labels.numpy()
     arrays["facts"] = np.array(json.dumps({**facts, "fingerprint": real.fingerprint, "made": made}))

@@ -13,9 +13,9 @@ _BLOCK = 2**24  # distances held at a time
 class Manifold(FeatureSamples):
     """Shares of the fakes that lie among the reals, and of the reals among the fakes.
 
-    The value is {"precision", "recall", "density", "coverage"}; larger is better. All lie in [0, 1],
-    except for the density, which has no upper bound. A set's manifold is the union of balls, around each
-    of its samples, that reach to the k-th neighbor in the set. Precision and recall are those of
+    The value is {"precision", "recall", "density", "coverage"}; larger is better. All lie in
+    [0, 1], except for the density, which has no upper bound. A set's manifold is the union of balls
+    around its samples that reach to the k-th neighbor in the set. Precision and recall are those of
     Kynkäänniemi et al. 2019 (equations 1 and 2, closed balls), density and coverage those of Naeem
     et al. 2020 (section 3; open balls, as in their code).
 

@@ -17,8 +17,8 @@ class SlicedWasserstein(ImageSamples):
 
     Karras et al. 2018, section 5 and the official code. The value is {"swd": mean over the levels,
     "swd_64": ..., "swd_32": ..., "swd_16": ...}, each level named by its smaller side, in pixels;
-    smaller is better. If there are more images of one kind, only the first ones are used. Patches of
-    reals and fakes are at the same places.
+    smaller is better. If there are more images of one kind, only the first ones are used. Patches
+    of reals and fakes are at the same places.
 
     Args:
         num: number of images to use (16384 in the paper); None for all.
