@@ -96,7 +96,7 @@ def of_checkpoint(cfg: DictConfig, path: Path, device: torch.device) -> Scores:
         raise UserError("Translations have no classes: set intra_class=null.")
     scorer = scorer_of(gan, data, suite, device)
     with statistics_of(gan, cfg) as standing:
-        scores = scorer.score(gan, cfg.raw, cfg.truncation, standing=standing)
+        scores = scorer.score(cfg.raw, cfg.truncation, standing=standing)
         assert scores is not None
         if cfg.intra_class:
             classes = data.source.classes or []

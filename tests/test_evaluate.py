@@ -120,7 +120,7 @@ def test_another_protocol_starts_the_best_anew(tmp_path) -> None:
     assert [e["images_seen"] for e in new] == [48, 72, 80]
     best = min(new, key=lambda e: e["values"]["fd_tiny"])
     assert file["best"]["images_seen"] == best["images_seen"]
-    assert "another protocol from here on" in (tmp_path / "train.log").read_text()
+    assert "the protocol has changed" in (tmp_path / "train.log").read_text()
 
 
 def test_a_dry_run_computes_none(tmp_path) -> None:

@@ -164,7 +164,7 @@ def suite(**options: Any) -> Suite:
 
 def test_both_directions_are_scored_against_true_partners() -> None:
     gan, data = Inverting(), shades()
-    scores = scorer_of(gan, data, suite(), CPU).score(gan)
+    scores = scorer_of(gan, data, suite(), CPU).score()
     assert scores is not None
     values = scores.values
     a, b = (t.read(range(12)) for t in data.held_out().values())
@@ -189,7 +189,7 @@ def test_both_directions_are_scored_against_true_partners() -> None:
 
 def test_distances_are_of_translations_against_the_other_domain() -> None:
     gan, data, extractor = Inverting(), shades((12, 15), test_pairs=False), TinyExtractor()
-    scores = scorer_of(gan, data, suite(), CPU).score(gan)
+    scores = scorer_of(gan, data, suite(), CPU).score()
     assert scores is not None
     tests = data.held_out()
     a, b = (t.read(range(len(t.source))) for t in tests.values())
@@ -208,7 +208,7 @@ def test_distances_are_of_translations_against_the_other_domain() -> None:
 def test_every_test_image_is_looked_at_once(tests: tuple[int, int]) -> None:
     gan, data = Inverting(), shades(tests, test_pairs=False)
     scorer = scorer_of(gan, data, suite(batch_size=3), CPU)
-    scorer.score(gan)
+    scorer.score()
     domains = {name: t.read(range(len(t.source))) for name, t in data.held_out().items()}
     # AtoB translates all of A, all of B for the identity, and what comes back of B.
     seen = torch.cat(gan.seen["AtoB"]).flatten(1)
@@ -219,12 +219,12 @@ def test_every_test_image_is_looked_at_once(tests: tuple[int, int]) -> None:
 
 def test_numbers_do_not_depend_on_batches_and_at_most_so_many_are_translated() -> None:
     gan, data = Inverting(), shades((40, 40))
-    some = [scorer_of(gan, data, suite(batch_size=n), CPU).score(gan) for n in (3, 40)]
+    some = [scorer_of(gan, data, suite(batch_size=n), CPU).score() for n in (3, 40)]
     assert some[0] is not None
     assert some[1] is not None
     assert some[0].values == pytest.approx(some[1].values, rel=1e-6, abs=1e-9)
     assert some[0].protocol_id == some[1].protocol_id
-    few = scorer_of(gan, data, suite(num_fake=10, num_real=30), CPU).score(gan)
+    few = scorer_of(gan, data, suite(num_fake=10, num_real=30), CPU).score()
     assert few is not None
     assert {p["fake"]["images"] for p in few.protocol.values()} == {10}
     assert {p["real"]["images"] for p in few.protocol.values()} == {30}
@@ -233,7 +233,7 @@ def test_numbers_do_not_depend_on_batches_and_at_most_so_many_are_translated() -
 
 def test_protocols_travel_with_the_numbers() -> None:
     gan = Inverting()
-    scores = scorer_of(gan, shades(), suite(), CPU).score(gan)
+    scores = scorer_of(gan, shades(), suite(), CPU).score()
     assert scores is not None
     assert list(scores.protocol) == ["AtoB", "BtoA"]
     protocol = scores.protocol["AtoB"]
@@ -251,7 +251,7 @@ def test_protocols_travel_with_the_numbers() -> None:
     assert "AtoB: kid is with subset_size=12, for there are 12 real and 12 fake images." in lines
 
     def protocol_id(**options: Any) -> str:
-        other = scorer_of(gan, shades(**options), suite(), CPU).score(gan)
+        other = scorer_of(gan, shades(**options), suite(), CPU).score()
         assert other is not None
         return other.protocol_id
 
@@ -266,7 +266,7 @@ def test_training_images_take_the_place_of_missing_tests(caplog) -> None:
         scorer = scorer_of(gan, data, suite(), CPU)
     assert "training images" in caplog.text
     assert isinstance(scorer, TranslationScorer)
-    scores = scorer.score(gan)
+    scores = scorer.score()
     assert scores is not None
     assert scores.protocol["AtoB"]["real"]["split"] == "train"
     assert scores.protocol["AtoB"]["real"]["images"] == 20

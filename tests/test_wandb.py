@@ -68,7 +68,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 def seconds_lost(said: str) -> float:
-    found = re.search(r"wandb: offline, as it could not start \(.*; (\d+) s\)", said)
+    found = re.search(r"wandb: offline, because it could not start \(.*; (\d+) s\)", said)
     assert found, said
     return float(found[1])
 
@@ -451,7 +451,7 @@ def test_a_server_that_dies_on_the_way_does_not_hold_up_the_end(server, tmp_path
     assert "Traceback" not in said
     (told,) = kept(folder)
     assert [row["images_seen"] for row in told.rows if "lr/generator" in row] == [8, 16]
-    assert "wandb did not get everything" in said
+    assert "wandb did not receive everything" in said
     named = re.search(r"`wandb sync (.*?)`", said)
     assert named
     assert Path(named[1]) == told.file.parent

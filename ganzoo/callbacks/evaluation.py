@@ -107,7 +107,7 @@ class Evaluate(Callback):
         gan.report.check_finite()
         start = time.perf_counter()
         scores = self.scorer.score(
-            gan, self.raw, self.truncation, lambda: any_process(gan.control.signal != 0, gan.device)
+            self.raw, self.truncation, lambda: any_process(gan.control.signal != 0, gan.device)
         )
         if scores is None:  # asked to stop; a resumed run evaluates first
             return

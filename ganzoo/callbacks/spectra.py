@@ -71,7 +71,9 @@ class Spectra(Callback):
     def on_train_end(self, trainer: L.Trainer, gan: GAN) -> None:
         # A run that was stopped is resumed as if it never had been, so this is not its end.
         if self._path is not None and gan.images_seen >= gan.total_images:
+            vectors = dict(self.singular_values.vectors)
             self._measure(trainer, gan)
+            self.singular_values.vectors = vectors  # as if a run that is extended had not ended
         self._draw(trainer)
 
     def on_exception(self, trainer: L.Trainer, gan: GAN, exception: BaseException) -> None:

@@ -1,4 +1,4 @@
-"""`metrics.csv`: a row each time something is logged."""
+"""`metrics.csv`."""
 
 import csv
 from argparse import Namespace
@@ -13,10 +13,14 @@ from ganzoo.loggers.base import RunLogger
 
 
 class MetricsCSV(RunLogger):
-    """`metrics.csv` in the run folder: a row each time something is logged, a column a name.
+    """`metrics.csv` in the run folder: a row each time something is logged, a column for each name.
 
-    Unlike Lightning's, it goes on writing where a resumed run left off: rows past the checkpoint
-    that the run resumes from (`images_seen`) are dropped, since they will be made again.
+    Unlike Lightning's CSV logger, it continues the file of a resumed run. Rows after the checkpoint
+    that the run resumes from are dropped, because they will be logged again.
+
+    Args:
+        run_dir: run folder.
+        images_seen: images seen at that checkpoint.
     """
 
     def __init__(self, run_dir: str | Path, images_seen: int = 0) -> None:
@@ -34,7 +38,7 @@ class MetricsCSV(RunLogger):
         return ""
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *_: Any, **__: Any) -> None:
-        """The config has a file of its own."""
+        """Ignore the config, which has its own file."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -61,7 +65,7 @@ class MetricsCSV(RunLogger):
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """Rows of a `metrics.csv`; none where there is no file. A last row cut off is left out."""
+    """Rows of a `metrics.csv`, without a last row that was cut off; none if there is no file."""
     if not path.is_file():
         return []
     with path.open(newline="") as file:

@@ -21,23 +21,22 @@ from ganzoo.loggers.base import RunLogger
 
 log = logging.getLogger(__name__)
 
-DATA = "WANDB_DATA_DIR"  # where files of tables and artifacts wait for their upload
-# where files of tables and artifacts wait for their upload
-OURS = DATA not in os.environ  # so that it is for us to say: the run folder
-# so that it is for us to say: the run folder
+DATA = "WANDB_DATA_DIR"  # folder of the files that wait for their upload
+OURS = DATA not in os.environ  # then these files go to the run folder
 
 
 class Wandb(RunLogger, WandbLogger):
-    """wandb: online where a key is there, otherwise offline; never asks, never fails the run.
+    """Weights & Biases, online if there is a key, otherwise offline.
 
-    Where the server does not answer, the run is kept offline, to be uploaded by `wandb sync`.
+    It never asks for a key, and its errors do not end the run. If the server does not answer, the
+    run stays offline, and `wandb sync` uploads it later.
 
     Args:
-        run_dir: for its files and the run's id, by which a resumed run goes on in the same run.
+        run_dir: run folder, for its files and the id of the wandb run that a resumed run continues.
         project, entity, group, tags, notes: as in `wandb.init`.
-        name: of the run; by default the last part of `run_dir` in a group, else the last three.
-        checkpoints: which are uploaded, as versions of an artifact that has the run's name: each
-            "best", the "last" one when the run ends or stops, "all" that are written, or None.
+        name: name of the run; None for the last part of `run_dir` in a group, else the last three.
+        checkpoints: checkpoints to upload, as versions of an artifact with the run's name: each
+            "best" one, the "last" one when the run ends or stops, "all" of them, or None.
         patience: seconds to wait for the server when the run starts, and when it ends.
     """
 
@@ -66,7 +65,7 @@ class Wandb(RunLogger, WandbLogger):
             entity=entity,
         )
         self._checkpoints, self._patience = checkpoints, patience
-        self._last: tuple[Path, int] | None = None  # to be uploaded at the end
+        self._last: tuple[Path, int] | None = None  # to upload at the end
 
     @property
     @rank_zero_experiment
@@ -76,13 +75,13 @@ class Wandb(RunLogger, WandbLogger):
         return self._experiment
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *_: Any, **__: Any) -> None:
-        self._tell(lambda _: super(Wandb, self).log_hyperparams(params))
+        self._log(lambda _: super(Wandb, self).log_hyperparams(params))
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        self._tell(lambda run: run.log({**metrics, "images_seen": step}))
+        self._log(lambda run: run.log({**metrics, "images_seen": step}))
 
     def log_picture(self, name: str, picture: Image.Image, images_seen: int) -> None:
-        self._tell(lambda run: run.log({name: wandb.Image(picture), "images_seen": images_seen}))
+        self._log(lambda run: run.log({name: wandb.Image(picture), "images_seen": images_seen}))
 
     def log_sheet(
         self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], images_seen: int
@@ -90,18 +89,18 @@ class Wandb(RunLogger, WandbLogger):
         def cell(value: Any) -> Any:
             return wandb.Image(value) if isinstance(value, Image.Image) else value
 
-        def tell(run: Any) -> None:
+        def call(run: Any) -> None:
             table = wandb.Table(list(columns), [[cell(value) for value in row] for row in rows])
             run.log({name: table, "images_seen": images_seen})
 
-        self._tell(tell)
+        self._log(call)
 
     def log_facts(self, config: Mapping[str, Any], summary: Mapping[str, Any]) -> None:
-        def tell(run: Any) -> None:
+        def call(run: Any) -> None:
             run.config.update(dict(config), allow_val_change=True)
             run.summary.update(dict(summary))
 
-        self._tell(tell)
+        self._log(call)
 
     def log_checkpoint(self, path: Path, images_seen: int) -> None:
         if self._checkpoints in ("all", path.stem):
@@ -122,49 +121,55 @@ class Wandb(RunLogger, WandbLogger):
             run.finish(exit_code=0 if status == "success" else 1)
         except Exception as error:
             log.warning(
-                "wandb did not get everything (%s): `wandb sync %s` uploads the rest",
+                "wandb did not receive everything (%s): `wandb sync %s` uploads the rest",
                 _first_line(error),
                 Path(run.dir).parent,
             )
 
     @rank_zero_only
-    def _tell(self, tell: Callable[[Any], Any]) -> None:
-        """Call `tell` with the run. What goes wrong there ends the logging, not the training."""
+    def _log(self, call: Callable[[Any], Any]) -> None:
+        """Call a function with the wandb run. An error there ends the logging, not the training."""
         try:
-            tell(self.experiment)
+            call(self.experiment)
         except Exception as error:
             log.warning(
-                "wandb is left out from here on (%s); metrics.csv has it all", _first_line(error)
+                "wandb logs nothing from here on (%s); metrics.csv has all numbers",
+                _first_line(error),
             )
             self._experiment = wandb.init(mode="disabled")
 
     def _upload(self, path: Path, images_seen: int) -> None:
-        def tell(run: Any) -> None:
+        def call(run: Any) -> None:
             name = re.sub(r"[^\w.-]+", "-", str(self._name))
             artifact = wandb.Artifact(name, "model", metadata={"images_seen": images_seen})
             artifact.add_file(str(path))
             kimg = f"kimg-{images_seen / 1000:g}"
             run.log_artifact(artifact, aliases=["latest", kimg, *{path.stem} & {"best", "last"}])
 
-        self._tell(tell)
+        self._log(call)
 
     def _init(self) -> Any:
         os.environ.setdefault("WANDB_SILENT", "true")
         start = time.perf_counter()
-        mode, why = os.environ.get("WANDB_MODE") or "online", "as WANDB_MODE says"
+        mode, why = os.environ.get("WANDB_MODE") or "online", "because of WANDB_MODE"
         try:
             if mode == "online" and not wandb.login(prompt=False, verify=False):
-                mode, why = "offline", "as no key was found"
+                mode, why = "offline", "because no key was found"
             run = self._start(mode)
         except Exception as error:
             lost = time.perf_counter() - start
-            mode, why = "offline", f"as it could not start ({_first_line(error)}; {lost:.0f} s)"
+            mode, why = (
+                "offline",
+                f"because it could not start ({_first_line(error)}; {lost:.0f} s)",
+            )
             try:
-                wandb.teardown()  # another service: that of the run that failed holds on to its id
+                wandb.teardown()  # the service of the failed run would keep its id
                 os.environ.pop("WANDB_SERVICE", None)
                 run = self._start(mode)
             except Exception as again:
-                log.warning("wandb is left out (%s); metrics.csv has it all", _first_line(again))
+                log.warning(
+                    "wandb logs nothing (%s); metrics.csv has all numbers", _first_line(again)
+                )
                 return wandb.init(mode="disabled")
         run.define_metric("images_seen")
         run.define_metric("*", step_metric="images_seen")

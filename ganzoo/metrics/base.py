@@ -17,15 +17,36 @@ from torchmetrics.utilities.data import dim_zero_cat
 from ganzoo.errors import UserError
 
 
-class TwoSets(Metric):
+class SuiteMetric(Metric):
+    """A metric that `Suite` can compute.
+
+    Its `update` takes some of `features`, `logits`, `images`, `index` and `real`, by these names.
+
+    Attributes:
+        names: names of its values if `compute` returns a dict; empty if it returns one value.
+        limit: name of the constructor's argument that lowers `least`; empty if none does.
+    """
+
+    is_differentiable = False
+    full_state_update = False
+    names: tuple[str, ...] = ()
+    limit = ""
+
+    @property
+    def least(self) -> int:
+        """Number of images of either kind that it needs."""
+        return 2
+
+    def expect(self, fakes: int) -> None:
+        """Prepare for a number of fakes."""
+
+
+class TwoSets(SuiteMetric):
     """A metric whose states come in pairs, `real_*` and `fake_*`.
 
     With `keep_real`, `reset` forgets only the fakes. Use `update`, not `forward`, which resets the
     metric for each batch.
     """
-
-    is_differentiable = False
-    full_state_update = False
 
     def __init__(self, keep_real: bool = False) -> None:
         super().__init__()

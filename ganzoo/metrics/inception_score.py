@@ -5,13 +5,12 @@ from functools import lru_cache
 import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from ganzoo.errors import UserError
-from ganzoo.metrics.base import check_finite
+from ganzoo.metrics.base import SuiteMetric, check_finite
 
 
-class InceptionScore(Metric):
+class InceptionScore(SuiteMetric):
     """exp(E KL(p(y|x) || p(y))) of fakes, over splits (Salimans et al. 2016, section 4).
 
     The value is {"is": mean over the splits, "is_std": their population standard deviation};
@@ -28,8 +27,6 @@ class InceptionScore(Metric):
             `compute`, not exactly `total` fakes seen, or logits not finite.
     """
 
-    is_differentiable = False
-    full_state_update = False
     higher_is_better = True
     names = ("is", "is_std")
     limit = "splits"
@@ -54,6 +51,9 @@ class InceptionScore(Metric):
     def least(self) -> int:
         """Number of fakes that it needs."""
         return self.splits
+
+    def expect(self, fakes: int) -> None:
+        self.total = fakes
 
     def update(self, logits: Tensor, index: Tensor, real: bool) -> None:
         """Add the logits [N, K] of the fakes numbered by `index` [N]; reals are ignored."""

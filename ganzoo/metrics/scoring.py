@@ -1,8 +1,7 @@
-"""What is scored of a model: samples of seeds, or translations in each of its directions."""
+"""Scores of a model: of samples of seeds, or of translations in each of its directions."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -10,72 +9,66 @@ from torch import Tensor
 from ganzoo.data.images import ImageData
 from ganzoo.data.pixels import to_float
 from ganzoo.data.reference import Reference
+from ganzoo.data.unpaired import Unpaired
 from ganzoo.engine.gan import GAN
-from ganzoo.engine.kinds import Translating, only_from_seeds, only_translating
+from ganzoo.engine.kinds import FromSeeds, Translating, only_from_seeds
 from ganzoo.errors import UserError
 from ganzoo.metrics import translation
 from ganzoo.metrics.protocol import Scores, joined
 from ganzoo.metrics.suite import Fakes, Suite
 
 
-class Scorer(Protocol):
-    """Scores a model again and again with the same images."""
-
-    names: list[str]  # of the values there will be
-
-    def score(
-        self,
-        gan: GAN,
-        raw: bool = False,
-        truncation: float | None = None,
-        stopped: Callable[[], bool] = lambda: False,
-        standing: Mapping[str, int] | None = None,
-    ) -> Scores | None:
-        """See `Suite.score`; `standing` tells of the statistics that are in use."""
-
-
-def scorer_of(gan: GAN, data: Any, suite: Suite, device: torch.device) -> Scorer:
-    """What suits the model. All processes call it.
+def scorer_of(
+    gan: GAN, data: ImageData | Unpaired, suite: Suite, device: torch.device
+) -> "SeedScorer | TranslationScorer":
+    """The scorer that suits the model. All processes call it.
 
     Raises:
         UserError: too few images, images that cannot be read, a cache that cannot be written.
     """
     if isinstance(gan, Translating):
         return TranslationScorer(gan, data, suite, device)
-    return SeedScorer(data, suite, device)
+    return SeedScorer(only_from_seeds(gan), data, suite, device)
 
 
 class SeedScorer:
-    """Samples of fixed seeds against the data that was trained on."""
+    """Scores samples of fixed seeds against the training data, again and again."""
 
-    def __init__(self, data: ImageData, suite: Suite, device: torch.device) -> None:
-        self.suite, self.names = suite, suite.names()
-        suite.prepare(Reference(data, suite.num_real, suite.mirror), device)
+    def __init__(
+        self, gan: FromSeeds, data: ImageData | Unpaired, suite: Suite, device: torch.device
+    ) -> None:
+        self.gan, self.suite, self.names = gan, suite, suite.names()
+        suite.prepare(Reference(data.domains[""], suite.num_real, suite.mirror), device)
 
     def score(
         self,
-        gan: GAN,
         raw: bool = False,
         truncation: float | None = None,
         stopped: Callable[[], bool] = lambda: False,
         standing: Mapping[str, int] | None = None,
     ) -> Scores | None:
-        fakes = fakes_of(gan, self.suite.num_fake, raw, truncation, standing=standing)
+        """Scores of the model as it is now; see `fakes_of` and `Suite.score`."""
+        fakes = fakes_of(self.gan, self.suite.num_fake, raw, truncation, standing=standing)
         return self.suite.score(fakes, stopped)
 
 
 class TranslationScorer:
-    """Translated test images of one domain against the test images of the other.
+    """Scores translated test images of one domain against the test images of the other.
 
-    Values are called `AtoB/fd_effnet` and so on. Beside the suite's there are `cycle`, `identity`
-    and, where `data.test_pairs` says that partners are known, `l1`, `psnr`, `ssim`: see
-    `ganzoo.metrics.translation`. Of data without test images, training images are taken.
+    Values are called `AtoB/fd_effnet` and so on. Besides the metrics of the suite there are
+    `cycle`, `identity` and, if `data.test_pairs` says that partners are known, `l1`, `psnr` and
+    `ssim`; see `ganzoo.metrics.translation`. If there are no test images, training images take
+    their place.
 
-    Test images are at most `num_real` of each domain; at most `num_fake` are translated.
+    There are at most `num_real` test images of each domain; at most `num_fake` are translated.
     """
 
-    def __init__(self, gan: Translating, data: Any, suite: Suite, device: torch.device) -> None:
-        self.device = device
+    def __init__(
+        self, gan: Translating, data: ImageData | Unpaired, suite: Suite, device: torch.device
+    ) -> None:
+        if not isinstance(data, Unpaired):
+            raise UserError("A model that translates needs data of two domains.")
+        self.gan, self.device = gan, device
         self.tests, self.pairs = data.tests()
         counts = {name: len(test.source) for name, test in self.tests.items()}
         if min(counts.values()) < 2:
@@ -106,32 +99,32 @@ class TranslationScorer:
 
     def score(
         self,
-        gan: GAN,
         raw: bool = False,
         truncation: float | None = None,
         stopped: Callable[[], bool] = lambda: False,
         standing: Mapping[str, int] | None = None,
     ) -> Scores | None:
+        """Scores of the model as it is now; it has neither truncation nor standing statistics."""
         parts = {}
         for direction, suite in self.suites.items():
-            scores = suite.score(self._fakes(gan, direction, raw), stopped)
+            scores = suite.score(self._fakes(direction, raw), stopped)
             if scores is None:
                 return None
             parts[direction] = scores
         return joined(parts)
 
-    def _fakes(self, gan: GAN, direction: str, raw: bool) -> Fakes:
+    def _fakes(self, direction: str, raw: bool) -> Fakes:
+        gan = self.gan
         source, target = direction.split("to")
         back = f"{target}to{source}"
         inputs, targets = self.inputs[source], self.numbers[target]
-        model = only_translating(gan)
 
         def made(numbers: Sequence[int]) -> dict[str, Tensor]:
             given = self.tests[source].read([inputs[i] for i in numbers], self.device)
-            fakes = model.translate_many(to_float(given), direction, raw)
+            fakes = gan.translate_many(to_float(given), direction, raw)
             images = {"inputs": given, "images": fakes}
-            if back in model.directions:
-                images["reconstructed"] = model.translate_many(fakes, back, raw)
+            if back in gan.directions:
+                images["reconstructed"] = gan.translate_many(fakes, back, raw)
             if self.pairs:
                 same = [inputs[i] for i in numbers]
                 images["partners"] = self.tests[target].read(same, self.device)
@@ -140,9 +133,7 @@ class TranslationScorer:
             share = [target for start, end in edges for target in targets[start:end]]
             if share and given.shape[1] == fakes.shape[1]:
                 images["targets"] = self.tests[target].read(share, self.device)
-                images["identity"] = model.translate_many(
-                    to_float(images["targets"]), direction, raw
-                )
+                images["identity"] = gan.translate_many(to_float(images["targets"]), direction, raw)
             return images
 
         return Fakes(
@@ -159,10 +150,10 @@ class TranslationScorer:
         )
 
     def _fingerprint(self, domain: str) -> str:
-        told = hashlib.sha256()
+        digest = hashlib.sha256()
         for number in self.inputs[domain]:
-            told.update(self.tests[domain].read([number]).numpy().tobytes())
-        return told.hexdigest()
+            digest.update(self.tests[domain].read([number]).numpy().tobytes())
+        return digest.hexdigest()
 
 
 def fakes_of(
@@ -173,8 +164,16 @@ def fakes_of(
     label: int | None = None,
     standing: Mapping[str, int] | None = None,
 ) -> Fakes:
-    """Samples of the seeds 0 to `num` - 1; `standing` tells of the statistics that are in use."""
+    """Samples of the seeds 0 to `num` - 1.
 
+    Args:
+        gan: the model, which makes images from seeds.
+        num: number of samples.
+        raw: whether to use the generator instead of its average.
+        truncation: threshold of the latents; None for no limit.
+        label: class of all samples; None for each seed's own.
+        standing: facts about the standing statistics in use, for the protocol.
+    """
     model = only_from_seeds(gan)
 
     def images(seeds: Sequence[int]) -> Tensor:
@@ -198,6 +197,6 @@ def fakes_of(
 
 
 def _spread(numbers: list[int], most: int) -> list[int]:
-    """At most so many of the numbers, evenly spaced."""
+    """At most `most` of the numbers, evenly spaced."""
     count = min(len(numbers), most)
     return [numbers[i * len(numbers) // count] for i in range(count)]

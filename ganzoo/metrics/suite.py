@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor
-from torchmetrics import Metric
 from tqdm import tqdm
 
 from ganzoo import __version__
@@ -18,6 +17,7 @@ from ganzoo.data.reference import Reference, mixed
 from ganzoo.distributed.strategy import rank, world_size
 from ganzoo.draws import seed_of
 from ganzoo.errors import UserError
+from ganzoo.metrics.base import SuiteMetric
 from ganzoo.metrics.cache import Real, compute, real_features, rgb
 from ganzoo.metrics.extractors import Extractor
 from ganzoo.metrics.frechet import FrechetDistance
@@ -63,7 +63,7 @@ class Suite:
 
     def __init__(
         self,
-        metrics: Mapping[str, Metric | None],
+        metrics: Mapping[str, SuiteMetric | None],
         extractor: Extractor | None = None,
         num_real: int | None = 50000,
         num_fake: int = 50000,
@@ -189,8 +189,7 @@ class Suite:
         self._check_counts(self.facts["images"], fakes.num)
         for metric in self.metrics.values():
             metric.reset()
-            if hasattr(metric, "total"):
-                metric.total = fakes.num
+            metric.expect(fakes.num)
         size = min(self.batch_size, -(-fakes.num // world))
         chunks = list(torch.arange(fakes.num).split(size))
         bar = tqdm(
@@ -266,7 +265,7 @@ class Suite:
         scores.values[name] = sum(scores.classes.values()) / len(scores.classes)
         scores.protocol["intra_class"] = fakes[0].num
 
-    def fitted(self, num_real: int, num_fake: int, more: Mapping[str, Metric]) -> "Suite":
+    def fitted(self, num_real: int, num_fake: int, more: Mapping[str, SuiteMetric]) -> "Suite":
         """A suite of the same metrics and `more`, for sets of so many images.
 
         What a metric takes more of than there are is lowered to that, as in subsets of the kernel
@@ -274,9 +273,9 @@ class Suite:
         """
         metrics, lowered = dict(more), []
         for label, metric in self.metrics.items():
-            given, least = arguments(metric), getattr(metric, "least", 2)
-            limit = str(getattr(metric, "limit", ""))
-            if limit and (most := min(num_real, num_fake)) < least:
+            given, least = arguments(metric), metric.least
+            limit, most = metric.limit, min(num_real, num_fake)
+            if limit and most < least:
                 given[limit] = max(1, given[limit] * most // least)
                 lowered.append(
                     f"{label} is with {limit}={given[limit]}, for there are {num_real} real and "
@@ -294,11 +293,11 @@ class Suite:
         return [
             self._full(label, key)
             for label, metric in self.metrics.items()
-            for key in getattr(metric, "names", [label])
+            for key in metric.names or (label,)
         ]
 
     def monitored(
-        self, name: str, more: Mapping[str, Metric] = MappingProxyType({})
+        self, name: str, more: Mapping[str, SuiteMetric] = MappingProxyType({})
     ) -> tuple[str, bool]:
         """The full name of a value, and whether more of it is better.
 
@@ -310,7 +309,7 @@ class Suite:
             UserError: no metric has it.
         """
         for label, metric in (self.metrics | dict(more)).items():
-            for key in getattr(metric, "names", [label]):
+            for key in metric.names or (label,):
                 full = self._full(label, key) if label in self.metrics else key
                 if name in (key, full):
                     return full, bool(metric.higher_is_better)
@@ -362,12 +361,12 @@ class Suite:
     def _check_counts(self, reals: int, fakes: int) -> None:
         """Before anything is computed."""
         for label, metric in self.metrics.items():
-            least = max(getattr(metric, "least", 2), 2 * world_size())
+            least = max(metric.least, 2 * world_size())
             if min(reals, fakes) < least:
                 raise UserError(
                     f"{label} needs at least {least} images and there are {reals} real ones and "
                     f"{fakes} fakes: raise metrics.num_real and num_fake, lower metrics.metrics."
-                    f"{label}.{getattr(metric, 'limit', 'num')}, or leave it out with "
+                    f"{label}.{metric.limit or 'num'}, or leave it out with "
                     f"metrics.metrics.{label}=null."
                 )
 
@@ -403,12 +402,12 @@ class Suite:
         return notes
 
 
-def options(metric: Metric) -> Options:
+def options(metric: SuiteMetric) -> Options:
     """The class of a metric and the arguments that it was made with."""
     return {"class": type(metric).__name__, **arguments(metric)}
 
 
-def arguments(metric: Metric) -> Options:
+def arguments(metric: SuiteMetric) -> Options:
     """What a metric was made with, but for what the suite sets."""
     names = inspect.signature(type(metric)).parameters
     return {k: v for k, v in vars(metric).items() if k in names and k not in ("keep_real", "total")}

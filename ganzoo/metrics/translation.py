@@ -5,19 +5,15 @@ All compare pairs of 8-bit images, as they would be saved, and are means over th
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
+from ganzoo.metrics.base import SuiteMetric
 from ganzoo.metrics.ssim import ssim
 
 LEAST_MSE = 1 / 12  # of 8-bit images: the variance of rounding
 
 
-class _MeanOverImages(Metric):
+class _MeanOverImages(SuiteMetric):
     """Means of numbers by name, with one number per image."""
-
-    is_differentiable = False
-    full_state_update = False
-    names: tuple[str, ...]
 
     def __init__(self) -> None:
         super().__init__()
@@ -112,7 +108,9 @@ class PairSSIM(_Pairs):
         return ssim(a.double(), b.double())
 
 
-def metrics(cycle: bool = True, identity: bool = True, pairs: bool = True) -> dict[str, Metric]:
+def metrics(
+    cycle: bool = True, identity: bool = True, pairs: bool = True
+) -> dict[str, SuiteMetric]:
     """The metrics that apply, by label."""
     some: list[_MeanOverImages] = [Cycle()] * cycle + [Identity()] * identity
     some += [PairL1(), PairPSNR(), PairSSIM()] * pairs
