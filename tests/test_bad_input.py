@@ -202,10 +202,7 @@ BLOWS_UP = (
 
 def test_a_number_that_is_none_is_named(tmp_path: Path) -> None:
     told = refused(tmp_path, *BLOWS_UP)
-    assert any(
-        name in told
-        for name in ("d_loss became", "logits/real became", "gradient_norms/discriminator became")
-    )
+    assert any(name in told for name in ("d_loss became", "logits/", "gradient_norms/"))
     assert "after 8 images" in told
     assert f"Last good checkpoint: {tmp_path / 'last.ckpt'} (8 images)" in told
 
