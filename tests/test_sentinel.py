@@ -222,7 +222,7 @@ REAL = [
 def watched(run_dir: Path, model: str, *keys: str, **options: Any) -> Any:
     """The config of a run of real networks."""
     base = [key for key in TINY if key.startswith(("callbacks", "logger", "trainer"))]
-    given = keys_of(*keys, **options)
+    given = keys_of("callbacks.spectra.every_kimg=0.16", *keys, **options)
     return config(f"run_dir={run_dir}", f"model={model}", *base, *given, tiny=False)
 
 
