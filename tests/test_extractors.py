@@ -234,7 +234,7 @@ def test_dinov2_without_its_weights_is_refused(
     assert "dinov2_vitb14_pretrain.pth" in refusal(DINOv2, arch="vitb14")
     assert "vitl14, vitb14, vits14" in refusal(DINOv2, arch="vitg14")
     assert "python -m ganzoo.prepare weights dinov2" in refusal(DINOv2)
-    assert "does not hold the weights of DINOv2's vitb14" in refusal(
+    assert "does not contain the weights of DINOv2's vitb14" in refusal(
         DINOv2, str(dino_file), arch="vitb14"
     )
     assert "DINOv2's vits14" in refusal(DINOv2, random_inception, arch="vits14")
@@ -259,14 +259,14 @@ def test_files_that_are_no_weights_are_refused(
     assert not Path("was_run").exists()
     for what in (torch.zeros(3), {"epoch": 3}, [1]):
         torch.save(what, bad)
-        assert "no state dict" in refusal(Inception, str(bad))
-    assert "does not hold the weights of Inception" in refusal(Inception, str(dino_file))
-    assert "There is no file of weights" in refusal(Inception, str(tmp_path / "absent.pth"))
+        assert "not a state dict" in refusal(Inception, str(bad))
+    assert "does not contain the weights of Inception" in refusal(Inception, str(dino_file))
+    assert "There are no weights at" in refusal(Inception, str(tmp_path / "absent.pth"))
     published = tmp_path / INCEPTION
     published.write_bytes(whole)
     told = refusal(Inception, str(published))
     assert "is corrupt or incomplete" in told
-    assert "delete it and fetch it again with python -m ganzoo.prepare weights inception" in told
+    assert "delete it and download it again with python -m ganzoo.prepare weights inception" in told
 
 
 def test_weights_are_found_where_they_are_kept(
@@ -300,7 +300,7 @@ def test_auto_takes_inception_if_it_is_there_and_says_if_not(
     (record,) = caplog.records
     for part in (INCEPTION, str(nothing_there), "hub", "effnet", "ganzoo.prepare weights"):
         assert part in record.getMessage()
-    assert "There is no file" in refusal(auto, "absent.pth")
+    assert "There are no weights" in refusal(auto, "absent.pth")
 
 
 CONTENTS = b"weights" * 1000
@@ -350,7 +350,7 @@ def test_fetching_without_a_network_says_what_to_put_where(
         told = refusal(weights.fetch, name)
         for part in ("Name or service", published.url, published.file, digest, str(nothing_there)):
             assert part in told
-    with pytest.raises(SystemExit, match=r"ganzoo.prepare: https://.*by another way"):
+    with pytest.raises(SystemExit, match=r"ganzoo.prepare: https://.*yourself"):
         prepare.main(["weights", "inception"])
 
 

@@ -361,7 +361,7 @@ def test_few_images_are_warned_of(photos) -> None:
     [
         (torch.rand(24, 3, 8, 8), "are 3x8x8 .* and the real ones 3x16x16"),
         (torch.rand(24, 1, SIDE, SIDE), "are 1x16x16"),
-        (torch.rand(24, 3, SIDE, SIDE) * 255, r"lie in \[-1, 1\]: divide by 127.5"),
+        (torch.rand(24, 3, SIDE, SIDE) * 255, r"in \[-1, 1\]: divide by 127.5"),
         (torch.full((24, 3, SIDE, SIDE), torch.nan), "NaN or infinity"),
         (torch.randint(0, 2, (24, 3, SIDE, SIDE), dtype=torch.uint8), "all 0 and 1"),
         (torch.ones(24, 3, SIDE, SIDE, dtype=torch.int64), "not torch.int64"),

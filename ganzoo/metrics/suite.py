@@ -1,4 +1,4 @@
-"""A set of metrics of one set of fakes against one set of reals, in one pass, with its protocol."""
+"""A set of metrics, computed in one pass over the fakes, with the protocol of the numbers."""
 
 import inspect
 import logging
@@ -30,14 +30,15 @@ Options = dict[str, Any]
 
 
 class Fakes(NamedTuple):
-    """Images to be scored.
+    """Images to score.
 
     Attributes:
-        num: how many there are.
-        images: their numbers, from 0 to `num`, -> float [n, C, H, W] in [-1, 1], or uint8; or a
-            dict of such images, of which "images" are scored and metrics may take the others.
-        facts: how they were drawn, for the protocol.
-        subject: what made them.
+        num: number of images.
+        images: function from numbers of images, which are below `num`, to the images: float
+            [n, C, H, W] in [-1, 1], or uint8; or a dict of such images, of which "images" are
+            scored, and the others are for metrics that ask for them.
+        facts: facts on how they were made, for the protocol.
+        subject: facts on what made them.
     """
 
     num: int
@@ -50,15 +51,15 @@ class Suite:
     """Metrics that share one pass of an extractor over the fakes.
 
     Args:
-        metrics: by label. Each names in its `update` what it takes: features, logits, images,
-            index, real. The full names of their values are the extractor's to say (`fd` is `fid`
-            with Inception, `fd_effnet` with another), but for metrics of images alone.
-        extractor: of features; None if no metric needs any.
-        num_real: real images to compare with; None for all.
-        num_fake: fakes that a caller should make.
-        mirror: whether the real images are flipped, too; None: as in training.
-        batch_size: of the extractor and the generator.
-        cache: keep features of real images on the disk.
+        metrics: metrics by label; see `SuiteMetric`. The extractor gives their values the full
+            names (`fd` becomes `fid` with Inception, `fd_effnet` with EfficientNet), except for
+            metrics of the images alone.
+        extractor: network for the features; None if no metric needs any.
+        num_real: number of real images to compare with; None for all.
+        num_fake: number of fakes that a caller should make.
+        mirror: whether the real images are also flipped; None to do as in training.
+        batch_size: batch size of the extractor and the generator.
+        cache: whether to keep the features of real images on the disk.
     """
 
     def __init__(
@@ -73,13 +74,13 @@ class Suite:
     ) -> None:
         self.metrics = {label: metric for label, metric in metrics.items() if metric is not None}
         if not self.metrics:
-            raise UserError("metrics.metrics names no metric: leave one in.")
+            raise UserError("metrics.metrics names no metric: keep at least one.")
         if num_fake < 2 or batch_size < 1:
             raise UserError("metrics.num_fake must be at least 2 and metrics.batch_size 1.")
         needing = [label for label in self.metrics if self._takes(label) & {"features", "logits"}]
         if needing and extractor is None:
             raise UserError(
-                f"{', '.join(needing)} needs an extractor: choose one with metrics/extractor=auto."
+                f"{', '.join(needing)} needs an extractor: set metrics/extractor=auto, for example."
             )
         for label in needing:
             assert extractor is not None
@@ -91,14 +92,14 @@ class Suite:
         self.extractor = extractor if needing else None
         self.num_real, self.num_fake, self.mirror = num_real, num_fake, mirror
         self.batch_size, self.cache = batch_size, cache
-        self.lowered: list[str] = []  # sentences on metrics of fewer images than asked for
+        self.lowered: list[str] = []  # sentences on metrics that use fewer images than they should
         self.real: Real | None = None
         self._floors: dict[int, tuple[dict[str, float], tuple[int, int]]] = {}
 
     # -- real images -------------------------------------------------------------------------------
 
     def prepare(self, reference: Reference, device: torch.device) -> None:
-        """Look at the real images, or find what was kept of them. All processes call it.
+        """Process the real images, or read their features from the cache. All processes call it.
 
         Raises:
             UserError: too few images, images that cannot be read, a cache that cannot be written.
@@ -122,10 +123,10 @@ class Suite:
         self._show_real(reference)
 
     def _show_real(self, reference: Reference) -> None:
-        """Each process shows the metrics its share."""
+        """Update the metrics with the real images; each process with its share."""
         assert self.real is not None
         if any(self._takes(label) >= {"images", "real"} for label in self.metrics):
-            # Of few chunks, each process takes some rows, since none may be left without any.
+            # Every process needs some images; if chunks are too few, each takes some of their rows.
             few = reference.num_chunks < world_size()
             mine = range(0 if few else rank(), reference.num_chunks, 1 if few else world_size())
             rows = slice(rank(), None, world_size()) if few else slice(None)
@@ -138,7 +139,7 @@ class Suite:
             self._update(features=features, index=part.to(self.device), real=True)
 
     def _floor(self, num_fake: int) -> tuple[dict[str, float], tuple[int, int]]:
-        """Distances between real images and other real images, and how many there were of each."""
+        """Distances between two sets of real images, and the numbers of images in the two."""
         if num_fake in self._floors:
             return self._floors[num_fake]
         assert self.real is not None
@@ -170,20 +171,21 @@ class Suite:
 
     @torch.no_grad()
     def score(self, fakes: Fakes, stopped: Callable[[], bool] = lambda: False) -> Scores | None:
-        """The values of all metrics; the same on any number of processes, which all call it.
+        """The values of all metrics, the same for any number of processes. All processes call it.
 
         Args:
-            stopped: asked between batches by every process, with the same answer in all of them;
-                if true, there are no scores.
+            fakes: the images to score.
+            stopped: function that is called between batches, and returns the same in all
+                processes; if True, scoring ends, and there are no scores.
 
         Raises:
-            UserError: too few fakes for a metric, or fakes that are no images like the real ones.
+            UserError: too few fakes for a metric, or fakes of another shape than the real images.
         """
-        assert self.real is not None, "prepare comes first"
+        assert self.real is not None, "call prepare first"
         start, world = time.perf_counter(), world_size()
         if fakes.num < max(2, world):
             raise UserError(
-                f"{fakes.num} images are too few for metrics on {world} process(es): raise "
+                f"{fakes.num} images are too few for metrics in {world} process(es): raise "
                 "metrics.num_fake."
             )
         self._check_counts(self.facts["images"], fakes.num)
@@ -231,7 +233,9 @@ class Suite:
         """Add the Fréchet distance within each class, and their mean, to `scores`.
 
         Args:
-            fakes: of each class, in the order of the labels.
+            scores: the scores to extend.
+            fakes: the images of each class, in the order of the labels.
+            classes: names of the classes.
 
         Raises:
             UserError: no labels, no extractor, or classes with too few images.
@@ -239,7 +243,7 @@ class Suite:
         real, extractor = self.real, self.extractor
         if extractor is None or real is None or real.labels is None or not classes:
             raise UserError(
-                "Distances within classes need labels of the real images and an extractor: choose "
+                "Distances within classes need an extractor, and labels of the real images: choose "
                 "other data, or set intra_class=null."
             )
         for label, (name, few) in enumerate(zip(classes, fakes, strict=True)):
@@ -248,7 +252,7 @@ class Suite:
             if min(len(members), few.num) < max(2, world_size()):
                 raise UserError(
                     f"There are too few images of {name} for a distance: raise metrics.num_real or "
-                    "intra_class, or leave such classes out with data.classes."
+                    "intra_class, or leave out such classes with data.classes."
                 )
             mine = members[rank() :: world_size()]
             distance.update(real.features[mine].to(self.device), real=True)
@@ -266,10 +270,10 @@ class Suite:
         scores.protocol["intra_class"] = fakes[0].num
 
     def fitted(self, num_real: int, num_fake: int, more: Mapping[str, SuiteMetric]) -> "Suite":
-        """A suite of the same metrics and `more`, for sets of so many images.
+        """A suite with the same extractor, the same metrics and `more`, for sets of that size.
 
-        What a metric takes more of than there are is lowered to that, as in subsets of the kernel
-        distance. The extractor is shared.
+        If a metric needs more images than there are, its limit is lowered, such as the size of the
+        kernel distance's subsets.
         """
         metrics, lowered = dict(more), []
         for label, metric in self.metrics.items():
@@ -278,7 +282,7 @@ class Suite:
             if limit and most < least:
                 given[limit] = max(1, given[limit] * most // least)
                 lowered.append(
-                    f"{label} is with {limit}={given[limit]}, for there are {num_real} real and "
+                    f"{label} uses {limit}={given[limit]}, because there are {num_real} real and "
                     f"{num_fake} fake images."
                 )
             metrics[label] = type(metric)(**given)
@@ -299,14 +303,14 @@ class Suite:
     def monitored(
         self, name: str, more: Mapping[str, SuiteMetric] = MappingProxyType({})
     ) -> tuple[str, bool]:
-        """The full name of a value, and whether more of it is better.
+        """The full name of a value, and whether a higher value is better.
 
         Args:
-            name: `fd` or the like, or a full name.
-            more: metrics that may come to those of the suite.
+            name: label of a metric, such as `fd`, or a full name.
+            more: metrics besides those of the suite.
 
         Raises:
-            UserError: no metric has it.
+            UserError: no metric has such a value.
         """
         for label, metric in (self.metrics | dict(more)).items():
             for key in metric.names or (label,):
@@ -327,10 +331,10 @@ class Suite:
         self._update(**given, real=False)
 
     def _update(self, **given: Any) -> None:
-        """Update the metrics that get all they take."""
+        """Update the metrics for which everything they take is given."""
         for label, metric in self.metrics.items():
             takes = self._takes(label)
-            # Metrics of images take some of them or make pairs, for which their order must be none.
+            # Metrics of images use the first ones, or pairs, so these must be in random order.
             own = {**given, "index": given.get("mixed")} if "images" in takes else given
             if takes <= own.keys():
                 metric.update(**metric._filter_kwargs(**own))
@@ -354,17 +358,17 @@ class Suite:
         if tuple(images.shape[1:]) != self.shape:
             theirs, ours = ("x".join(map(str, s)) for s in (images.shape[1:], self.shape))
             raise UserError(
-                f"The images to score are {theirs} (channels, height, width) and the real ones "
-                f"{ours}: bring them to one size and number of channels."
+                f"The images to score are {theirs} (channels, height, width), and the real ones "
+                f"{ours}: convert them to the same size and number of channels."
             )
 
     def _check_counts(self, reals: int, fakes: int) -> None:
-        """Before anything is computed."""
+        """Raises UserError if there are too few images, before anything is computed."""
         for label, metric in self.metrics.items():
             least = max(metric.least, 2 * world_size())
             if min(reals, fakes) < least:
                 raise UserError(
-                    f"{label} needs at least {least} images and there are {reals} real ones and "
+                    f"{label} needs at least {least} images, and there are {reals} real ones and "
                     f"{fakes} fakes: raise metrics.num_real and num_fake, lower metrics.metrics."
                     f"{label}.{metric.limit or 'num'}, or leave it out with "
                     f"metrics.metrics.{label}=null."
@@ -395,31 +399,31 @@ class Suite:
                 if fewest <= dim:
                     name = self._full(label, label)
                     notes.append(
-                        f"{name} of {fewest} images in {dim} dimensions compares with nothing but "
-                        f"the same counts: trust {self.extractor.named('kid')}, or raise "
+                        f"{name} of {fewest} images in {dim} dimensions is only comparable at the "
+                        f"same numbers of images: trust {self.extractor.named('kid')}, or raise "
                         "metrics.num_fake and num_real."
                     )
         return notes
 
 
 def options(metric: SuiteMetric) -> Options:
-    """The class of a metric and the arguments that it was made with."""
+    """The class of a metric and the arguments of its constructor."""
     return {"class": type(metric).__name__, **arguments(metric)}
 
 
 def arguments(metric: SuiteMetric) -> Options:
-    """What a metric was made with, but for what the suite sets."""
+    """The arguments of a metric's constructor, except for those that the suite sets."""
     names = inspect.signature(type(metric)).parameters
     return {k: v for k, v in vars(metric).items() if k in names and k not in ("keep_real", "total")}
 
 
 def as_uint8(images: Tensor) -> Tensor:
-    """Images as extractors take them. Raises UserError if they can be neither [-1, 1] nor uint8."""
+    """Images as uint8. Raises UserError if they are neither floats in [-1, 1] nor uint8."""
     if images.dtype == torch.uint8:
         if len(images) > 1 and images.max() == 1 and images.min() == 0:
             raise UserError(
-                "Images to score are all 0 and 1, as floats in [0, 1] or [-1, 1] become when cast "
-                "to uint8: give the floats."
+                "Images to score are all 0 and 1, as if floats in [0, 1] or [-1, 1] were cast to "
+                "uint8: give the floats."
             )
         return images
     if not images.is_floating_point():
@@ -428,10 +432,10 @@ def as_uint8(images: Tensor) -> Tensor:
         )
     low, high = images.aminmax()
     if not bool(torch.isfinite(low + high)):
-        raise UserError("Images to score hold NaN or infinity: the generator is broken.")
+        raise UserError("Images to score contain NaN or infinity: the generator is broken.")
     if low >= 0 and high > 2:
         raise UserError(
-            f"Images to score are floats from {float(low):.3g} to {float(high):.3g}, which have to "
-            "lie in [-1, 1]: divide by 127.5 and subtract 1, or give uint8."
+            f"Images to score are floats from {float(low):.3g} to {float(high):.3g}, and must be "
+            "in [-1, 1]: divide by 127.5 and subtract 1, or give uint8."
         )
     return to_uint8(images)
