@@ -1,4 +1,4 @@
-"""Curves of a run's numbers."""
+"""Curves of the numbers of a run."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -87,7 +87,7 @@ def plot_spectra(rows: list[dict[str, str]], path: Path) -> None:
 def _spectrum(
     axes: Any, weights: Mapping[str, list[dict[str, str]]], column: str, prefix: int
 ) -> None:
-    """One panel: singular values over thousands of images, without the name of the network."""
+    """Draw one panel: singular values over thousands of images, without the network's name."""
     colors = matplotlib.colormaps["viridis"]
     for i, (name, rows) in enumerate(weights.items()):
         x = [int(row["images_seen"]) / 1000 for row in rows]

@@ -1,4 +1,4 @@
-"""Pictures in turn, as a GIF."""
+"""Animations."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from PIL import Image
 
 
 def save_gif(frames: Sequence[Image.Image], path: Path, frames_per_second: int = 20) -> None:
-    """An endless GIF."""
+    """Write an endless GIF."""
     path.parent.mkdir(parents=True, exist_ok=True)
     first, *rest = frames
     duration = round(1000 / frames_per_second)

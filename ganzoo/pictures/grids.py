@@ -1,4 +1,4 @@
-"""PNG and GIF files that a person looks at."""
+"""Images side by side, as one picture."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
@@ -12,19 +12,19 @@ from torch import Tensor
 
 from ganzoo.data.pixels import to_uint8
 
-GAP = 2  # pixels between the tiles of a grid
+GAP = 2  # pixels between tiles
 
 
 def columns_for(num: int) -> int:
-    """Columns of a grid of `num` tiles: near square, wider than high."""
+    """Number of columns of a grid of `num` tiles: almost square, and wide rather than high."""
     return max(1, int(np.ceil(np.sqrt(num))))
 
 
 def grid(images: Tensor, columns: int | None = None) -> Image.Image:
-    """Float NCHW images in [-1, 1] as one picture, row by row, on white.
+    """Images float [N, C, H, W] in [-1, 1] as one picture, row by row, on white.
 
-    One channel is shown as gray, four as red, green, blue and opacity; of any other number the
-    first three are shown (one gray picture, if there are only two).
+    One channel is shown as gray, four as red, green, blue and opacity. Of two channels the first is
+    shown, of five or more the first three.
     """
     tiles = _tiles(images)
     n, h, w, c = tiles.shape
@@ -38,12 +38,12 @@ def grid(images: Tensor, columns: int | None = None) -> Image.Image:
 
 
 def singles(images: Tensor) -> list[Image.Image]:
-    """Float NCHW images in [-1, 1], each as a picture."""
+    """Images float [N, C, H, W] in [-1, 1], each as its own picture."""
     return [Image.fromarray(t.squeeze(2) if t.shape[2] == 1 else t) for t in _tiles(images)]
 
 
 def named_rows(rows: Mapping[str, Tensor]) -> Image.Image:
-    """Float NCHW images in [-1, 1], a row for each name, which stands at its left, on white."""
+    """A row of images float [N, C, H, W] in [-1, 1] for each name, with the name to its left."""
     strips = [grid(images, len(images)) for images in rows.values()]
     font, margin = font_of(11), margin_of(rows)
     width, height = max(strip.width for strip in strips), strips[0].height
@@ -57,22 +57,22 @@ def named_rows(rows: Mapping[str, Tensor]) -> Image.Image:
 
 
 def margin_of(names: Iterable[str]) -> int:
-    """Pixels at the left that `named_rows` leaves for names."""
+    """Width in pixels that `named_rows` leaves for names."""
     return 10 + int(max(font_of(11).getlength(name) for name in names))
 
 
 @cache
 def font_of(size: int) -> ImageFont.FreeTypeFont:
-    """A font that comes with matplotlib, so that pictures look alike everywhere."""
+    """A font that comes with matplotlib, so that pictures look the same everywhere."""
     fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     return ImageFont.truetype(fonts / "DejaVuSans.ttf", size)
 
 
 def titled_rows(rows: Mapping[str, tuple[Tensor, Sequence[str]]]) -> Image.Image:
-    """Float NCHW images in [-1, 1], each under its title, a row for each name, on white.
+    """A row for each name: images float [N, C, H, W] in [-1, 1], each with its title above.
 
-    Images less than 64 pixels wide are enlarged, so that a title has room; those of more than 128
-    are shrunk.
+    Images are enlarged to a width of at least 64 pixels, so that there is room for the titles, and
+    shrunk to at most 128.
     """
     font = font_of(11)
     above = 16 * max(title.count("\n") + 1 for _, titles in rows.values() for title in titles)
@@ -80,7 +80,7 @@ def titled_rows(rows: Mapping[str, tuple[Tensor, Sequence[str]]]) -> Image.Image
     height, width = next(iter(rows.values()))[0].shape[-2:]
     scale = max(1, -(-64 // width)) if width <= 128 else 128 / width
     height, width = round(scale * height), round(scale * width)
-    way = Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.BOX
+    resampling = Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.BOX
     columns = max(len(titles) for _, titles in rows.values())
     size = margin + columns * (width + GAP), len(rows) * (above + height + GAP)
     sheet = Image.new("RGB", size, "white")
@@ -90,7 +90,7 @@ def titled_rows(rows: Mapping[str, tuple[Tensor, Sequence[str]]]) -> Image.Image
         draw.text((4, top + height // 2), name, fill="black", font=font, anchor="lm")
         for column, (tile, title) in enumerate(zip(singles(images), titles, strict=True)):
             left = margin + column * (width + GAP)
-            shown = tile.convert("RGB").resize((width, height), way)
+            shown = tile.convert("RGB").resize((width, height), resampling)
             sheet.paste(shown, (left, top))
             draw.text((left, top - above), title, fill="black", font=font, spacing=2)
     return sheet
@@ -99,16 +99,16 @@ def titled_rows(rows: Mapping[str, tuple[Tensor, Sequence[str]]]) -> Image.Image
 def progress_strip(
     rows: Sequence[tuple[str, Image.Image]], tile: tuple[int, int], tiles: int = 10
 ) -> Image.Image:
-    """The first row of each of several grids, one under the other, with its name at the left.
+    """The first row of each of several grids, one below the other, with its name to the left.
 
     Args:
-        rows: names and pictures, made by `grid`.
+        rows: names and grids, as pictures.
         tile: height and width of one image in them.
-        tiles: how many of the row to show.
+        tiles: largest number of images of a row to show.
     """
     h, w = tile
     tiles = min([tiles, *((picture.width + GAP) // (w + GAP) for _, picture in rows)])
-    margin, scale = 80, max(1, -(-48 // h))  # small images are enlarged, so that one sees something
+    margin, scale = 80, max(1, -(-48 // h))  # small images are enlarged
     strip_w, strip_h = (tiles * (w + GAP) - GAP) * scale, h * scale
     sheet = Image.new("RGB", (margin + strip_w, (strip_h + GAP) * len(rows)), "white")
     draw = ImageDraw.Draw(sheet)

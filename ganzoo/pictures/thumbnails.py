@@ -1,4 +1,4 @@
-"""A picture of runs side by side: a row of samples each, cut from the newest sheet of each run."""
+"""A picture that compares runs: a row of samples for each, cut from its newest grid."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,36 +8,38 @@ from PIL import Image, ImageDraw
 
 from ganzoo.pictures.grids import GAP, font_of, margin_of
 
-TILES = 8  # of a row
-SIDE = 96  # pixels that a tile is high, or somewhat less
-MARGIN = 300  # pixels for names
-LINE = 16  # pixels
-PANEL = ("reconstructed A", "reconstructed B")  # the longest names of rows in a `Panel`
+TILES = 8  # in a row
+SIDE = 96  # height of a tile in pixels, at most
+MARGIN = 300  # width of the names in pixels
+LINE = 16  # height of a line of text in pixels
+NAMES = ("reconstructed A", "reconstructed B")  # the longest names of rows of `Translations`
 
 
 class Row(NamedTuple):
-    """A row of the picture: lines of text, and samples at their right; without any, a heading."""
+    """A row of the picture: lines of text with samples to their right, or a heading without."""
 
     lines: Sequence[str]
     samples: Image.Image | None
 
 
 def newest(run_dir: Path) -> Path | None:
-    """The newest sheet of samples of the averaged generator, None where there is none."""
+    """The newest grid of samples of the average generator; None if there is none."""
     sheets = [p for p in (run_dir / "samples").glob("*.png") if p.stem.replace(".", "").isdecimal()]
     return max(sheets, key=lambda path: float(path.stem), default=None)
 
 
 def samples_of(run_dir: Path, config: Mapping[str, Any]) -> tuple[Image.Image, str] | None:
-    """Some of the newest samples of a run in a row, and at how many thousand images they are from.
+    """Some of the newest samples of a run in a row, and the thousands of images they are from.
 
-    None where there are none that can be read.
-
-    They are spread over the sheet, so that they are of several classes where rows are classes. Of
-    a model that translates, images of both domains are above what became of them.
+    They are spread over the grid, so that they show several classes if its rows are classes. For a
+    model that translates, images of both domains are shown above their translations.
 
     Args:
-        config: flat, as `ganzoo.runs.differences.read_config` has it.
+        run_dir: the run folder.
+        config: the config of the run, flat as from `ganzoo.runs.differences.read_config`.
+
+    Returns:
+        the row and the thousands of images, or None if no grid can be read.
     """
     path = newest(run_dir)
     if path is None:
@@ -45,7 +47,7 @@ def samples_of(run_dir: Path, config: Mapping[str, Any]) -> tuple[Image.Image, s
     try:
         with Image.open(path) as picture:
             sheet = on_white(picture)
-    except (OSError, SyntaxError):  # so Pillow calls a file that is broken
+    except (OSError, SyntaxError):  # Pillow raises these for a damaged file
         return None
     size = config.get("image_size", 0)
     h, w = size if isinstance(size, list) else (size, size)
@@ -58,7 +60,7 @@ def samples_of(run_dir: Path, config: Mapping[str, Any]) -> tuple[Image.Image, s
 
 
 def _spread(sheet: Image.Image, h: int, w: int, seeds: int | None) -> Image.Image | None:
-    """Tiles of a grid, from the first to the last; if it is one of so many seeds, to theirs."""
+    """Tiles of a grid, evenly from the first to the last, which is that of the last seed."""
     columns, rows = _fits(sheet.width, w), _fits(sheet.height, h)
     if not columns or not rows:
         return None
@@ -72,8 +74,8 @@ def _spread(sheet: Image.Image, h: int, w: int, seeds: int | None) -> Image.Imag
 
 
 def _pairs(sheet: Image.Image, h: int, w: int) -> Image.Image | None:
-    """Columns of a `Panel`: real images of A, then of B, and their translations below."""
-    margin = margin_of(PANEL)
+    """Columns of a picture by `Translations`: real images of A, then of B, above translations."""
+    margin = margin_of(NAMES)
     columns, rows = _fits(sheet.width - margin, w), _fits(sheet.height, h)
     if not columns or not rows or rows % 2:
         return None
@@ -89,7 +91,7 @@ def _pairs(sheet: Image.Image, h: int, w: int) -> Image.Image | None:
 
 
 def _fits(pixels: int, side: int) -> int:
-    """How many tiles make up so many pixels; 0 if none do exactly."""
+    """Number of tiles in a width or height; 0 if tiles do not fit exactly."""
     count, rest = divmod(pixels + GAP, side + GAP)
     return 0 if rest else count
 
@@ -97,13 +99,13 @@ def _fits(pixels: int, side: int) -> int:
 def _tile(sheet: Image.Image, corner: tuple[int, int], h: int, w: int) -> Image.Image:
     x, y = corner
     tile = sheet.crop((x, y, x + w, y + h))
-    if h <= SIDE:  # small images are enlarged in whole steps, so that one sees their pixels
+    if h <= SIDE:  # enlarged by an integer, so that pixels stay sharp
         return tile.resize((SIDE // h * w, SIDE // h * h), Image.Resampling.NEAREST)
     return tile.resize((max(1, round(w * SIDE / h)), SIDE), Image.Resampling.LANCZOS)
 
 
 def _whole(sheet: Image.Image) -> Image.Image:
-    """A sheet of no known layout, as it is but small."""
+    """A grid of unknown layout, shrunk."""
     small = sheet.copy()
     small.thumbnail((TILES * SIDE, 2 * SIDE))
     return small
@@ -121,7 +123,7 @@ def _joined(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
 
 
 def on_white(picture: Image.Image) -> Image.Image:
-    """Any picture as RGB, what is transparent on white."""
+    """Any picture as RGB, with white behind transparent pixels."""
     if picture.mode != "RGBA":
         return picture.convert("RGB")
     white = Image.new("RGB", picture.size, "white")
@@ -130,7 +132,7 @@ def on_white(picture: Image.Image) -> Image.Image:
 
 
 def picture_of(rows: Sequence[Row]) -> Image.Image:
-    """The rows one under the other, on white."""
+    """The rows, one below the other, on white."""
     heights = [
         8 + max(LINE * len(row.lines), row.samples.height if row.samples else 0) for row in rows
     ]
@@ -149,7 +151,7 @@ def picture_of(rows: Sequence[Row]) -> Image.Image:
 
 
 def _cut(text: str, size: int, room: int) -> str:
-    """A text in so many pixels, without its middle where it is longer."""
+    """A text shortened in its middle to fit into a width in pixels."""
     font, left = font_of(size), len(text)
     short = text
     while font.getlength(short) > room:
