@@ -48,3 +48,18 @@ def windows(images: Tensor, tops: Tensor, lefts: Tensor, size: tuple[int, int]) 
     item = torch.arange(n, device=images.device).view(n, 1, 1, 1)
     channel = torch.arange(channels, device=images.device).view(1, channels, 1, 1)
     return images[item, channel, rows[:, None, :, None], columns[:, None, None, :]]
+
+
+def rgb(images: Tensor) -> Tensor:
+    """Images of any number of channels as uint8 [N, 3, H, W], for networks for photographs.
+
+    Gray is repeated, and transparent images are laid on white. Of two channels the first is taken
+    as gray, of five or more the first three as colors.
+    """
+    channels = images.shape[1]
+    if channels == 4:
+        opacity = images[:, 3:].float() / 255
+        return (images[:, :3] * opacity + 255 * (1 - opacity)).round().to(torch.uint8)
+    if channels < 3:
+        return images[:, :1].expand(-1, 3, -1, -1)
+    return images[:, :3]

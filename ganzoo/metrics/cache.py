@@ -22,6 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ganzoo import __version__
+from ganzoo.data.pixels import rgb
 from ganzoo.data.reference import Reference
 from ganzoo.distributed.strategy import any_process, gather_rows, local_rank, rank, world_size
 from ganzoo.errors import UserError
@@ -121,21 +122,6 @@ def compute(reference: Reference, extractor: Extractor | None, device: torch.dev
         reference.labels(),
         fingerprint.hexdigest(),
     )
-
-
-def rgb(images: Tensor) -> Tensor:
-    """Images of any number of channels as uint8 [N, 3, H, W], for networks for photographs.
-
-    Gray is repeated, and transparent images are laid on white. Of two channels the first is taken
-    as gray, of five or more the first three as colors.
-    """
-    channels = images.shape[1]
-    if channels == 4:
-        opacity = images[:, 3:].float() / 255
-        return (images[:, :3] * opacity + 255 * (1 - opacity)).round().to(torch.uint8)
-    if channels < 3:
-        return images[:, :1].expand(-1, 3, -1, -1)
-    return images[:, :3]
 
 
 # -- the disk --------------------------------------------------------------------------------------

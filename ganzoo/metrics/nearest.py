@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from ganzoo.data.images import to_float, to_uint8
+from ganzoo.data.pixels import rgb
 from ganzoo.data.reference import CHUNK, Reference
 from ganzoo.draws import seed_of
-from ganzoo.metrics.cache import real_features, rgb
+from ganzoo.metrics.cache import real_features
 from ganzoo.metrics.extractors import Extractor
 
 USUAL = 128  # training images whose nearest neighbors show what distance is usual

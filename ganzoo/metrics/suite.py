@@ -12,13 +12,13 @@ from torch import Generator, Tensor
 from tqdm import tqdm
 
 from ganzoo import __version__
-from ganzoo.data.pixels import to_uint8
+from ganzoo.data.pixels import rgb, to_uint8
 from ganzoo.data.reference import Reference, mixed
 from ganzoo.distributed.strategy import rank, world_size
 from ganzoo.draws import seed_of
 from ganzoo.errors import UserError
 from ganzoo.metrics.base import SuiteMetric
-from ganzoo.metrics.cache import Real, compute, real_features, rgb
+from ganzoo.metrics.cache import Real, compute, real_features
 from ganzoo.metrics.extractors import Extractor
 from ganzoo.metrics.frechet import FrechetDistance
 from ganzoo.metrics.kernel import KernelDistance

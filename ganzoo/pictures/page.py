@@ -11,8 +11,8 @@ from urllib.parse import quote
 from PIL import Image
 from torch import Tensor
 
+from ganzoo.data.pixels import rgb
 from ganzoo.errors import shown
-from ganzoo.metrics.cache import rgb
 
 SIDE = 256  # pixels of the larger side of a picture on the page, at most
 
