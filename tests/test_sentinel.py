@@ -197,7 +197,7 @@ def test_both_discriminators_of_a_cyclegan_are_watched(tmp_path) -> None:
     trainer = make_trainer(cfg, tmp_path, 0)
     trainer.fit(gan, datamodule=pairs())
     sentinel = next(c for c in trainer.callbacks if isinstance(c, Sentinel))
-    assert sentinel.least_shares.keys() == {"A", "B"}
+    assert sentinel.history.least_shares.keys() == {"A", "B"}
     row = read_rows(tmp_path / "metrics.csv")[-1]
     assert "sentinel/d_loss" in row
     assert "sentinel/diversity" not in row

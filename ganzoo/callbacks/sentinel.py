@@ -7,7 +7,8 @@ import json
 import logging
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +27,7 @@ from ganzoo.callbacks.alarms import (
     SPECTRUM,
     WINS,
 )
-from ganzoo.callbacks.signs import Diversity, Growth, Means
+from ganzoo.callbacks.signs import Diversity, Growth
 from ganzoo.callbacks.trainer import data_of, log_numbers, maintenance
 from ganzoo.disk import write_whole
 from ganzoo.distributed.strategy import average_over_processes
@@ -39,6 +40,35 @@ from ganzoo.schedules.images import crossed
 log = logging.getLogger(__name__)
 
 AT_ONCE = (SPECTRUM, MEMORIZATION)  # one measurement is reliable enough
+
+
+@dataclass
+class History:
+    """What the sentinel remembers of a run; it is saved in checkpoints.
+
+    Attributes:
+        sums, counts: of the numbers that the model has reported since the last check, by name.
+        logged: numbers that other callbacks have logged since the last check, by name.
+        logged_at: images seen when the newest of these was logged.
+        shares: discriminator losses of the last checks, as shares of the loss at chance, for each
+            discriminator.
+        least_shares: the smallest such share of the run.
+        widest_gaps: the largest difference between mean logits of reals and of fakes.
+        most_diverse: the largest diversity of the run.
+        signs: number of checks in a row that saw the sign of an alarm.
+        raised: alarms that have not cleared.
+    """
+
+    sums: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    logged: dict[str, float] = field(default_factory=dict)
+    logged_at: int = 0
+    shares: dict[str, list[float]] = field(default_factory=dict)
+    least_shares: dict[str, float] = field(default_factory=dict)
+    widest_gaps: dict[str, float] = field(default_factory=dict)
+    most_diverse: float = 0.0
+    signs: dict[str, int] = field(default_factory=dict)
+    raised: list[str] = field(default_factory=list)
 
 
 class Sentinel(Callback):
@@ -92,38 +122,14 @@ class Sentinel(Callback):
         self.training, self.held_out = training, held_out
         self._diversity: Diversity | None = None
         self._path: Path | None = None  # of warnings.json, once the run has started
-        self.spectrum, self.means = Growth(), Means([])
-        self.logged: dict[str, float] = {}  # by other callbacks since the last check
-        self.logged_at = 0  # images seen when the newest of these was logged
-        self.most_diverse = 0.0
-        self.shares: dict[str, list[float]] = {}  # of each discriminator at the last checks
-        self.least_shares: dict[str, float] = {}  # of each discriminator
-        self.widest_gaps: dict[str, float] = {}  # between its mean logits of reals and of fakes
-        self.signs: dict[str, int] = {}  # alarm -> number of checks in a row that saw its sign
-        self.raised: list[str] = []  # alarms that have not cleared
+        self.spectrum, self.history = Growth(), History()
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "spectrum": self.spectrum.state_dict(),
-            "means": [dict(self.means.sums), dict(self.means.counts)],
-            "logged": dict(self.logged),
-            "logged_at": self.logged_at,
-            "most_diverse": self.most_diverse,
-            "shares": {name: list(shares) for name, shares in self.shares.items()},
-            "least_shares": dict(self.least_shares),
-            "widest_gaps": dict(self.widest_gaps),
-            "signs": dict(self.signs),
-            "raised": list(self.raised),
-        }
+        return {"spectrum": self.spectrum.state_dict(), "history": asdict(self.history)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.spectrum.load_state_dict(state["spectrum"])
-        self.means.sums, self.means.counts = map(dict, state["means"])
-        self.logged, self.logged_at = dict(state["logged"]), state["logged_at"]
-        self.most_diverse = state["most_diverse"]
-        self.shares, self.least_shares = dict(state["shares"]), dict(state["least_shares"])
-        self.widest_gaps = dict(state["widest_gaps"])
-        self.signs, self.raised = dict(state["signs"]), list(state["raised"])
+        self.history = History(**state["history"])
 
     # -- when to check -----------------------------------------------------------------------------
 
@@ -141,8 +147,8 @@ class Sentinel(Callback):
             if alarm["rollbacks"] < gan.rollbacks or alarm["images_seen"] <= gan.images_seen
         ]
         names = {name for names in gan.discriminator_reports.values() for name in names}
-        if self.means.sums.keys() != names:
-            self.means = Means(sorted(names))
+        if self.history.sums.keys() != names:
+            self._forget_means(sorted(names))
         self._diversity = None
         if isinstance(gan, FromSeeds):
             self._diversity = Diversity(gan, data_of(trainer).domains[""], self.num)
@@ -163,10 +169,12 @@ class Sentinel(Callback):
             self._alarm(trainer, gan, {NOT_FINITE: str(exception).partition(":")[0]})
 
     def _hear(self, gan: GAN, name: str, number: float) -> None:
-        if self._path is not None:  # else it is the preflight's
-            self.means.add(name, number)
-        if name.startswith(("spectra/", "accuracy/")):
-            self.logged[name], self.logged_at = number, gan.images_seen
+        history = self.history
+        if name in history.sums and self._path is not None:  # else it is the preflight's
+            history.sums[name] += number
+            history.counts[name] += 1
+        elif name.startswith(("spectra/", "accuracy/")):
+            history.logged[name], history.logged_at = number, gan.images_seen
 
     # -- one check ---------------------------------------------------------------------------------
 
@@ -174,7 +182,7 @@ class Sentinel(Callback):
         gan.report.check_finite()
         growth, weight = self._spectrum_growth()
         numbers = {
-            **self.means.drain(),
+            **self._means(),
             "diversity": self._diversity.now() if self._diversity is not None else math.nan,
             "growth": growth,
         }
@@ -183,27 +191,28 @@ class Sentinel(Callback):
         average_over_processes([values])
         numbers = dict(zip(numbers, values.tolist(), strict=True))
         found = self.find(gan, numbers, weight)
+        signs = self.history.signs
         for name, sentence in found.items():
-            self.signs[name] = self.signs.get(name, 0) + 1 if sentence else 0
-        self.raised = [name for name in self.raised if self.signs[name]]
+            signs[name] = signs.get(name, 0) + 1 if sentence else 0
+        raised = [name for name in self.history.raised if signs[name]]
         new = {
             name: sentence
             for name, sentence in found.items()
-            if name not in self.raised
-            and self.signs[name] >= (1 if name in AT_ONCE else self.patience)
+            if name not in raised and signs[name] >= (1 if name in AT_ONCE else self.patience)
         }
-        self.raised += new
+        self.history.raised = [*raised, *new]
+        shares = self.history.shares.values()
         logged = {
-            "d_loss": max((shares[-1] for shares in self.shares.values()), default=math.nan),
+            "d_loss": max((recent[-1] for recent in shares), default=math.nan),
             "diversity": numbers["diversity"],
             "growth": numbers["growth"],
-            "alarms": len(self.raised),
+            "alarms": len(self.history.raised),
         }
         finite = {f"sentinel/{name}": v for name, v in logged.items() if math.isfinite(v)}
         log_numbers(trainer, gan, finite)
         if new:
             self._alarm(trainer, gan, new)
-        elif not any(self.signs.values()):
+        elif not any(signs.values()):
             self._keep(trainer)
 
     def find(self, gan: GAN, numbers: Mapping[str, float], weight: str) -> dict[str, str]:
@@ -215,6 +224,7 @@ class Sentinel(Callback):
             weight: name of the weight that has grown by "growth".
         """
         found: dict[str, str] = {}
+        history = self.history
         for accuracy in self._accuracies():
             said = alarms.memorization(accuracy, self.training, self.held_out)
             found[MEMORIZATION] = found.get(MEMORIZATION) or said
@@ -223,47 +233,57 @@ class Sentinel(Callback):
             who = f"discriminator {name}" if len(reports) > 1 else "the discriminator"
             loss, real, fake = (numbers[key] for key in reported)
             share = loss / gan.loss_at_chance if gan.loss_at_chance else math.nan
-            least, widest = self.least_shares.get(name, 1.0), self.widest_gaps.get(name, 0.0)
+            least, widest = history.least_shares.get(name, 1.0), history.widest_gaps.get(name, 0.0)
             saw = {
                 COLLAPSE: alarms.collapse(share, least, real, fake, widest, self.collapse),
                 WINS: alarms.discriminator_wins(self._usual(name, share), real, fake, self.wins),
             }
-            if found.get(MEMORIZATION, self.signs.get(MEMORIZATION)):
+            if found.get(MEMORIZATION, history.signs.get(MEMORIZATION)):
                 saw[WINS] = ""  # the cause is known, and it fails on images that it has not seen
             for alarm, said in saw.items():
                 found[alarm] = found.get(alarm) or (f"{who} {said}" if said else "")
-            self.least_shares[name] = min(share, self.least_shares.get(name, math.inf))
-            self.widest_gaps[name] = max(widest, abs(real - fake))
+            history.least_shares[name] = min(share, history.least_shares.get(name, math.inf))
+            history.widest_gaps[name] = max(widest, abs(real - fake))
         if not math.isnan(growth := numbers["growth"]):
             found[SPECTRUM] = alarms.spectrum_explodes(growth, weight, self.growth)
         if not math.isnan(diversity := numbers["diversity"]):
-            self.most_diverse = max(self.most_diverse, diversity)
-            found[DIVERSITY] = alarms.diversity_gone(diversity, self.most_diverse, self.diversity)
+            history.most_diverse = max(history.most_diverse, diversity)
+            found[DIVERSITY] = alarms.diversity_gone(
+                diversity, history.most_diverse, self.diversity
+            )
         return found
 
     def _usual(self, name: str, share: float) -> float:
         """The median of a discriminator's share at this and the last checks; NaN at the first."""
         span = 2 * self.patience - 1
-        self.shares[name] = [*self.shares.get(name, []), share][-span:]
-        if len(self.shares[name]) < self.patience:
-            return math.nan
-        return statistics.median(self.shares[name])
+        recent = [*self.history.shares.get(name, []), share][-span:]
+        self.history.shares[name] = recent
+        return statistics.median(recent) if len(recent) >= self.patience else math.nan
+
+    def _means(self) -> dict[str, float]:
+        """Means of what the model has reported since the last check; NaN if nothing."""
+        sums, counts = self.history.sums, self.history.counts
+        self._forget_means(list(sums))
+        return {name: sums[name] / counts[name] if counts[name] else math.nan for name in sums}
+
+    def _forget_means(self, names: Sequence[str]) -> None:
+        self.history.sums, self.history.counts = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0)
 
     def _spectrum_growth(self) -> tuple[float, str]:
         """Growth of the singular values logged since the last check, and of which weight."""
         largest = {
-            name.removeprefix("spectra/").removesuffix("/1"): self.logged.pop(name)
-            for name in list(self.logged)
+            name.removeprefix("spectra/").removesuffix("/1"): self.history.logged.pop(name)
+            for name in list(self.history.logged)
             if name.startswith("spectra/") and name.endswith("/1")
         }
-        return self.spectrum.add(self.logged_at, largest) if largest else (math.nan, "")
+        return self.spectrum.add(self.history.logged_at, largest) if largest else (math.nan, "")
 
     def _accuracies(self) -> list[dict[str, float]]:
         """Accuracies logged since the last check, one dict for each discriminator."""
         found: dict[str, dict[str, float]] = {}
-        for name in [name for name in self.logged if name.startswith("accuracy/")]:
+        for name in [name for name in self.history.logged if name.startswith("accuracy/")]:
             domain, _, kind = name.rpartition("/")
-            found.setdefault(domain, {})[kind] = self.logged.pop(name)
+            found.setdefault(domain, {})[kind] = self.history.logged.pop(name)
         return [accuracy for accuracy in found.values() if "held_out" in accuracy]
 
     # -- what follows from an alarm ----------------------------------------------------------------

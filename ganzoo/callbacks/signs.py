@@ -1,7 +1,7 @@
 """Numbers that distinguish a failing run from a healthy one."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,32 +14,6 @@ from ganzoo.engine.kinds import FromSeeds
 
 SIDE = 32  # pixels to which images are reduced before they are compared
 CLASSES = 4  # number of classes to sample from, if there are classes
-
-
-class Means:
-    """Means of the numbers that a model reports, since they were last asked for.
-
-    Args:
-        names: names of the numbers to average; others are ignored.
-    """
-
-    def __init__(self, names: Iterable[str]) -> None:
-        self.sums = dict.fromkeys(names, 0.0)
-        self.counts = dict.fromkeys(self.sums, 0)
-
-    def add(self, name: str, number: float) -> None:
-        if name in self.sums:
-            self.sums[name] += number
-            self.counts[name] += 1
-
-    def drain(self) -> dict[str, float]:
-        """The means, NaN for numbers that were not reported; then start again."""
-        means = {
-            name: total / self.counts[name] if self.counts[name] else math.nan
-            for name, total in self.sums.items()
-        }
-        self.sums, self.counts = dict.fromkeys(means, 0.0), dict.fromkeys(means, 0)
-        return means
 
 
 class Diversity:
