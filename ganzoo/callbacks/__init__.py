@@ -1,1 +1,1 @@
-"""What happens beside training: one callback a file."""
+"""What happens besides training: one callback per file."""

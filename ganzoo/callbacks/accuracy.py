@@ -36,8 +36,6 @@ class DiscriminatorAccuracy(Callback):
     """
 
     def __init__(self, every_kimg: float = 20.0, num: int = 500) -> None:
-        if num < 2:
-            raise UserError(f"callbacks.accuracy.num must be at least 2, not {num}.")
         self.every_kimg, self.num = every_kimg, num
 
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:

@@ -15,7 +15,6 @@ from ganzoo.data.picks import shown, some
 from ganzoo.distributed.strategy import local_batchnorm
 from ganzoo.engine.gan import GAN
 from ganzoo.engine.kinds import Translating, only_from_seeds
-from ganzoo.errors import UserError
 from ganzoo.pictures.grids import titled_rows
 from ganzoo.pictures.sheets import class_name
 
@@ -38,8 +37,6 @@ class LogitGrid(Callback):
     """
 
     def __init__(self, every_kimg: float | None = 10.0, num: int = 8) -> None:
-        if num < 2:
-            raise UserError(f"callbacks.logits.num must be at least 2, not {num}.")
         self.every_kimg, self.num = every_kimg, num
         self.reals: dict[str, Images] = {}  # by domain
         self._written_at = -1

@@ -34,7 +34,7 @@ from ganzoo.distributed.strategy import average_over_processes
 from ganzoo.engine.gan import GAN
 from ganzoo.engine.kinds import FromSeeds
 from ganzoo.engine.rollback import good_checkpoint, keep_good
-from ganzoo.errors import NotFinite, UserError, check_choice
+from ganzoo.errors import NotFinite, check_choice
 from ganzoo.schedules.images import crossed
 
 log = logging.getLogger(__name__)
@@ -113,8 +113,6 @@ class Sentinel(Callback):
         held_out: float = 0.55,
     ) -> None:
         check_choice("callbacks.sentinel.action", action, ["warn", "stop", "rollback"])
-        if num < 2 or patience < 1:
-            raise UserError("callbacks.sentinel.num must be at least 2 and patience at least 1.")
         self.action, self.every_kimg, self.patience, self.num = action, every_kimg, patience, num
         self.rollbacks = rollbacks
         self.collapse, self.wins = collapse, wins

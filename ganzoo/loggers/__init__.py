@@ -1,1 +1,1 @@
-"""Where numbers and pictures go: one logger a file."""
+"""Where numbers and pictures go: one logger per file."""

@@ -136,26 +136,14 @@ class ImageSamples(Samples):
         """Add images, uint8 [N, C, H, W], reals or fakes, numbered by `index` [N].
 
         Raises:
-            UserError: the images are of another type, smaller than `least_size`, or of another size
-                than earlier ones.
+            UserError: the images are smaller than `least_size`.
         """
-        name = type(self).__name__
-        if images.dtype != torch.uint8 or images.dim() != 4:
-            raise UserError(
-                f"{name} takes uint8 images [N, C, H, W], but got {images.dtype} of shape "
-                f"{tuple(images.shape)}: convert them to 0...255 first."
-            )
         if min(images.shape[2:]) < self.least_size:
             raise UserError(
-                f"{name} needs images of at least {self.least_size} x {self.least_size} pixels, "
-                f"but got {images.shape[2]} x {images.shape[3]}: leave this metric out."
+                f"{type(self).__name__} needs images of at least {self.least_size} x "
+                f"{self.least_size} pixels, but got {images.shape[2]} x {images.shape[3]}: leave "
+                "this metric out."
             )
-        for seen in (*self.side("samples", True)[:1], *self.side("samples", False)[:1]):
-            if seen.shape[1:] != images.shape[1:]:
-                raise UserError(
-                    f"{name} compares images of one size, but got {tuple(seen.shape[1:])} and "
-                    f"{tuple(images.shape[1:])} (C, H, W): resize them alike."
-                )
         index = index.to(images.device)
         if self.num is not None:
             images, index = images[index < self.num], index[index < self.num]

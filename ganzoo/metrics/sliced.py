@@ -28,8 +28,8 @@ class SlicedWasserstein(ImageSamples):
         keep_real: whether `reset` keeps the reals.
 
     Raises:
-        UserError: in `update`, images that are not uint8 [N, C, H, W], of two sizes, or smaller
-            than 16 pixels; in `compute`, fewer than `num` of either kind, or none.
+        UserError: in `update`, images smaller than 16 pixels; in `compute`, fewer than `num` of
+            either kind, or none.
     """
 
     higher_is_better = False

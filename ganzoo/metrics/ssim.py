@@ -25,9 +25,8 @@ class MSSSIM(ImageSamples):
         keep_real: whether `reset` keeps the reals.
 
     Raises:
-        UserError: in `update`, images that are not uint8 [N, C, H, W], of two sizes, or smaller
-            than 16 pixels (5 scales, each half of the one before); in `compute`, fewer than
-            `num_pairs` pairs of a kind that is measured, or none.
+        UserError: in `update`, images smaller than 16 pixels (5 scales, each half of the one
+            before); in `compute`, fewer than `num_pairs` pairs of a kind, or none.
     """
 
     higher_is_better = False
