@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from ganzoo.data.images import to_float, to_uint8
+from ganzoo.data.picks import some
 from ganzoo.data.pixels import rgb
 from ganzoo.data.reference import CHUNK, Reference
-from ganzoo.draws import seed_of
 from ganzoo.metrics.cache import real_features
 from ganzoo.metrics.extractors import Extractor
 
@@ -39,13 +39,13 @@ def by_features(images: Tensor, reference: Reference, extractor: Extractor, num:
     def parts() -> Iterator[tuple[int, Tensor]]:
         yield from ((start, real[start : start + BLOCK]) for start in range(0, len(real), BLOCK))
 
-    chosen = _some(len(real))
+    chosen = torch.tensor(some(len(real), USUAL))
     return nearest(rows, real[chosen], chosen, parts, num)
 
 
 def by_pixels(images: Tensor, reference: Reference, num: int) -> Near:
     """The nearest by pixels in [-1, 1], of images float [N, C, H, W]."""
-    chosen = _some(len(reference)).sort().values
+    chosen = torch.tensor(some(len(reference), USUAL)).sort().values
     device = images.device
 
     def parts(which: Sequence[int] | None = None) -> Iterator[tuple[int, Tensor]]:
@@ -104,9 +104,3 @@ def at(reference: Reference, places: Tensor) -> Tensor:
             for chunk in reference.chunks([place // CHUNK])
         ]
     )
-
-
-def _some(length: int) -> Tensor:
-    """Up to `USUAL` places below `length`, the same each time."""
-    generator = torch.Generator().manual_seed(seed_of("some", length))
-    return torch.randperm(length, generator=generator)[:USUAL]

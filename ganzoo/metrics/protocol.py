@@ -68,17 +68,13 @@ class Scores:
 def joined(parts: Mapping[str, Scores]) -> Scores:
     """Scores in several directions, by the names of the directions, as one."""
 
-    def named(values: str) -> dict[str, float]:
-        return {
-            f"{part}/{name}": value
-            for part, scores in parts.items()
-            for name, value in getattr(scores, values).items()
-        }
+    def named(values: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+        return {f"{part}/{name}": v for part, some in values.items() for name, v in some.items()}
 
     some = next(iter(parts.values()))
     return Scores(
-        named("values"),
-        named("floors"),
+        named({part: scores.values for part, scores in parts.items()}),
+        named({part: scores.floors for part, scores in parts.items()}),
         {part: scores.protocol for part, scores in parts.items()},
         some.subject,
         notes=[f"{part}: {note}" for part, scores in parts.items() for note in scores.notes],
