@@ -181,7 +181,7 @@ def test_a_run_without_it_has_the_same_weights(finished, tmp_path) -> None:
 
 def test_another_file_is_not_written_to(tmp_path) -> None:
     (tmp_path / "spectra.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(UserError, match="no file of ganzoo's"):
+    with pytest.raises(UserError, match="was not written by ganzoo"):
         train(config(f"run_dir={tmp_path}", "~callbacks.grid", OFTEN))
     assert COLUMNS[0] == "images_seen"
 

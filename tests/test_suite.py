@@ -389,7 +389,7 @@ def test_too_few_images(photos) -> None:
 
 def test_too_few_images_are_refused_before_any_is_read(photos, monkeypatch) -> None:
     monkeypatch.setattr(kept, "compute", lambda *_: pytest.fail("it is too early"))
-    with pytest.raises(UserError, match="kid needs at least 10 images and there are 4 real ones"):
+    with pytest.raises(UserError, match="kid needs at least 10 images, and there are 4 real ones"):
         suite_of().prepare(Reference(data_of(photos), num=4), CPU)
 
 
