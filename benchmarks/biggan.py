@@ -1,10 +1,10 @@
 """Time of one iteration of BigGAN: on CIFAR-10 against the authors' own step, at 128 px on a GPU.
 
-Without --largest: the recipe experiment=biggan_cifar10 under the Trainer of a run and, in turns,
-the training function of a checkout of ajbrock/BigGAN-PyTorch with its networks, optimizers and
-average, on images made before. Nothing of that project is copied here. With --largest: images/s and
-peak memory of experiment=biggan_bs256x8 by precision and memory format, compiled and not, each in a
-process of its own with as large a micro-batch as fits. `benchmarks/README.md` says how to read it.
+Without --largest, two steps take turns: the recipe experiment=biggan_cifar10 under the Trainer of a
+run, and the training function of a checkout of ajbrock/BigGAN-PyTorch with its networks, optimizers
+and average, on images prepared in advance. No code of that project is copied here. --largest prints
+images/s and peak memory of experiment=biggan_bs256x8 by precision and memory format, compiled and
+not, each in its own process with the largest micro-batch that fits. See `benchmarks/README.md`.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""What everything beside training costs: each callback at its own interval, and the logging in it.
+"""The cost of everything besides training: each callback at its own interval, and its logging.
 
-In one run as configured, but with short intervals, the hooks of every callback and the calls of
-every logger are timed. What they take of a run at the configured intervals follows.
+Times the hooks of every callback and the calls of every logger in one run with short intervals, and
+computes from that what they cost at the configured intervals.
 
     python benchmarks/callbacks.py              # experiment=dcgan_64 data=emoji; wandb offline
     python benchmarks/callbacks.py experiment=biggan_emoji logger=csv
@@ -96,15 +96,15 @@ class Clock:
 class Begin(Callback):
     """Comes before the callbacks that are watched: times iterations, and knows which are busy."""
 
-    def __init__(self, clock: Clock, between: int, looks: int) -> None:
-        self.clock, self.between, self.looks = clock, between, looks
+    def __init__(self, clock: Clock, between: int, checks: int) -> None:
+        self.clock, self.between, self.checks = clock, between, checks
         self.iterations: list[Moment] = []
         self.start: Moment = (0.0, 0.0)
 
     def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *_: Any) -> None:  # type: ignore[override]
         self.iterations.append(since(self.start, self.clock.device))
         self.clock.busy = len(self.iterations) % self.between == 0
-        trainer.should_stop = len(self.iterations) >= self.between * self.looks
+        trainer.should_stop = len(self.iterations) >= self.between * self.checks
 
 
 class End(Callback):
@@ -123,8 +123,8 @@ class End(Callback):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("keys", nargs="*", help="KEY=VALUE, as of ganzoo.train")
-    parser.add_argument("--looks", type=int, default=3, help="the first is not counted")
-    parser.add_argument("--between", type=int, default=8, help="iterations between two looks")
+    parser.add_argument("--checks", type=int, default=3, help="number of checks; the first does not count")
+    parser.add_argument("--between", type=int, default=8, help="iterations between two checks")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -147,7 +147,7 @@ def main() -> None:
             if hasattr(callback, "every_kimg"):
                 callback.every_kimg = args.between * images / 1000
             clock.watch(name, callback)
-        begin = Begin(clock, args.between, args.looks)
+        begin = Begin(clock, args.between, args.checks)
         trainer.callbacks = [preflight, begin, *watched, End(begin)]  # type: ignore[attr-defined]
         for logger in trainer.loggers:
             clock.watch_logger(logger)

@@ -1,10 +1,10 @@
 """Time and memory of one iteration of CycleGAN, against the authors' own step and a bare loop.
 
-All take turns in one process, in blocks of a few iterations, with the same networks, losses and
-batches of one image. Nothing of the authors' project is copied here: --zoo is the path of a
-checkout of taesungp/contrastive-unpaired-translation, which carries its networks and its step, with
-antialiasing switched off. With --device cuda: what ours does on a GPU, by precision and layout.
-`benchmarks/README.md` says how to read it.
+They take turns in one process, in blocks of a few iterations, with the same networks, losses and
+batches of one image. No code of the authors' project is copied here: --zoo is the path of a
+checkout of taesungp/contrastive-unpaired-translation, which has their networks and their step;
+antialiasing is switched off. --device cuda measures only our step on a GPU, by precision and
+memory format. See `benchmarks/README.md`.
 """
 
 import argparse

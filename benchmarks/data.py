@@ -1,7 +1,7 @@
-"""How fast images are read: from a folder of JPEGs, by torchvision and by us, and from a pack.
+"""The speed of reading images: from a folder of JPEGs, by torchvision and by us, and from a pack.
 
-The readers take turns in one process, in blocks of a second or so, so that whatever else the
-machine does meets all of them. `benchmarks/README.md` says how to run it and how to read it.
+The readers take turns in one process, in blocks of about a second, so that other work of the
+machine affects them equally. See `benchmarks/README.md`.
 """
 
 import argparse

@@ -1,8 +1,7 @@
-"""What an iteration of DCGAN-64 costs: under our Trainer, in a bare loop, in pytorch/examples.
+"""The cost of an iteration of DCGAN-64: under our Trainer, in a bare loop, in pytorch/examples.
 
-The variants take turns in one process, in short blocks of iterations whose order is drawn anew each
-round, so that whatever else the machine does meets all of them. `benchmarks/README.md` says how to
-run it and how to read it.
+The variants take turns in one process, in short blocks of iterations and in a new random order each
+round, so that other work of the machine affects them equally. See `benchmarks/README.md`.
 """
 
 import argparse

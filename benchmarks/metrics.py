@@ -1,9 +1,8 @@
 """FID, KID and IS of the same images with the same weights, by three programs.
 
-Each program scores in a process of its own, one after the other, so that peak memory is its own.
-The weights are random (the trained ones change neither times nor agreement), unless --weights is
-given.
-`benchmarks/README.md` says how to read it.
+The programs run one after the other, each in its own process, so that peak memory is its own.
+Without --weights the weights are random: trained ones change neither times nor agreement. See
+`benchmarks/README.md`.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """Time and memory of one iteration of PGGAN at each size, against pytorch_GAN_zoo's own step.
 
-Both take the same sizes, widths and batches, with WGAN-GP, drift and the minibatch standard
-deviation, and take turns in one process, in blocks of a few iterations. Nothing of that project is
-copied here: --zoo is the path of its checkout. `benchmarks/README.md` says how to read it.
+Both use the same sizes, widths and batches, with WGAN-GP, drift and the minibatch standard
+deviation, and take turns in one process, in blocks of a few iterations. No code of that project is
+copied here: --zoo is the path of its checkout. See `benchmarks/README.md`.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""What watching costs: a look at singular values, the sentinel's, the discriminator's accuracy.
+"""The cost of the watching callbacks: singular values, the sentinel, the discriminator's accuracy.
 
-In a run as configured, iterations and looks take turns; the share of the time that looks take at
-their own intervals follows from the medians.
+Iterations and checks take turns in one run. The medians give the share of time that each check
+takes at its own interval.
 
     python benchmarks/watching.py                                  # the DCGAN of `make train`
     python benchmarks/watching.py experiment=biggan_cifar10 data=synthetic
@@ -45,11 +45,11 @@ class Probe(Callback):
 
     Args:
         watching: the callbacks by name.
-        looks: how many looks; one more comes first and is not counted.
+        checks: number of checks; one more comes first and does not count.
     """
 
-    def __init__(self, watching: dict[str, Any], looks: int, between: int) -> None:
-        self.watching, self.looks, self.between = watching, looks, between
+    def __init__(self, watching: dict[str, Any], checks: int, between: int) -> None:
+        self.watching, self.checks, self.between = watching, checks, between
         self.times: dict[str, list[Moment]] = defaultdict(list)
         self.done = 0
 
@@ -67,7 +67,7 @@ class Probe(Callback):
                 if self.done:
                     self.times[name].append(since(start, gan.device))
             self.done += 1
-            trainer.should_stop = self.done > self.looks
+            trainer.should_stop = self.done > self.checks
         self.start = now(gan.device)
 
 
@@ -86,8 +86,8 @@ def look(name: str, callback: Any, trainer: L.Trainer, gan: GAN) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("keys", nargs="*", help="KEY=VALUE, as of ganzoo.train")
-    parser.add_argument("--looks", type=int, default=5)
-    parser.add_argument("--between", type=int, default=20, help="iterations between two looks")
+    parser.add_argument("--checks", type=int, default=5, help="number of checks")
+    parser.add_argument("--between", type=int, default=20, help="iterations between two checks")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -103,7 +103,7 @@ def main() -> None:
         gan.config = {"data": {"source": {**cfg.data.source}}}
         kimg = {name: callback.every_kimg for name, callback in watching.items()}
         kimg["sentinel"] = kimg.get("sentinel") or min(20.0, gan.total_images / 50_000)
-        probe = Probe(watching, args.looks, args.between)
+        probe = Probe(watching, args.checks, args.between)
         trainer = make_trainer(cfg, Path(folder), 0)
         trainer.callbacks = [*trainer.callbacks, *watching.values(), probe]  # type: ignore[attr-defined]
         trainer.fit(gan, datamodule=make(cfg.data))
