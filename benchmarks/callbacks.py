@@ -122,8 +122,10 @@ class End(Callback):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("keys", nargs="*", help="KEY=VALUE, as of ganzoo.train")
-    parser.add_argument("--checks", type=int, default=3, help="number of checks; the first does not count")
+    parser.add_argument("keys", nargs="*", help="KEY=VALUE as for ganzoo.train")
+    parser.add_argument(
+        "--checks", type=int, default=3, help="number of checks; the first does not count"
+    )
     parser.add_argument("--between", type=int, default=8, help="iterations between two checks")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()

@@ -41,7 +41,7 @@ def since(moment: Moment, device: torch.device) -> Moment:
 
 
 class Probe(Callback):
-    """Times iterations, and after every `between` of them a look of each callback.
+    """Times iterations, and after every `between` of them a check of each callback.
 
     Args:
         watching: the callbacks by name.
@@ -55,7 +55,7 @@ class Probe(Callback):
 
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:  # type: ignore[override]
         for callback in self.watching.values():
-            callback.every_kimg = 1e9  # they look when they are asked
+            callback.every_kimg = 1e9  # they check when they are told to
         self.start = now(gan.device)
 
     def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *_: Any) -> None:  # type: ignore[override]
@@ -63,7 +63,7 @@ class Probe(Callback):
         if len(self.times["iteration"]) % self.between == 0:
             for name, callback in self.watching.items():
                 start = now(gan.device)
-                look(name, callback, trainer, gan)
+                check(name, callback, trainer, gan)
                 if self.done:
                     self.times[name].append(since(start, gan.device))
             self.done += 1
@@ -71,7 +71,7 @@ class Probe(Callback):
         self.start = now(gan.device)
 
 
-def look(name: str, callback: Any, trainer: L.Trainer, gan: GAN) -> None:
+def check(name: str, callback: Any, trainer: L.Trainer, gan: GAN) -> None:
     if name == "accuracy":
         before, callback.every_kimg = callback.every_kimg, 1e-3
         callback.on_train_batch_end(trainer, gan)
@@ -85,7 +85,7 @@ def look(name: str, callback: Any, trainer: L.Trainer, gan: GAN) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("keys", nargs="*", help="KEY=VALUE, as of ganzoo.train")
+    parser.add_argument("keys", nargs="*", help="KEY=VALUE as for ganzoo.train")
     parser.add_argument("--checks", type=int, default=5, help="number of checks")
     parser.add_argument("--between", type=int, default=20, help="iterations between two checks")
     parser.add_argument("--threads", type=int, default=2)
