@@ -1,13 +1,12 @@
-"""python -m ganzoo.evaluate: scores a checkpoint, or a folder of images, with its protocol.
+"""Compute metrics of a checkpoint, or of a folder of images, with their protocol.
 
-Composed by Hydra from `conf/evaluate.yaml`; `--help` lists groups and keys. Started by torchrun,
-the processes share the work.
+Composed by Hydra from `conf/evaluate.yaml`; `--help` lists groups and keys. Processes started by
+torchrun share the work.
 """
 
 import json
 import logging
 import os
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from ganzoo import cli
 from ganzoo.config import CONF, make
 from ganzoo.data.choosing import source_of, training_data
 from ganzoo.data.encoded import EncodedImages
@@ -46,18 +46,14 @@ log = logging.getLogger(__name__)
 
 
 def evaluate(cfg: DictConfig) -> Scores | list[Scores]:
-    """Score what the config says, print it and write it down; in a sweep, at each threshold.
-
-    Raises:
-        UserError: for what the user has to mend.
-    """
+    """Score what the config describes, log and write the scores; with `sweep` at each threshold."""
     if (cfg.ckpt is None) == (cfg.fake is None):
         raise UserError("Give either ckpt=RUN_OR_CKPT, or fake=FOLDER and real=FOLDER.")
     if cfg.fake is not None and cfg.real is None:
         raise UserError("Give real=FOLDER, the images to compare with.")
     if cfg.sweep and (cfg.ckpt is None or cfg.truncation is not None or cfg.intra_class):
-        raise UserError("A sweep is of a checkpoint: give ckpt=, no truncation and no intra_class.")
-    device = device_of(cfg.device)
+        raise UserError("A sweep needs ckpt=RUN_OR_CKPT, without truncation and intra_class.")
+    device = cli.device(cfg.device)
     path = None if cfg.ckpt is None else find(cfg.ckpt)
     if cfg.sweep and path is not None:
         return of_sweep(cfg, path, device)
@@ -117,12 +113,12 @@ def statistics_of(gan: GAN, cfg: DictConfig) -> AbstractContextManager[dict[str,
 
 
 def of_sweep(cfg: DictConfig, path: Path, device: torch.device) -> list[Scores]:
-    """Scores of a checkpoint at several thresholds: a table, a picture, and all protocols."""
+    """Scores of a checkpoint at several thresholds, written as JSON, a table and a plot."""
     thresholds = list(cfg.sweep)
     check_thresholds(thresholds)
     gan, data, suite = prepared(cfg, path, device)
     if isinstance(gan, Translating):
-        raise UserError("Translations have no latents to limit: leave sweep out.")
+        raise UserError("Translations have no latents to truncate: leave out sweep.")
     gan = only_from_seeds(gan)
     suite.prepare(Reference(data, suite.num_real, suite.mirror), device)
     found = sweep(gan, suite, thresholds, cfg.raw, batches_for(gan, cfg.standing, True))
@@ -147,9 +143,9 @@ def of_folders(cfg: DictConfig, device: torch.device) -> Scores:
     sizes = {pair(cfg.image_size)} if cfg.image_size else size_of(cfg.fake, channels)
     if len(sizes) > 1 or (not cfg.image_size and not size_of(cfg.real, channels) <= sizes):
         raise UserError(
-            f"The images in {cfg.fake} and {cfg.real} are not of one size "
+            f"The images in {cfg.fake} and {cfg.real} have different sizes "
             f"({', '.join(f'{h}x{w}' for h, w in sorted(sizes | size_of(cfg.real, channels)))}): "
-            "give image_size=64 or another, and all are brought to that."
+            "give image_size=64, for example, to resize all of them."
         )
     (size,) = sizes
     fake, real = (source_of(path, size, channels) for path in (cfg.fake, cfg.real))
@@ -189,48 +185,36 @@ def size_of(path: str, channels: int) -> set[tuple[int, int]]:
     if bad:
         raise UserError(
             f"{len(bad)} images in {path} cannot be read ({first(list(bad))}; the first one: "
-            f"{next(iter(bad.values()))}): mend or remove them."
+            f"{next(iter(bad.values()))}): repair or remove them."
         )
     return set(Counter(h.size for h in headers if not isinstance(h, str)))
 
 
 def write(path: Path, scores: Scores) -> None:
-    """Add to the evaluations in a file, or replace the one of the same protocol."""
+    """Add scores to those in a file, replacing those of the same subject and protocol."""
     try:
-        told = json.loads(path.read_text()) if path.is_file() else []
+        entries = json.loads(path.read_text()) if path.is_file() else []
         new = (scores.subject, scores.protocol_id)
-        told = [entry for entry in told if (entry["subject"], entry["protocol_id"]) != new]
+        entries = [entry for entry in entries if (entry["subject"], entry["protocol_id"]) != new]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{path} holds something else than scores: choose another file with out=FILE.json."
+            f"{path} is not a file of scores: choose another file with out=FILE.json."
         ) from error
-    told.append({**asdict(scores), "protocol_id": scores.protocol_id})
-    write_whole(path, json.dumps(told, indent=1), "Choose another out=FILE.json.")
-
-
-def device_of(name: str) -> torch.device:
-    """A device by name; "auto" is a GPU where there is one. UserError if it is not there."""
-    local = int(os.environ.get("LOCAL_RANK", 0))
-    if name == "auto":
-        name = f"cuda:{local}" if torch.cuda.is_available() else "cpu"
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device={name} is not to be had: give cpu or cuda.") from error
+    entries.append({**asdict(scores), "protocol_id": scores.protocol_id})
+    write_whole(path, json.dumps(entries, indent=1), "Choose another out=FILE.json.")
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="evaluate")
 def main(cfg: DictConfig) -> None:
     OmegaConf.set_struct(cfg, False)
-    together = int(os.environ.get("WORLD_SIZE", 1)) > 1
+    together = int(os.environ.get("WORLD_SIZE", 1)) > 1  # started by torchrun
     if together:
         torch.distributed.init_process_group(timeout=timedelta(hours=1))
     if rank():
         logging.getLogger().setLevel(logging.WARNING)
     try:
-        evaluate(cfg)
-    except UserError as error:
-        sys.exit(f"ganzoo.evaluate: {error}")
+        with cli.exits("evaluate"):
+            evaluate(cfg)
     finally:
         if together:
             torch.distributed.destroy_process_group()

@@ -1,6 +1,7 @@
-"""python -m ganzoo.translate CKPT SRC DST: every image of a folder as the other domain shows it.
+"""Translate every image of a folder into the other domain.
 
-Names, folders and sizes are kept. What cannot be read is listed at the end, and the exit code is 1.
+Names, folders and sizes are kept. Images that cannot be read are listed at the end, and the exit
+code is 1.
 """
 
 import argparse
@@ -12,71 +13,69 @@ from typing import NamedTuple
 
 import torch
 
+from ganzoo import cli
 from ganzoo.data.originals import open_originals
 from ganzoo.data.outputs import Plan, write
 from ganzoo.data.pixels import to_float, to_uint8
 from ganzoo.engine.checkpoint import load
 from ganzoo.engine.gan import GAN
 from ganzoo.engine.kinds import only_translating
-from ganzoo.errors import UserError, shown
+from ganzoo.errors import check_choice, shown
 from ganzoo.pictures.page import Page
 
 PAGE = "index.html"
 
 
 class Done(NamedTuple):
-    """What came of the images: how many were written, and why others were not, by name."""
+    """The outcome: how many images were written, and why others were not, by name."""
 
     written: int
     bad: dict[str, str]
-    ignored: int  # files that are no images
+    ignored: int  # files that are not images
     seconds: float
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     options = {k: v for k, v in vars(args).items() if k not in ("checkpoint", "device")}
-    try:
-        done = translate(load(args.checkpoint, device_named(args.device)), **options)
-    except UserError as error:
-        sys.exit(f"ganzoo.translate: {shown(str(error))}")
-    except OSError as error:
-        sys.exit(
-            f"ganzoo.translate: {args.dst} cannot be written ({error.strerror or error}): make "
-            "room, or choose another DST."
-        )
-    except KeyboardInterrupt:
-        sys.exit("ganzoo.translate: interrupted; give --overwrite to do it all again.")
-    speed = f"{done.written / done.seconds:.1f} images/s"
-    print(f"{done.written} images in {done.seconds:.1f} s ({speed}): {shown(str(args.dst))}")
-    if done.ignored:
-        print(f"{done.ignored} files are no images and were left out.")
-    if done.bad:
-        print(f"{len(done.bad)} could not be translated:")
-        for name, why in done.bad.items():
-            print(f"  {shown(name)}: {shown(why)}")
-        sys.exit(1)
+    with cli.exits("translate"):
+        done = translate(load(args.checkpoint, cli.device(args.device)), **options)
+        speed = f"{done.written / done.seconds:.1f} images/s"
+        print(f"{done.written} images in {done.seconds:.1f} s ({speed}): {shown(str(args.dst))}")
+        if done.ignored:
+            print(f"{done.ignored} files are not images and were ignored.")
+        if done.bad:
+            print(f"{len(done.bad)} could not be translated:")
+            for name, why in done.bad.items():
+                print(f"  {shown(name)}: {shown(why)}")
+            sys.exit(1)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m ganzoo.translate", description=__doc__)
-    parser.add_argument("checkpoint", type=Path, help="a .ckpt file or a run folder")
-    parser.add_argument("src", type=Path, help="a folder with all below it, a zip, a tar, an image")
-    parser.add_argument("dst", type=Path, help="a folder; of one image also a file")
+    parser = cli.parser("translate", __doc__)
+    cli.add_checkpoint(parser)
+    parser.add_argument(
+        "src", type=Path, help="a folder with its subfolders, a zip, a tar, or one image"
+    )
+    parser.add_argument("dst", type=Path, help="a folder; for one image also a file")
     parser.add_argument("--direction", default="AtoB", help="AtoB or BtoA (%(default)s)")
-    parser.add_argument("--batch", type=int, default=8, help="images of one size at a time (8)")
-    parser.add_argument("--raw", action="store_true", help="the generators, not their average")
+    parser.add_argument(
+        "--batch", type=cli.at_least(1), default=8,
+        help="images of equal size to translate at once (%(default)s)",
+    )  # fmt: skip
     parser.add_argument(
         "--alpha", type=color, metavar="keep|R,G,B",
-        help="keep transparency (what is translated lies on white), or lay it on a color",
+        help="keep transparency (colors are translated as on white), or replace it by a color",
     )  # fmt: skip
     parser.add_argument("--png", action="store_true", help="write PNG: photo.jpg to photo.png")
-    parser.add_argument("--page", action="store_true", help=f"{PAGE}: all before and after")
-    parser.add_argument("--overwrite", action="store_true", help="replace what is in DST")
-    parser.add_argument("--workers", type=int, help="processes that read; one a core, at most 4")
     parser.add_argument(
-        "--device", default="auto", help="cuda, cpu, or auto: a GPU if there is one"
+        "--page", action="store_true", help=f"write {PAGE} with all images before and after"
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace existing files in DST")
+    parser.add_argument(
+        "--workers", type=cli.at_least(0),
+        help="processes that read images (one per core, at most 4)",
+    )  # fmt: skip
     return parser.parse_args(argv)
 
 
@@ -86,18 +85,8 @@ def color(text: str) -> tuple[int, int, int] | None:
         return None
     parts = text.split(",")
     if len(parts) != 3 or not all(p.isdecimal() and int(p) < 256 for p in parts):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither keep nor a color such as 255,0,127")
+        raise argparse.ArgumentTypeError(f"{text!r} is not keep or a color such as 255,0,127")
     return int(parts[0]), int(parts[1]), int(parts[2])
-
-
-def device_named(name: str) -> torch.device:
-    """A device; UserError if it is not there."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:  # so torch says that there is none
-        raise UserError(f"--device {name} is not to be had: give cpu or cuda.") from error
 
 
 def translate(
@@ -115,35 +104,31 @@ def translate(
 ) -> Done:
     """Translate every image of `src`, each under its own name and in its own size, into `dst`.
 
-    A result is written in the format of its source where that can hold it, JPEG at quality 95 and
-    WebP without loss, always in 8 bits; otherwise .png is added to the name, or .npy where there
-    are more channels than pictures have. EXIF orientation is applied and other metadata dropped.
-    What else becomes of a file is as in training; see `Decoder`.
+    A result has the format of its source if the format can store it (JPEG at quality 95, lossless
+    WebP), always in 8 bits; otherwise .png is added to the name, or .npy if there are too many
+    channels for a picture. EXIF orientation is applied, other metadata is dropped; apart from that,
+    files are decoded as in training, see `Decoder`.
 
     Args:
-        gan: a model that translates, such as `ganzoo.load` returns.
-        src: a folder, with all that is below it; a zip or tar; or one image.
-        dst: a folder, made if need be; for one image also the file to write.
-        direction: one of the model's `directions`.
-        batch: images of one size that are translated together; large ones are fewer.
-        raw: by the generators instead of their average, where there is one.
-        alpha: None to keep transparency, in which case the colors are translated as they look on
-            white; or the color, red, green, blue in 0...255, that it is laid on for good.
-        png: write PNG with the ending .png, whatever the source was.
-        page: also `dst`/index.html, which shows all images before and after.
-        overwrite: replace files in `dst`. Those of `src` are never replaced.
-        workers: processes that read images; None for one a core, at most 4.
+        gan: a model that translates, as `ganzoo.load` returns it.
+        src: a folder with its subfolders, a zip, a tar, or one image.
+        dst: the folder to write to, made if missing; for one image also the file.
+        direction: one of the `directions` of the model.
+        batch: number of images of equal size to translate at once; fewer if they are large.
+        raw: use the raw generators, not their average.
+        alpha: None to keep transparency, with the colors translated as they look on white; or
+            the color (red, green, blue in 0...255) that replaces it.
+        png: write PNG, whatever the format of the source.
+        page: write `dst`/index.html, which shows all images before and after.
+        overwrite: replace existing files in `dst`; files in `src` are never replaced.
+        workers: number of processes that read images; None: one per core, at most 4.
 
     Raises:
-        UserError: the model does not translate so, there are no images, or files would be lost.
+        UserError: the model has no such direction, there are no images, or files would be lost.
     """
     start = time.perf_counter()
     gan = only_translating(gan)
-    if direction not in gan.directions:
-        offered = " or ".join(gan.directions)
-        raise UserError(f"{type(gan).__name__} does not translate {direction}, but {offered}.")
-    if batch < 1:
-        raise UserError(f"--batch must be at least 1, not {batch}.")
+    check_choice("--direction", direction, gan.directions)
     domain, other = direction.split("to")
     source = open_originals(Path(src), gan.channels[domain], gan.channels[other], alpha)
     plan = Plan(source, Path(dst), gan.channels[other], png)

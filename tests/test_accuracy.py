@@ -13,7 +13,7 @@ from ganzoo.config import make
 from ganzoo.engine.gan import GAN
 from ganzoo.loggers.csv import read_rows
 from ganzoo.models.dcgan import Discriminator
-from ganzoo.train import train
+from ganzoo.train import train_config as train
 
 BASE = [o for o in TINY if not o.startswith(("data", "callbacks.accuracy"))]
 

@@ -23,7 +23,8 @@ from ganzoo.engine.preflight import check_room
 from ganzoo.engine.report import Report
 from ganzoo.errors import UserError
 from ganzoo.models.dcgan import DCGAN
-from ganzoo.train import choose_precision, train
+from ganzoo.train import choose_precision
+from ganzoo.train import train_config as train
 
 QUIET = ("~callbacks.ticks", "~callbacks.grid", "~callbacks.bar")
 

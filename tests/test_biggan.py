@@ -24,7 +24,7 @@ from ganzoo.errors import UserError
 from ganzoo.models.biggan import BigGAN, Discriminator, Generator
 from ganzoo.nn.augment import DiffAugment
 from ganzoo.nn.losses import Hinge, Relativistic
-from ganzoo.train import train
+from ganzoo.train import train_config as train
 
 SCRIPT = str(Path(__file__).parent / "makers" / "worlds.py")
 SMALL = [o for o in TINY if not o.startswith("model.")]

@@ -19,7 +19,7 @@ from ganzoo.engine.gan import GAN
 from ganzoo.loggers.csv import read_rows
 from ganzoo.pictures.curves import curves_of
 from ganzoo.pictures.grids import GAP
-from ganzoo.train import train
+from ganzoo.train import train_config as train
 
 PICTURES = [f"samples/000000.{at:03d}.png" for at in (0, 40, 80, 120)]
 

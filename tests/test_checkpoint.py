@@ -14,7 +14,7 @@ from ganzoo.config import make
 from ganzoo.data.pixels import to_uint8
 from ganzoo.engine.checkpoint import AtomicCheckpointIO, check_fits, find, initialize_from, read
 from ganzoo.engine.gan import GAN
-from ganzoo.train import train
+from ganzoo.train import train_config as train
 
 
 @pytest.fixture(scope="module")

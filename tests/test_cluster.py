@@ -20,7 +20,7 @@ from makers.tiny import TINY, TINY_METRICS, config
 from test_resume import group_is_gone
 
 from ganzoo.runs.names import run_name
-from ganzoo.train import train
+from ganzoo.train import train_config as train
 
 KNOWN = ("SLURM_", "MASTER_", "TORCHELASTIC_", "LOCAL_", "GROUP_", "WORLD_SIZE", "RANK", "NODE_")
 # A trainer of its own, since that of `TINY` has no strategy.

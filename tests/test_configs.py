@@ -14,7 +14,8 @@ from torch import nn
 from ganzoo.config import CONF, make
 from ganzoo.engine.gan import GAN
 from ganzoo.errors import UserError
-from ganzoo.train import flatten, train
+from ganzoo.runs.differences import flatten
+from ganzoo.train import train_config as train
 
 # The lines that every experiment's header has, in this order.
 LAB_NOTE = ["Source", "Parameters", "Length", "Hardware", "Score", "Command"]

@@ -26,7 +26,7 @@ from ganzoo.data.sources.huggingface import HuggingFace
 from ganzoo.data.sources.imagenet import ImageNet
 from ganzoo.data.sources.lsun import LSUN
 from ganzoo.errors import UserError
-from ganzoo.train import train
+from ganzoo.train import train_config as train
 
 SIDE = 16
 

@@ -16,7 +16,7 @@ from ganzoo.data.sources.pack import Pack
 from ganzoo.engine.gan import GAN
 from ganzoo.errors import UserError
 from ganzoo.pictures.grids import GAP
-from ganzoo.train import train
+from ganzoo.train import train_config as train
 
 BASE = [o for o in TINY if not o.startswith("data")]
 

@@ -18,7 +18,7 @@ from ganzoo.callbacks.evaluation import Evaluate
 from ganzoo.engine.gan import GAN
 from ganzoo.errors import UserError
 from ganzoo.loggers.csv import read_rows
-from ganzoo.train import train
+from ganzoo.train import train_config as train
 
 BASE = [o for o in TINY if o != "callbacks.evaluate=null"]
 OFTEN = ("callbacks.evaluate.every_kimg=0.024",)

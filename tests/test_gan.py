@@ -20,7 +20,8 @@ from ganzoo.errors import UserError
 from ganzoo.models.dcgan import DCGAN, Discriminator, Generator
 from ganzoo.nn.losses import Hinge
 from ganzoo.schedules.images import LinearDecay, Warmup
-from ganzoo.train import make_trainer, train
+from ganzoo.train import make_trainer
+from ganzoo.train import train_config as train
 
 QUIET = ("~callbacks.ticks", "~callbacks.grid", "~callbacks.bar")
 

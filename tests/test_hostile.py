@@ -15,7 +15,7 @@ from ganzoo.data.packing import write_pack
 from ganzoo.data.sources.folder import Folder
 from ganzoo.data.sources.pack import Pack
 from ganzoo.errors import UserError, shown
-from ganzoo.train import train
+from ganzoo.train import train_config as train
 
 SIZE = ("--size", "16")
 BASE = [o for o in TINY if not o.startswith("data")]

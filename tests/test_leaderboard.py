@@ -27,8 +27,8 @@ from ganzoo.runs.__main__ import main
 from ganzoo.runs.differences import differences, flatten, read_config, short_names
 from ganzoo.runs.folder import Run, runs_under
 from ganzoo.runs.leaderboard import leaderboard, tables_of
-from ganzoo.runs.state import recorded
-from ganzoo.train import train
+from ganzoo.runs.record import recorded
+from ganzoo.train import train_config as train
 
 EVALUATE = (
     "callbacks.evaluate={_target_:ganzoo.callbacks.evaluation.Evaluate,"

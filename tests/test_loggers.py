@@ -13,7 +13,7 @@ from PIL import Image
 
 from ganzoo.loggers.csv import MetricsCSV, read_rows
 from ganzoo.loggers.wandb import Wandb
-from ganzoo.train import train
+from ganzoo.train import train_config as train
 
 
 def table(path: Path) -> list[dict[str, str]]:

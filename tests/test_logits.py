@@ -19,7 +19,7 @@ from ganzoo.data.pixels import to_uint8
 from ganzoo.engine.gan import GAN
 from ganzoo.loggers.csv import read_rows
 from ganzoo.pictures.grids import GAP, font_of, titled_rows
-from ganzoo.train import train
+from ganzoo.train import train_config as train
 
 SMALL = [o for o in TINY if not o.startswith(("model.", "callbacks.logits", "total_kimg"))]
 TWO_DOMAINS = [o for o in SMALL if not o.startswith("data")]

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from hydra.core.hydra_config import HydraConfig
 
-from ganzoo.runs.names import about, run_name
+from ganzoo.runs.names import run_name
+from ganzoo.runs.record import about
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from ganzoo.metrics import extractors
 from ganzoo.metrics.nearest import at, by_features, by_pixels
 from ganzoo.neighbors import main
 from ganzoo.pictures.grids import GAP
-from ganzoo.train import train
+from ganzoo.train import train_config as train
 
 KEYS = ("data=folder", "data.workers=0")
 

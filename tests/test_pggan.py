@@ -23,7 +23,7 @@ from ganzoo.errors import UserError
 from ganzoo.models.pggan import PGGAN, Discriminator, Generator
 from ganzoo.nn.layers import shrunk
 from ganzoo.schedules.growth import Growth
-from ganzoo.train import train
+from ganzoo.train import train_config as train
 
 SCRIPT = str(Path(__file__).parent / "makers" / "worlds.py")
 SMALL = [o for o in TINY if not o.startswith(("model.", "total_kimg"))]

@@ -28,7 +28,7 @@ from ganzoo.models.pggan.layers import (
     PixelNorm,
 )
 from ganzoo.models.pggan.mnist import MNISTDiscriminator, MNISTGenerator
-from ganzoo.train import train
+from ganzoo.train import train_config as train
 
 NARROW = {"fmap_base": 64, "fmap_max": 8}
 GULRAJANI = {"normalize_latents": False, "leaky": False, "batchnorm": True, "tanh": True}

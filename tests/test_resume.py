@@ -15,7 +15,7 @@ from conftest import assert_same_tensors, checkpoint, run, train_command
 from makers.tiny import config
 
 from ganzoo.config import make
-from ganzoo.train import train
+from ganzoo.train import train_config as train
 
 LONG = (
     "total_kimg=1.6",

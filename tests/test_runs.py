@@ -23,7 +23,7 @@ from omegaconf import OmegaConf
 from ganzoo.runs import folder as rundirs
 from ganzoo.runs.__main__ import lines_of, main
 from ganzoo.runs.folder import last_rows, look, natural, runs_under
-from ganzoo.train import train
+from ganzoo.train import train_config as train
 
 CONFIG = """\
 loss:
@@ -184,7 +184,7 @@ def test_only_the_end_of_the_rows_is_read(tmp_path, monkeypatch) -> None:
 
 def test_a_process_that_is_killed_and_one_that_goes_on(tmp_path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from ganzoo.runs.state import recorded\n"
+        "import sys, time; from pathlib import Path; from ganzoo.runs.record import recorded\n"
         "with recorded(Path(sys.argv[1]), {'name': 'x', 'model': 'm', 'data': 'd'}):\n"
         "    print('in', flush=True)\n    time.sleep(60)"
     )

@@ -13,7 +13,7 @@ from ganzoo.engine.kinds import FromSeeds
 from ganzoo.pictures.grids import GAP
 from ganzoo.pictures.sheets import slerp, walk
 from ganzoo.sample import main
-from ganzoo.train import train
+from ganzoo.train import train_config as train
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,8 @@ from ganzoo.nn.losses import (
     Wasserstein,
     loss_at_chance,
 )
-from ganzoo.train import make_trainer, train
+from ganzoo.train import make_trainer
+from ganzoo.train import train_config as train
 
 LRS = tuple(f"model.optimizers.{name}.lr" for name in ("generator", "discriminator"))
 HEALTHY = (0.0005, 0.0005)

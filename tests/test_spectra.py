@@ -16,7 +16,7 @@ from ganzoo.config import make
 from ganzoo.engine.gan import GAN
 from ganzoo.errors import UserError
 from ganzoo.loggers.csv import MetricsCSV
-from ganzoo.train import train
+from ganzoo.train import train_config as train
 
 OFTEN = "callbacks.spectra={_target_:ganzoo.callbacks.spectra.Spectra,every_kimg:0.024}"
 

@@ -15,13 +15,14 @@ import pytest
 
 from ganzoo.errors import UserError
 from ganzoo.runs import state as states
-from ganzoo.runs.state import FILE, SILENCE, read_state, recorded
+from ganzoo.runs.record import recorded
+from ganzoo.runs.state import FILE, SILENCE, read_state
 
 ABOUT = {"name": "biggan_seed-0", "model": "biggan", "data": "emoji", "keys": ["seed=0"]}
 RUN = """
 import sys, time
 from pathlib import Path
-from ganzoo.runs.state import recorded
+from ganzoo.runs.record import recorded
 with recorded(Path(sys.argv[1]), {"name": "there"}):
     print("in", flush=True)
     time.sleep(60)

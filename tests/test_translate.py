@@ -26,7 +26,7 @@ from ganzoo.data.outputs import target_name
 from ganzoo.data.pixels import to_float, to_uint8
 from ganzoo.errors import UserError
 from ganzoo.models.cyclegan import CycleGAN
-from ganzoo.train import train
+from ganzoo.train import train_config as train
 from ganzoo.translate import color, main, translate
 
 SMALL = (

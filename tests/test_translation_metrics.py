@@ -38,7 +38,7 @@ from ganzoo.metrics.ssim import ssim
 from ganzoo.metrics.suite import Suite
 from ganzoo.metrics.translation import Cycle, Identity, PairL1, PairPSNR, PairSSIM, l1, psnr
 from ganzoo.pictures.grids import GAP
-from ganzoo.train import train
+from ganzoo.train import train_config as train
 
 SCRIPT = str(Path(__file__).parent / "makers" / "worlds.py")
 CPU = torch.device("cpu")

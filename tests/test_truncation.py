@@ -22,7 +22,7 @@ from ganzoo.errors import UserError
 from ganzoo.pictures.grids import GAP
 from ganzoo.pictures.sheets import class_sheet, morph, truncations, walk
 from ganzoo.sample import main
-from ganzoo.train import train
+from ganzoo.train import train_config as train
 
 BIGGAN = (
     *(key for key in TINY if not key.startswith("model.")),

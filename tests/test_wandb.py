@@ -26,7 +26,7 @@ from ganzoo.loggers.csv import read_rows
 from ganzoo.loggers.wandb import Wandb
 from ganzoo.pictures.grids import grid
 from ganzoo.pictures.sheets import truncations
-from ganzoo.train import train
+from ganzoo.train import train_config as train
 from ganzoo.workspace import CURVES, SYSTEM, TABLES, workspace
 from ganzoo.workspace import main as save_view
 

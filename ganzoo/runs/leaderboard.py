@@ -1,78 +1,45 @@
-"""Runs side by side, ranked by the metric that each of them monitors: a table and a picture.
-
-Numbers of different protocols do not compare, so runs of each protocol are ranked by themselves.
-"""
+"""The leaderboard of a folder of runs: leaderboard.csv, leaderboard.md and leaderboard.png."""
 
 import csv
 import io
-import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from ganzoo.disk import whole, write_whole
-from ganzoo.errors import UserError
-from ganzoo.metrics.protocol import best_of, monitored, sentences, without_names
+from ganzoo.errors import UserError, shown
+from ganzoo.metrics.protocol import sentences, without_names
 from ganzoo.pictures.thumbnails import Row, picture_of, samples_of
-from ganzoo.runs.__main__ import number
 from ganzoo.runs.differences import differences, flatten, read_config, short_names
-from ganzoo.runs.folder import Run, higher_is_better, natural, runs_under
+from ganzoo.runs.folder import runs_under
+from ganzoo.runs.ranking import Entry, Group, entry, groups_of, tables_of
+from ganzoo.runs.text import kimg, speed
 
 MOST = 64  # runs in the picture
-TOLD = 6  # differences between protocols that are named
-SHOWN = 8  # keys in the tables for people
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A run and its numbers.
-
-    Attributes:
-        differs: what tells it from the others, by key.
-        metric, protocol, up: what it is ranked by; empty and False without a number.
-        facts: the protocol in full.
-        best, at_kimg, final, floor: the best value and when it was; the last value; that of real
-            images against other real ones.
-        rank: among the runs of the same metric and protocol, equal values sharing one; None where
-            there is no finite value.
-        problems: sentences on what could not be read.
-    """
-
-    run: Run
-    differs: Mapping[str, str]
-    metric: str = ""
-    protocol: str = ""
-    up: bool = False
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    best: float = math.nan
-    at_kimg: float = math.nan
-    final: float = math.nan
-    floor: float = math.nan
-    rank: int | None = None
-    problems: tuple[str, ...] = ()
+NAMED = 6  # differences between protocols to name
+SHOWN = 8  # keys to show in the tables
 
 
 def leaderboard(folder: Path) -> str:
     """Rank the runs in a folder; write `leaderboard.csv`, `.md` and `.png` there.
 
-    The picture is left out where no run has samples.
+    There is no picture if no run has samples.
 
     Returns:
-        what is in `leaderboard.md`.
+        the text of `leaderboard.md`.
 
     Raises:
         UserError: there are no runs, or the folder cannot be written to.
     """
     runs = runs_under(folder)
     if not runs:
-        raise UserError(f"There are no runs in {folder}: give a folder that holds some.")
+        raise UserError(f"There are no runs in {folder}: give a folder that contains some.")
     configs = [read_config(run.path) for run in runs]
-    told = differences(runs, configs)
-    entries = [entry(run, differs) for run, differs in zip(runs, told, strict=True)]
+    differing = differences(runs, configs)
+    entries = [entry(run, differs) for run, differs in zip(runs, differing, strict=True)]
     tables, rest = tables_of(entries)
     rows = picture_rows(tables, rest, {run.path: c for run, c in zip(runs, configs, strict=True)})
     text = markdown(folder, tables, rest, bool(rows))
@@ -86,88 +53,11 @@ def leaderboard(folder: Path) -> str:
     return text
 
 
-def entry(run: Run, differs: Mapping[str, str]) -> Entry:
-    """The numbers of a run, from its `metrics.json`."""
-    try:
-        told = json.loads((run.path / "metrics.json").read_text())
-        metric, up, evaluations = str(told["monitor"]), higher_is_better(told), told["evaluations"]
-        best, last = best_of(evaluations, metric, up), evaluations[-1]
-        values = (
-            monitored(metric, best["values"]),
-            best["images_seen"] / 1000,
-            monitored(metric, last["values"]),
-            monitored(metric, last.get("floors", {})),
-        )
-        protocol = str(last["protocol"])
-        facts = told["protocols"][protocol]
-        without_names(facts)
-        sentences(protocol, facts)
-    except FileNotFoundError:
-        return Entry(run, differs, problems=run.problems)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
-        why = f"metrics.json cannot be read ({type(error).__name__}: {error})"
-        others = [p for p in run.problems if not p.startswith("metrics.json")]
-        return Entry(run, differs, problems=(*others, why))
-    best_value, at_kimg, final, floor = (math.nan if v is None else float(v) for v in values)
-    return Entry(
-        run, differs, metric, protocol, up, facts, best_value, at_kimg, final, floor,
-        problems=run.problems,
-    )  # fmt: skip
-
-
-def tables_of(entries: Sequence[Entry]) -> tuple[list[list[Entry]], list[Entry]]:
-    """Entries of one metric and protocol together, ranked, most runs first; and those without."""
-    groups: dict[tuple[str, str], list[Entry]] = {}
-    rest = []
-    for some in entries:
-        if some.protocol:
-            groups.setdefault((some.metric, some.protocol), []).append(some)
-        else:
-            rest.append(some)
-    tables = sorted(groups.values(), key=lambda g: (-len(g), g[0].metric, g[0].protocol))
-    return [_ranked(table) for table in tables], rest
-
-
-def _ranked(entries: Sequence[Entry]) -> list[Entry]:
-    sign = -1 if entries[0].up else 1
-    finite = [e for e in entries if math.isfinite(e.best)]
-    values = sorted(sign * e.best for e in finite)
-    ranked = [replace(e, rank=1 + values.index(sign * e.best)) for e in finite]
-    ranked.sort(key=lambda e: (e.rank, natural(e.run.name)))
-    return [*ranked, *(e for e in entries if not math.isfinite(e.best))]
-
-
-@dataclass(frozen=True)
-class Group:
-    """Complete runs that differ in nothing but the seed: mean and sample standard deviation."""
-
-    differs: Mapping[str, str]
-    values: tuple[float, ...]
-    finals: tuple[float, ...]
-
-
-def groups_of(table: Sequence[Entry]) -> list[Group]:
-    """Of a table, best mean first; none if no two runs differ in nothing but the seed."""
-    groups: dict[tuple[tuple[str, str], ...], list[Entry]] = {}
-    for some in table:
-        if some.rank is not None and some.run.state == "done" and some.differs:
-            same = tuple((k, v) for k, v in some.differs.items() if k != "seed")
-            groups.setdefault(same, []).append(some)
-    if all(len(group) < 2 for group in groups.values()):
-        return []
-    told = [
-        Group(dict(same), tuple(e.best for e in group), tuple(e.final for e in group))
-        for same, group in groups.items()
-    ]
-    sign = -1 if table[0].up else 1
-    return sorted(told, key=lambda group: sign * statistics.fmean(group.values))
-
-
 # -- text ------------------------------------------------------------------------------------------
 
 
 def csv_of(entries: Sequence[Entry]) -> str:
-    """All runs, a row each; ranks begin anew with each protocol."""
+    """A row for each run; ranks start again with each protocol."""
     keys = _keys(entries)
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
@@ -189,7 +79,7 @@ def csv_of(entries: Sequence[Entry]) -> str:
 def markdown(
     folder: Path, tables: Sequence[Sequence[Entry]], rest: Sequence[Entry], picture: bool = True
 ) -> str:
-    """The tables, what they are by, and what became of the runs that are not complete."""
+    """A table for each metric and protocol, and the runs that are incomplete or have no value."""
     entries = [*chain(*tables), *rest]
     keys = _keys(entries)
     done = sum(e.run.state == "done" for e in entries)
@@ -197,25 +87,25 @@ def markdown(
     if picture:
         parts.append("![Samples of each run](leaderboard.png)")
     if not tables:
-        parts.append("No run has a number yet: there is no metrics.json in any of them.")
+        parts.append("No run has a value yet: none of them has a metrics.json.")
     for table in tables:
         first = table[0]
-        better = "more" if first.up else "less"
+        better = "higher" if first.up else "lower"
         parts.append(f"## {_cell(first.metric)}, {better} is better, protocol {first.protocol}")
         if table is not tables[0]:
             parts.append(_unlike(tables[0][0], first))
-        told = [line.split(": ", 1) for line in sentences(first.protocol, first.facts)]
-        parts += [f"{_capital(_cell(name))}: {_cell(line)}." for name, line in told]
+        facts = [line.split(": ", 1) for line in sentences(first.protocol, first.facts)]
+        parts += [f"{_capital(_cell(name))}: {_cell(fact)}." for name, fact in facts]
         parts.append(_table(table, keys[:SHOWN]))
         if any(e.run.state != "done" for e in table):
-            parts.append("\\* not complete")
+            parts.append("\\* incomplete")
         if len(keys) > SHOWN:
             parts.append(f"{len(keys) - SHOWN} more keys differ: see leaderboard.csv.")
         if groups := groups_of(table):
-            parts += ["Complete runs that differ in the seed alone:", _group_table(groups, first)]
+            parts += ["Complete runs that differ only in the seed:", _group_table(groups, first)]
     others = [e for e in entries if e.rank is None or e.run.state != "done"]
     if others:
-        parts.append("## Not complete, or without a number")
+        parts.append("## Incomplete, or without a value")
         parts.append("\n".join(_line(e) for e in others))
     return "\n\n".join(parts) + "\n"
 
@@ -224,18 +114,17 @@ def _table(table: Sequence[Entry], keys: Sequence[str]) -> str:
     shorts = short_names(keys)
     floor = any(not math.isnan(e.floor) for e in table)
     head = ["rank", "run", *(_cell(shorts[k]) for k in keys), f"best {_cell(table[0].metric)}",
-            "at kimg", "last", *(["real against real"] if floor else []), "kimg", "images/s",
+            "at kimg", "last", *(["real vs. real"] if floor else []), "kimg", "images/s",
             "state"]  # fmt: skip
     rows = []
     for e in table:
-        speed = e.run.images_per_second
         rows.append(
             ["-" if e.rank is None else str(e.rank),
              _cell(e.run.name) + (" \\*" if e.run.state != "done" else ""),
-             *(_cell(_short(k, e.differs.get(k, "?"))) for k in keys),
-             f"{e.best:.5g}", number(e.at_kimg), f"{e.final:.5g}",
+             *(_cell(_short(e.differs.get(k, "?"))) for k in keys),
+             f"{e.best:.5g}", kimg(e.at_kimg), f"{e.final:.5g}",
              *([f"{e.floor:.4g}"] if floor else []),
-             number(e.run.kimg), "" if speed is None else f"{speed:.3g}", e.run.state or "?"]
+             kimg(e.run.kimg), speed(e.run.images_per_second), e.run.state or "?"]
         )  # fmt: skip
     return _aligned([head, *rows])
 
@@ -245,16 +134,15 @@ def _group_table(groups: Sequence[Group], first: Entry) -> str:
     shorts = short_names(keys)
     head = [*(_cell(shorts[k]) for k in keys), "n", f"best {_cell(first.metric)}", "last"]
     rows = [
-        [*(_cell(_short(k, group.differs[k])) for k in keys), str(len(group.values)),
+        [*(_cell(_short(group.differs[k])) for k in keys), str(len(group.values)),
          _spread(group.values), _spread(group.finals)]
         for group in groups
     ]  # fmt: skip
     return _aligned([head, *rows])
 
 
-def _short(key: str, text: str) -> str:
-    """A value for people: a class by its name, a path by its end."""
-    text = text.rpartition(".")[2] if key.endswith("_target_") else text
+def _short(text: str) -> str:
+    """A long value by its start and end."""
     return text if len(text) <= 32 else f"{text[:8]}...{text[-20:]}"
 
 
@@ -264,7 +152,7 @@ def _spread(values: Sequence[float]) -> str:
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    """A table of Markdown that can be read as it is."""
+    """A Markdown table with aligned columns."""
     widths = [max(3, *(len(row[i]) for row in rows)) for i in range(len(rows[0]))]
 
     def line(row: Sequence[str]) -> str:
@@ -275,33 +163,33 @@ def _aligned(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _unlike(first: Entry, other: Entry) -> str:
-    """What differs between the protocols of two tables."""
+    """Why two tables cannot be compared: in what their protocols differ."""
     if first.protocol == other.protocol:
         return (
-            f"The protocol is that of the first table, but it is {_cell(other.metric)} that is "
-            f"monitored here."
+            f"The protocol is the same as in the first table, but these runs monitor "
+            f"{_cell(other.metric)}."
         )
     if ("real" in first.facts) != ("real" in other.facts):
         what = "samples are" if "real" in other.facts else "translations are"
-        return f"Not to be compared with the first table: here {what} scored, not there."
+        return f"Not comparable with the first table: {what} scored here, but not there."
     there, here = (flatten(without_names(e.facts)) for e in (first, other))
     keys = [key for key in sorted({*there, *here}) if there.get(key) != here.get(key)]
-    told = [f"{key} is {_fact(here, key)} here, {_fact(there, key)} there" for key in keys]
-    more = f"; and {len(told) - TOLD} more" if len(told) > TOLD else ""
-    return f"Not to be compared with the first table: {'; '.join(told[:TOLD])}{more}."
+    parts = [f"{key} is {_fact(here, key)} here, {_fact(there, key)} there" for key in keys]
+    more = f"; and {len(parts) - NAMED} more" if len(parts) > NAMED else ""
+    return f"Not comparable with the first table: {'; '.join(parts[:NAMED])}{more}."
 
 
 def _fact(facts: Mapping[str, Any], key: str) -> str:
     if key not in facts:
-        return "not told"
+        return "unknown"
     text = str(facts[key])
     return _cell(text if len(text) <= 40 else f"{text[:8]}...")
 
 
 def _line(e: Entry) -> str:
     """`- NAME: failed at 3 of 80 kimg: SENTENCE`"""
-    state = e.run.state or "in no known state"
-    far = f" at {number(e.run.kimg)} of {number(e.run.total_kimg)} kimg" if e.run.kimg else ""
+    state = e.run.state or "state unknown"
+    far = f" at {kimg(e.run.kimg)} of {kimg(e.run.total_kimg)} kimg" if e.run.kimg else ""
     why = _why(e)
     return f"- {_cell(e.run.name)}: {state}{far}" + (f": {_cell(why)}" if why else "")
 
@@ -323,9 +211,8 @@ def _exact(value: float | None) -> str:
 
 
 def _cell(text: str) -> str:
-    """A text that means nothing to Markdown's tables."""
-    plain = "".join(c if c.isprintable() else "?" for c in text)
-    return plain.replace("|", "\\|").replace("<", "&lt;")
+    """A text without special meaning in a Markdown table."""
+    return shown(text).replace("|", "\\|").replace("<", "&lt;")
 
 
 def _capital(text: str) -> str:
@@ -340,7 +227,7 @@ def picture_rows(
     rest: Sequence[Entry],
     configs: Mapping[Path, Mapping[str, Any]],
 ) -> list[Row]:
-    """A heading for each table and a row for each run, best first; empty if none has samples."""
+    """A heading for each table and a row for each run, best first; empty without samples."""
     rows: list[Row] = []
     left, found = MOST, False
     for table in (*tables, rest):
@@ -360,16 +247,16 @@ def picture_rows(
 
 def _heading(e: Entry) -> str:
     if not e.metric:
-        return "without a number"
-    return f"{e.metric}, {'more' if e.up else 'less'} is better, protocol {e.protocol}"
+        return "without a value"
+    return f"{e.metric}, {'higher' if e.up else 'lower'} is better, protocol {e.protocol}"
 
 
 def _caption(e: Entry, samples_at: str) -> list[str]:
     keys = list(e.differs)[:SHOWN]
-    told = ", ".join(f"{short} {_short(k, e.differs[k])}" for k, short in short_names(keys).items())
+    differs = ", ".join(f"{s} {_short(e.differs[k])}" for k, s in short_names(keys).items())
     name = e.run.name if e.rank is None else f"{e.rank}. {e.run.name}"
     lines = [name if e.run.state == "done" else f"{name} ({e.run.state or '?'})"]
     if e.metric:
-        lines.append(f"{e.metric} {e.best:.5g} at {number(e.at_kimg)} kimg")
-    lines += [told] if told else []
+        lines.append(f"{e.metric} {e.best:.5g} at {kimg(e.at_kimg)} kimg")
+    lines += [differs] if differs else []
     return [*lines, f"samples at {samples_at} kimg" if samples_at else "no samples"]

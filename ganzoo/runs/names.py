@@ -1,12 +1,11 @@
-"""What runs and their folders are called: when they started, and what makes them differ."""
+"""Names of runs and their folders: when they started, and the keys that they were given."""
 
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -18,11 +17,11 @@ from omegaconf import DictConfig, OmegaConf
 from ganzoo.config import CONF
 from ganzoo.distributed import cluster
 
-# What may change between the runs of one run folder without making it another run.
+# Keys that may change when a run is resumed.
 CHANGEABLE = ("run_dir", "sweep_dir", "total_kimg", "model.total_kimg", "trainer", "callbacks",
               "metrics", "logger", "data.workers", "data.source.download", "data.source.unpack",
               "dry", "init_from")  # fmt: skip
-LONGEST = 100  # characters of a name; file systems take 255 bytes
+LONGEST = 100  # characters of a name; file systems allow 255 bytes
 
 
 def in_sweep() -> bool:
@@ -31,23 +30,27 @@ def in_sweep() -> bool:
 
 
 def changeable(key: str) -> bool:
-    """Whether a key of the config may change in the course of a run."""
+    """Whether a key of the config may change when a run is resumed."""
     return any(key == name or key.startswith(name + ".") for name in CHANGEABLE)
 
 
 def run_name(overrides: Iterable[str], keys: Iterable[str] = ()) -> str:
     """A readable name from overrides, such as `biggan_lr-0.0002_seed-1`.
 
-    Groups are told by their value, other keys by as much of their end as tells them apart. There is
-    no `=` and no `/` in it; a value of which something is left out ends with digits of its hash.
-    The same overrides give the same name, in any order.
+    Config groups appear by their value, other keys by their shortest unique ending. The name has no
+    `=` and no `/`; a shortened value ends with digits of its hash. The order of the overrides does
+    not matter.
 
     Args:
-        overrides: as on the command line of Hydra.
-        keys: the only ones to be told, if any are given.
+        overrides: overrides as on the command line of Hydra.
+        keys: the keys to include; all if empty.
     """
     parsed = sorted(
-        (o for o in OverridesParser.create().parse_overrides(list(overrides)) if _is_told(o, keys)),
+        (
+            o
+            for o in OverridesParser.create().parse_overrides(list(overrides))
+            if _included(o, keys)
+        ),
         key=lambda o: (not _is_group(o), o.key_or_group),
     )
     shorts = endings([o.key_or_group for o in parsed])
@@ -55,36 +58,19 @@ def run_name(overrides: Iterable[str], keys: Iterable[str] = ()) -> str:
     return _short("_".join(parts), LONGEST)
 
 
-def about(run_dir: Path, config: Mapping[str, Any]) -> dict[str, Any]:
-    """For lists of runs: name, model, data, experiment, and the keys that were given."""
-    told: dict[str, Any] = {
-        "name": run_dir.name,
-        "model": str(config["model"].get("_target_", "")).rpartition(".")[2],
-        "data": str(config["data"].get("source", config["data"]).get("_target_", "")),
-        "experiment": None,
-        "keys": [],
-    }
-    told["data"] = told["data"].rpartition(".")[2]
-    if HydraConfig.initialized():
-        hydra = HydraConfig.get()
-        told |= {key: hydra.runtime.choices.get(key) for key in ("model", "data", "experiment")}
-        told["keys"] = given()
-    return told
-
-
 def start_time() -> str:
-    """When the run started, or its SLURM job: the same in all processes, and after a requeue."""
+    """When the run started, or its SLURM job: equal in all processes, and after a requeue."""
     if job := cluster.job():
         return f"slurm-{job}"
     now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
-        return now  # Lightning's launcher passes the first process's folder on
-    # torchrun starts the processes side by side; the first to come decides, also after a restart.
+        return now  # Lightning's launcher passes the folder of the first process on
+    # torchrun starts all processes at once: the first to arrive decides, also after a restart.
     return torchrun_store().compare_set("ganzoo/start_time", "", now).decode()
 
 
 def torchrun_store() -> torch.distributed.TCPStore:
-    """What the processes of torchrun share, also while they do not train."""
+    """The key-value store that the processes of torchrun share, even when they do not train."""
     return torch.distributed.TCPStore(
         os.environ["MASTER_ADDR"],
         int(os.environ["MASTER_PORT"]),
@@ -94,14 +80,14 @@ def torchrun_store() -> torch.distributed.TCPStore:
 
 
 def given(config: DictConfig | None = None) -> list[str]:
-    """The overrides of this run, or of a config of Hydra's, as they were typed."""
+    """The overrides of this run, or of a config of Hydra, as they were typed."""
     hydra = HydraConfig.get() if config is None else config.hydra
-    # Unresolved: a value such as {suite: ${metrics}} is not one that can be parsed again.
+    # Not resolved: a value such as {suite: ${metrics}} could not be parsed again.
     return OmegaConf.to_container(hydra.overrides.task, resolve=False)  # type: ignore[return-value]
 
 
 def _folder() -> str:
-    """`start_time`, and what was given beside the model and the data, which are folders already."""
+    """`start_time`, and the given keys except model and data, which are folders already."""
     others = [o for o in given() if o.partition("=")[0] not in ("model", "data")]
     return "_".join(part for part in (start_time(), run_name(others)) if part)
 
@@ -124,13 +110,13 @@ def _is_group(override: Override) -> bool:
     return (CONF / override.key_or_group).is_dir()
 
 
-def _is_told(override: Override, keys: Iterable[str]) -> bool:
+def _included(override: Override, keys: Iterable[str]) -> bool:
     key = override.key_or_group
     return key in keys if keys else not changeable(key)
 
 
 def endings(keys: list[str]) -> list[str]:
-    """The shortest endings of dotted keys that differ from those of all the others."""
+    """For each dotted key its shortest ending that no other key has."""
 
     def ending(key: str) -> str:
         parts = key.split(".")
@@ -153,7 +139,7 @@ def _part(override: Override, short: str) -> str:
 
 
 def _short(text: str, longest: int, whole: str | None = None) -> str:
-    """`text`, with a hash of the `whole` where it is not all of it."""
+    """`text`, shortened to `longest`; it ends with a hash if it is not all of `whole`."""
     whole = text if whole is None else whole
     if text == whole and len(text) <= longest:
         return text

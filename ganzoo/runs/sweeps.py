@@ -1,4 +1,4 @@
-"""What a sweep (Hydra's multirun) needs beside its runs: folders, checks, a verdict."""
+"""What a sweep (a multirun of Hydra) needs besides its runs: folders, checks, a summary."""
 
 import json
 import logging
@@ -8,7 +8,6 @@ import sys
 import time
 from multiprocessing import current_process
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
 import lightning as L
@@ -16,50 +15,51 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
+from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig
 
 from ganzoo.callbacks.evaluation import Evaluate
-from ganzoo.errors import UserError
+from ganzoo.errors import AnotherRun, UserError
 from ganzoo.runs.leaderboard import leaderboard
 from ganzoo.runs.names import given, in_sweep, torchrun_store
+from ganzoo.runs.record import make_folder
 from ganzoo.runs.state import State, read_state
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 60.0  # seconds for the processes of a run to fail, if all of them do
+PATIENCE = 60.0  # seconds to wait for the other processes of a run to fail as well
 
 
 class Folders(Callback):
-    """Sees to run folders and sweeps around Hydra's calls of `main`."""
+    """Prepares run folders before Hydra calls `main`, and closes sweeps."""
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        # Hydra makes the run folder before it calls `main`; its name is made of Hydra's config.
+        # Hydra makes the run folder before it calls `main`; its name is made from the config.
         HydraConfig.instance().set_config(config)
         _made(config.hydra.run.dir)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         if "run_dir" in (o.partition("=")[0].lstrip("+") for o in given(config)):
             _stop(
-                "A sweep makes a run folder for each of its runs: give sweep_dir, the folder that "
-                "they lie in, instead of run_dir."
+                "A sweep makes a run folder for each of its runs: instead of run_dir, give "
+                "sweep_dir, the folder for all of them."
             )
         if "direction" in config.hydra.sweeper and config.callbacks.get("evaluate") is None:
             _stop(
-                "A search needs a number to go by: leave callbacks.evaluate in, or sweep without "
-                "hydra/sweeper."
+                "A search needs a metric: keep callbacks.evaluate, or sweep without hydra/sweeper."
             )
         _made(config.hydra.sweep.dir)
         if "sampler" in config.hydra.sweeper and config.hydra.sweeper.sampler.get("seed") is None:
-            # The same trials again when the sweep is run again, so that it goes on.
+            # The same trials when the sweep is run again, so that it resumes.
             config.hydra.sweeper.sampler.seed = config.seed
         if not any(o.startswith("hydra.sweep.subdir=") for o in config.hydra.overrides.hydra):
-            # Runs are named after what differs among them.
+            # Runs are named after the keys in which they differ.
             names = ",".join(sorted(swept(config)))
             config.hydra.overrides.hydra.append(f"hydra.sweep.subdir=${{job_name:{names}}}")
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
-        # joblib's workers would all take the first GPU.
+        # All workers of joblib would take the first GPU.
         worker = re.fullmatch(r"LokyProcess-(\d+)", current_process().name)
         if worker and not torch.cuda.is_initialized() and (count := torch.cuda.device_count()) > 1:
             seen = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -87,14 +87,15 @@ def swept(config: DictConfig) -> set[str]:
 
 
 def check(trainer: L.Trainer) -> None:
-    """Raise `UserError` for what cannot be in a sweep, where this is a run of one."""
+    """Raise `UserError` if this is a run of a sweep and cannot be one."""
     if not in_sweep():
         return
-    environment = getattr(trainer.strategy, "cluster_environment", None)
+    strategy = trainer.strategy
+    environment = strategy.cluster_environment if isinstance(strategy, ParallelStrategy) else None
     outside = environment is not None and environment.creates_processes_externally
     if trainer.world_size > 1 and not outside:
         raise UserError(
-            f"A run of a sweep cannot start {trainer.world_size} processes itself, as each of them "
+            f"A run of a sweep cannot start {trainer.world_size} processes itself, because each "
             f"would start the sweep again: put torchrun --nproc-per-node {trainer.world_size} -m "
             f"before ganzoo.train, use hydra/launcher=submitit_slurm with trainer=slurm, or "
             f"trainer.devices=1."
@@ -104,17 +105,26 @@ def check(trainer: L.Trainer) -> None:
     if direction is None or evaluate is None:
         return
     wanted = "maximize" if evaluate.up else "minimize"
-    if getattr(direction, "name", direction) != wanted:
+    if str(direction).rpartition(".")[2] != wanted:  # an enum of the sweeper, or its name
         raise UserError(
-            f"{evaluate.monitor} is better the {'higher' if evaluate.up else 'lower'} it is: give "
+            f"{'Higher' if evaluate.up else 'Lower'} values of {evaluate.monitor} are better: set "
             f"hydra.sweeper.direction={wanted}."
         )
 
 
-def failed_together(run_dir: str) -> bool:
-    """Whether a sweep can go on after a run that failed in this process.
+def survive(error: Exception, run_dir: str) -> None:
+    """Report the error of a run and let the sweep continue; raise it again outside of sweeps."""
+    if not in_sweep() or isinstance(error, AnotherRun):  # all other runs would fail the same way
+        raise error
+    log.error("%s", error, exc_info=None if isinstance(error, UserError) else error)
+    if not failed_together(run_dir):
+        sys.exit(1)
 
-    If it failed in some processes only, the others wait for them in that run: the sweep has to end.
+
+def failed_together(run_dir: str) -> bool:
+    """Whether all processes of a run have failed, so that the sweep can continue.
+
+    If only some have, the others wait for them in that run, and the sweep has to end.
     """
     world = int(os.environ.get("WORLD_SIZE", 1))
     if world == 1 or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
@@ -130,20 +140,20 @@ def failed_together(run_dir: str) -> bool:
 
 
 def objective(run_dir: Path) -> float | None:
-    """The best value of the monitored metric of a run; None where there is none."""
+    """The best value of the monitored metric of a run; None if there is none."""
     path = run_dir / "metrics.json"
     return float(json.loads(path.read_text())["best"]["value"]) if path.is_file() else None
 
 
 def states(sweep_dir: Path) -> dict[str, State]:
-    """The states of the runs of a sweep, by their names."""
+    """The states of the runs of a sweep, by the names of their folders."""
     folders = sorted(path for path in sweep_dir.iterdir() if path.is_dir())
     found = {folder.name: read_state(folder) for folder in folders}
     return {name: state for name, state in found.items() if state is not None}
 
 
 def verdict(sweep_dir: Path) -> bool:
-    """Say how the runs of a sweep ended; whether all are done."""
+    """Log how the runs of a sweep ended; return whether all are done."""
     ends = states(sweep_dir)
     done = [name for name, state in ends.items() if state.state == "done"]
     log.info("sweep: %d of %d runs are done, in %s", len(done), len(ends), sweep_dir)
@@ -151,21 +161,8 @@ def verdict(sweep_dir: Path) -> bool:
         if state.state != "done":
             log.error("%s: %s. %s", name, state.state, state.sentence)
     if len(done) < len(ends):
-        log.error("The same command with sweep_dir=%s runs these again, and goes on.", sweep_dir)
+        log.error("Run the same command with sweep_dir=%s to retry these runs.", sweep_dir)
     return len(done) == len(ends)
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder that can be written to, or raise `UserError`."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UserError(
-            f"The folder {folder} cannot be written to ({error.strerror}): choose another run_dir, "
-            f"or sweep_dir for a sweep."
-        ) from error
 
 
 def _made(folder: str) -> None:

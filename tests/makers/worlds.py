@@ -31,7 +31,8 @@ from ganzoo.models.pggan import Generator as GrowingGenerator
 from ganzoo.nn.augment import DiffAugment
 from ganzoo.nn.losses import Wasserstein
 from ganzoo.schedules.growth import Growth
-from ganzoo.train import make_trainer, train
+from ganzoo.train import make_trainer
+from ganzoo.train import train_config as train
 
 WORLD = int(os.environ.get("WORLD_SIZE", 1))
 RANK = int(os.environ.get("RANK", 0))

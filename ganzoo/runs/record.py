@@ -1,0 +1,219 @@
+"""What a run writes down about itself: state, log, config, and that it is complete."""
+
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryFile
+from threading import Event, Thread
+from typing import Any
+
+import psutil
+from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from omegaconf import DictConfig, OmegaConf
+
+from ganzoo.disk import reason, write_whole
+from ganzoo.errors import AnotherRun, UserError
+from ganzoo.runs.differences import flatten
+from ganzoo.runs.names import changeable, given
+from ganzoo.runs.state import FILE, State, job, read_state
+
+BEAT = 30.0  # seconds between two signs of life
+
+
+@contextmanager
+def recording(run_dir: Path, cfg: DictConfig) -> Iterator[None]:
+    """Write `train.log` and `state.json` of the run inside; only the first process does.
+
+    Raises:
+        UserError: the folder cannot be written to, or another process is working in it.
+    """
+    if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
+        logging.getLogger().setLevel(logging.WARNING)
+        yield
+    elif cfg.dry:
+        with log_to(run_dir):
+            yield
+    else:
+        with log_to(run_dir), recorded(run_dir, about(run_dir, cfg)):
+            yield
+
+
+@contextmanager
+def log_to(run_dir: Path) -> Iterator[None]:
+    """Write log messages to `train.log`, and the error that ends the run."""
+    make_folder(run_dir)
+    root = logging.getLogger()
+    handler = logging.FileHandler(run_dir / "train.log", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    root.addHandler(handler)
+    root.setLevel(min(root.level, logging.INFO))
+    try:
+        yield
+    except Exception as error:  # the command shows it on the terminal
+        trace = None if isinstance(error, UserError) else sys.exc_info()
+        handler.emit(logging.makeLogRecord({"msg": str(error), "exc_info": trace}))
+        raise
+    finally:
+        root.removeHandler(handler)
+        handler.close()
+
+
+def about(run_dir: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """For lists of runs: name, model, data, experiment, and the keys that were given."""
+    source = config["data"].get("source", config["data"])
+    facts: dict[str, Any] = {
+        "name": run_dir.name,
+        "model": _class(config["model"]),
+        "data": _class(source),
+        "experiment": None,
+        "keys": [],
+    }
+    if HydraConfig.initialized():
+        choices = HydraConfig.get().runtime.choices
+        facts |= {key: choices.get(key) for key in ("model", "data", "experiment")}
+        facts["keys"] = given()
+    return facts
+
+
+def _class(node: Mapping[str, Any]) -> str:
+    return str(node.get("_target_", "")).rpartition(".")[2]
+
+
+def check_same_run(old: dict[str, Any] | None, new: dict[str, Any]) -> None:
+    """Raise `UserError` if a resumed run's config differs in a key that makes it another run."""
+    before, now = flatten(old or {}), flatten(new)
+    changed = [
+        f"{key} ({before.get(key)} there, {now.get(key)} now)"
+        for key in sorted({*before, *now})
+        if before.get(key) != now.get(key) and not changeable(key)
+    ]
+    if changed:
+        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+        raise AnotherRun(
+            f"The run folder contains a run with another config: {', '.join(changed[:3])}{more}. "
+            f"Give the same keys to resume it, or choose another run_dir (with init_from to start "
+            f"from its weights)."
+        )
+
+
+@rank_zero_only
+def write_config(run_dir: Path, config: dict[str, Any]) -> None:
+    """Write `config.yaml`, with every value resolved; the run is not complete any more."""
+    write_whole(run_dir / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
+    (run_dir / "done").unlink(missing_ok=True)
+
+
+@rank_zero_only
+def write_done(run_dir: Path, images: int) -> None:
+    """Write `done`, which says that the run is complete."""
+    (run_dir / "done").write_text(f"{images} images\n")
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and check that it can be written to. Raises `UserError` if it cannot."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"The folder {folder} cannot be written to ({reason(error)}): choose another run_dir, "
+            f"or sweep_dir for a sweep."
+        ) from error
+
+
+# -- state.json ------------------------------------------------------------------------------------
+
+
+@contextmanager
+def recorded(run_dir: Path, about: Mapping[str, Any]) -> Iterator[None]:
+    """Keep `state.json` up to date: running inside, then done, stopped or failed.
+
+    After `AnotherRun` the file is unchanged.
+
+    Args:
+        run_dir: the run folder.
+        about: names and keys of the run; see `State`.
+
+    Raises:
+        UserError: another process is working in the folder.
+    """
+    before = read_state(run_dir)
+    here = before is not None and before.host == socket.gethostname()
+    # A requeued job no longer runs elsewhere, even if the file is fresh.
+    ours = before and (before.pid == os.getpid() if here else before.job and before.job == job())
+    if before and before.state == "running" and not ours:
+        raise UserError(
+            f"The run folder {run_dir} is in use by process {before.pid} on {before.host}, since "
+            f"{before.since}: wait for it, stop it, or choose another run_dir. If that machine no "
+            f"longer exists, delete {run_dir / FILE}."
+        )
+    old = (run_dir / FILE).read_bytes() if before else b""
+    _write_state(run_dir, "running", "", about)
+    try:
+        with _beating(run_dir):
+            yield
+    except AnotherRun:  # leave its state alone
+        if before:
+            (run_dir / FILE).write_bytes(old)
+        else:
+            (run_dir / FILE).unlink()
+        raise
+    except BaseException as error:
+        _write_state(run_dir, *_end(error), about)
+        raise
+    complete = (run_dir / "done").is_file()
+    _write_state(run_dir, "done" if complete else "stopped", "", about)
+
+
+def _end(error: BaseException) -> tuple[str, str]:
+    """The state of a run that ended with an exception, and why."""
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped", "stopped by Ctrl-C"
+    if isinstance(error, SystemExit):
+        number = error.code - 128 if isinstance(error.code, int) else 0
+        if number in set(signal.Signals):
+            return "stopped", f"stopped by {signal.Signals(number).name}"
+        return "failed", f"exit code {error.code}"
+    message = " ".join(str(error).split())
+    if isinstance(error, UserError):
+        return "failed", message
+    return "failed", f"{type(error).__name__}: {message}".removesuffix(": ")
+
+
+@contextmanager
+def _beating(run_dir: Path) -> Iterator[None]:
+    """Touch the file regularly, as a sign of life."""
+    end = Event()
+
+    def beat() -> None:
+        while not end.wait(BEAT):
+            with suppress(OSError):
+                os.utime(run_dir / FILE)
+
+    thread = Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        end.set()
+        thread.join()
+
+
+def _write_state(run_dir: Path, state: str, sentence: str, about: Mapping[str, Any]) -> None:
+    now = datetime.now().isoformat(sep=" ", timespec="seconds")
+    started = psutil.Process().create_time()
+    content = State(state, sentence, about, socket.gethostname(), os.getpid(), started, job(), now)
+    try:
+        write_whole(run_dir / FILE, json.dumps(asdict(content), indent=1) + "\n")
+    except UserError as error:  # not worth ending a run for
+        print(error, file=sys.stderr)
