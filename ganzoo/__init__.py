@@ -1,11 +1,13 @@
 """ganzoo: a PyTorch Lightning zoo of generative adversarial networks."""
 
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from ganzoo.errors import UserError
 
 if TYPE_CHECKING:
+    from ganzoo import train
     from ganzoo.engine.checkpoint import load
 
 try:
@@ -13,13 +15,15 @@ try:
 except PackageNotFoundError:  # a plain checkout on the path
     __version__ = "0+unknown"
 
-__all__ = ["UserError", "__version__", "load"]
+__all__ = ["UserError", "__version__", "load", "train"]
 
 
 def __getattr__(name: str) -> Any:
-    # Not before it is asked for: torch takes seconds, and some commands do without.
+    # Not before it is needed: importing torch takes seconds, and some commands do without.
     if name == "load":
         from ganzoo.engine.checkpoint import load
 
         return load
+    if name == "train":
+        return import_module("ganzoo.train")  # which can be called
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -122,7 +122,7 @@ def test_penalties_refuse_batchnorm(tmp_path: Path) -> None:
 
 
 def test_precision(tmp_path: Path) -> None:
-    assert "16-mixed is not offered" in refused(tmp_path, "precision=16-mixed")
+    assert "precision must be one of" in refused(tmp_path, "precision=16-mixed")
     assert choose_precision("64-true", False)[0] == "64-true"
     assert choose_precision("auto", False)[0] in ("32-true", "bf16-mixed")
 

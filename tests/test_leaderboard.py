@@ -26,7 +26,8 @@ from ganzoo.pictures.thumbnails import SIDE, samples_of
 from ganzoo.runs.__main__ import main
 from ganzoo.runs.differences import differences, flatten, read_config, short_names
 from ganzoo.runs.folder import Run, runs_under
-from ganzoo.runs.leaderboard import leaderboard, tables_of
+from ganzoo.runs.leaderboard import leaderboard
+from ganzoo.runs.ranking import tables_of
 from ganzoo.runs.record import recorded
 from ganzoo.train import train_config as train
 
@@ -108,13 +109,12 @@ def write(folder: Path, *values: float | None, state: str = "done", **more: Any)
     if evaluations:
         file = {
             "monitor": monitor,
+            "higher_is_better": monitor.startswith("is") if up is None else up,
             "best": {"images_seen": 1000, "value": values[0]},
             "evaluations": evaluations,
             "protocols": {protocol: facts},
         }
-        (folder / "metrics.json").write_text(
-            json.dumps(file if up is None else {**file, "higher_is_better": up})
-        )
+        (folder / "metrics.json").write_text(json.dumps(file))
     return folder
 
 
@@ -153,7 +153,7 @@ def test_a_real_run_of_another_protocol_is_ranked_by_itself(sweep) -> None:
     first, second = text.split("\n## ")[1:3]
     assert "fewer" not in first
     assert "ngf-4" not in second.partition("| rank")[2]
-    assert "Not to be compared with the first table: fake.images is 20 here, 24 there; " in second
+    assert "Not comparable with the first table: fake.images is 20 here, 24 there; " in second
     assert f"Protocol {rows['fewer']['protocol']}: tiny (weights 00000000" in second
 
 
@@ -162,14 +162,14 @@ def test_a_real_failure_is_listed_with_its_sentence(sweep) -> None:
     (row,) = [row for row in rows_of(sweep) if row["run"] == "broken"]
     assert (row["rank"], row["best"], row["state"]) == ("", "", "failed")
     assert row["sentence"]
-    last = text.rpartition("## Not complete, or without a number\n")[2]
+    last = text.rpartition("## Incomplete, or without a value\n")[2]
     assert f"- broken: failed: {row['sentence']}" in last.replace("\\|", "|").replace("&lt;", "<")
     assert last.count("\n- ") == 1
 
 
 def test_seeds_of_one_config_have_a_mean(sweep) -> None:
     text = leaderboard(sweep)
-    table = text.partition("Complete runs that differ in the seed alone:")[2].partition("##")[0]
+    table = text.partition("Complete runs that differ only in the seed:")[2].partition("##")[0]
     best = [min(e["values"]["fd_tiny"] for e in told(sweep / f"ngf-4_seed-{i}")["evaluations"])
             for i in (0, 1)]  # fmt: skip
     spread = f"{statistics.fmean(best):.5g} ± {statistics.stdev(best):.2g}"
@@ -234,7 +234,7 @@ def test_more_is_better_for_an_inception_score(tmp_path, up) -> None:
     assert ranks(tmp_path) == {"b": "1", "c": "2", "a": "3"}
     row = rows_of(tmp_path)[0]
     assert (row["best"], row["at_kimg"], row["final"]) == ("8.0", "2.0", "6.0")
-    assert "## is_tiny, more is better" in (tmp_path / "leaderboard.md").read_text()
+    assert "## is_tiny, higher is better" in (tmp_path / "leaderboard.md").read_text()
 
 
 def test_the_file_says_what_is_better_than_the_name(tmp_path) -> None:
@@ -243,19 +243,6 @@ def test_the_file_says_what_is_better_than_the_name(tmp_path) -> None:
         write(tmp_path / "down" / name, value, monitor="is", up=False)
     assert ranks(tmp_path / "up") == {"b": "1", "a": "2"}
     assert ranks(tmp_path / "down") == {"a": "1", "b": "2"}
-
-
-@pytest.mark.parametrize(
-    ("name", "up"),
-    [
-        ("fd_effnet", False), ("fid", False), ("kid", False), ("swd", False), ("ms_ssim", False),
-        ("is", True), ("is_effnet", True), ("precision_dinov2", True), ("recall", True),
-        ("density_tiny", True), ("coverage", True), ("AtoB/psnr", True), ("ssim", True),
-        ("BtoA/l1", False), ("cycle", False),
-    ],
-)  # fmt: skip
-def test_names_of_old_files(name, up) -> None:
-    assert ganzoo.runs.folder.higher_is_better({"monitor": name}) is up
 
 
 def test_not_a_number_is_never_the_best(tmp_path) -> None:
@@ -297,12 +284,12 @@ def test_what_is_unfinished_is_marked_and_what_has_no_number_is_listed(tmp_path)
     assert re.search(r"\| 1 +\| going \\\* \|", text)
     assert re.search(r"\| 2 +\| whole +\|", text)
     assert "| 0.5 " in text
-    last = text.rpartition("## Not complete, or without a number\n")[2]
+    last = text.rpartition("## Incomplete, or without a value\n")[2]
     assert "- going: stopped: stopped by SIGTERM" in last
-    assert "- lost: failed: a \\| b &lt;c>?d" in last
+    assert "- lost: failed: a \\| b &lt;c>\\nd" in last
     assert "- odd: " in last
     assert "metrics.json cannot be read (" in last
-    assert "- strange: in no known state: " in last
+    assert "- strange: state unknown: " in last
     assert "whole" not in last
     assert all(line.count("|") == text.partition("| rank")[2].partition("\n")[0].count("|") + 1
                for line in text.splitlines() if line.startswith("| "))  # fmt: skip
@@ -316,7 +303,7 @@ def test_a_single_run_and_runs_without_numbers(tmp_path) -> None:
     write(tmp_path / "none" / "a")
     write(tmp_path / "none" / "b", state="failed", sentence="why")
     assert ranks(tmp_path / "none") == {"a": "", "b": ""}
-    assert "No run has a number yet" in (tmp_path / "none" / "leaderboard.md").read_text()
+    assert "No run has a value yet" in (tmp_path / "none" / "leaderboard.md").read_text()
 
 
 def test_no_runs_and_no_room(tmp_path, monkeypatch) -> None:
@@ -341,9 +328,9 @@ def test_other_protocols_and_metrics_have_tables_of_their_own(tmp_path) -> None:
     tables = text.split("\n## ")[1:]
     assert [table.partition(",")[0] for table in tables] == ["fd_tiny", "fd_tiny", "kid_tiny"]
     assert "compared" not in tables[0]
-    unlike = "Not to be compared with the first table: fake.images is 51 here, 50 there."
+    unlike = "Not comparable with the first table: fake.images is 51 here, 50 there."
     assert unlike in tables[1]
-    assert "but it is kid_tiny that is monitored here" in tables[2]
+    assert "but these runs monitor kid_tiny" in tables[2]
     assert "51 fakes; 9 real of d, train split, 3x8x8, 01234567; ganzoo 0.1.0." in tables[1]
 
 
@@ -356,7 +343,7 @@ def test_translations_do_not_compare_with_samples(tmp_path) -> None:
     file["protocols"]["cccccccc"] = {"AtoB": facts, "BtoA": facts}
     path.write_text(json.dumps(file))
     text = leaderboard(tmp_path)
-    assert "here translations are scored, not there" in text
+    assert "translations are scored here, but not there" in text
     assert "Protocol cccccccc, BtoA: 50 fakes" in text
 
 
@@ -372,98 +359,52 @@ def differing(*configs: dict[str, Any], keys: Any = None, **about: list[Any]) ->
     return differences(runs, [flatten(c) for c in configs])
 
 
-def test_only_what_differs_and_nothing_twice() -> None:
-    def of(seed: int, lr: float, folder: str) -> dict[str, Any]:
-        return {
-            "seed": seed,
-            "run_dir": folder,
-            "same": [1, 2],
-            "model": {"seed": seed, "lr": lr, "total_kimg": 8},
-            "data": {"seed": seed, "cache": f"{folder}/cache", "workers": seed},
-            "logger": {"name": folder},
-        }
-
-    told = differing(of(0, 0.1, "/r/a"), of(1, 0.1, "/r/b"), of(0, 1e-5, "/r/c"))
-    assert told == [
+def test_given_keys_that_differ_are_shown() -> None:
+    configs = [
+        {"seed": i, "model": {"lr": lr, "seed": i}} for i, lr in ((0, 0.1), (1, 0.1), (0, 1e-5))
+    ]
+    keys = [["seed=0"], ["seed=1"], ["model.lr=1e-5", "logger=csv", "data.workers=7"]]
+    assert differing(*configs, keys=keys) == [
         {"seed": "0", "model.lr": "0.1"},
         {"seed": "1", "model.lr": "0.1"},
         {"seed": "0", "model.lr": "1e-05"},
+    ], "values that were not given are those of the config; model.seed follows from seed"
+
+
+def test_choices_are_shown_by_name() -> None:
+    keys = [["loss=hinge", "seed=1"], ["loss=wasserstein_gp", "seed=1"], ["seed=1"]]
+    models = ["dcgan", "biggan", "dcgan"]
+    assert differing({}, {}, {}, model=models, keys=keys) == [
+        {"model": "dcgan", "loss": "hinge"},
+        {"model": "biggan", "loss": "wasserstein_gp"},
+        {"model": "dcgan", "loss": "-"},
     ]
 
 
-def test_numbers_alike_by_chance_are_both_told() -> None:
-    configs = [{"seed": i, "model": {"n": i, "seed": i}} for i in (0, 1)]
-    assert differing(*configs) == [{"seed": str(i), "model.n": str(i)} for i in (0, 1)]
-    both = [[f"seed={i}", f"model.n={i}"] for i in (0, 1)]
-    assert differing(*configs, keys=both) == [{"seed": str(i), "model.n": str(i)} for i in (0, 1)]
-
-
-def test_what_is_derived_goes_by_what_was_given() -> None:
-    configs = [{"channels": c, "model": {"nc": c}, "data": {"pad": c}} for c in (1, 3)]
-    keys = [["channels=1"], ["channels=3"]]
-    assert differing(*configs, keys=keys) == [{"channels": "1"}, {"channels": "3"}]
-    keys = [["model.nc=1"], ["model.nc=3"]]
-    assert differing(*configs, keys=keys) == [{"model.nc": "1"}, {"model.nc": "3"}]
-
-
-def test_a_choice_goes_by_its_name_unless_more_differs() -> None:
-    def of(loss: str, penalty: int, lr: float) -> dict[str, Any]:
-        loss = f"ganzoo.nn.losses.{loss}"
-        return {
-            "loss": {"function": {"_target_": loss}, "gradient_penalty": penalty},
-            "model": {"loss": {"_target_": loss}, "gradient_penalty": penalty, "lr": lr},
-        }
-
-    hinge, wasserstein = of("Hinge", 0, 0.1), of("Wasserstein", 10, 0.1)
-    keys = [["loss=hinge"], ["loss=wasserstein_gp"], ["loss=hinge"]]
-    assert differing(hinge, wasserstein, hinge, keys=keys) == [
-        {"loss": "hinge"}, {"loss": "wasserstein_gp"}, {"loss": "hinge"},
-    ]  # fmt: skip
-    # The third has another learning rate, which the choice does not explain.
-    other = of("Hinge", 0, 0.2)
-    assert [row["model.lr"] for row in differing(hinge, wasserstein, other, keys=keys)] == [
-        "0.1", "0.1", "0.2",
-    ]  # fmt: skip
-    # Not told what was chosen: by the class.
-    told = differing(hinge, wasserstein)
-    assert [row["loss.function._target_"] for row in told] == [
-        "ganzoo.nn.losses.Hinge", "ganzoo.nn.losses.Wasserstein",
-    ]  # fmt: skip
-    assert set(told[0]) == {"loss.function._target_", "loss.gradient_penalty"}
-
-
-def test_other_models_are_told_apart_by_their_names_alone() -> None:
-    one = {"model": {"_target_": "x.DCGAN", "nz": 100, "g": {"a": 1}}, "batch_size": 4}
-    two = {"model": {"_target_": "x.BigGAN", "nz": 80, "shared": 2}, "batch_size": 8}
-    assert differing(one, two) == [
-        {"batch_size": "4", "model._target_": "x.DCGAN"},
-        {"batch_size": "8", "model._target_": "x.BigGAN"},
+def test_runs_without_config_or_keys() -> None:
+    keys = [["a=1"], [], ["a=null"]]
+    assert differing({"a": 1}, {}, {"a": None}, keys=keys) == [
+        {"a": "1"},
+        {"a": "-"},
+        {"a": "null"},
     ]
-    told = differing(one, two, model=["dcgan", "biggan"], keys=[["batch_size=4"], []])
-    assert told == [
-        {"model": "dcgan", "batch_size": "4"},
-        {"model": "biggan", "batch_size": "8"},
-    ]
-
-
-def test_a_run_without_a_config_says_nothing() -> None:
-    assert differing({"a": 1}, {}, {"a": None}) == [{"a": "1"}, {}, {"a": "null"}]
     assert differing({}) == [{}]
-    assert differing({"a": 1}, {"a": 1}) == [{}, {}]
+    assert differing({"a": 1}, {"a": 2}) == [{}, {}]
+    assert differing({"a": 1}, {"a": 1}, keys=[["a=1"], ["a=1"]]) == [{}, {}]
 
 
 def test_names_as_short_as_can_be() -> None:
-    keys = ["seed", "model.generator.ngf", "a.g.lr", "a.d.lr", "loss.function._target_"]
-    assert list(short_names(keys).values()) == ["seed", "ngf", "g.lr", "d.lr", "function"]
+    keys = ["seed", "model.generator.ngf", "a.g.lr", "a.d.lr"]
+    assert list(short_names(keys).values()) == ["seed", "ngf", "g.lr", "d.lr"]
 
 
 def test_groups_are_of_complete_runs_that_differ_in_the_seed_alone(tmp_path) -> None:
     for seed, value in enumerate((1.0, 2.0, 6.0)):
-        write(tmp_path / f"a{seed}", value + 1, value, seed=seed, n=4, **{"model.seed": seed})
-        write(tmp_path / f"b{seed}", 0.5, seed=0, n=5 + seed, **{"model.seed": 0})
-    write(tmp_path / "a3", 100.0, seed=3, n=4, state="failed", **{"model.seed": 3})
+        write(tmp_path / f"a{seed}", value + 1, value, seed=seed, n=4, keys=[f"seed={seed}"])
+        write(tmp_path / f"b{seed}", 0.5, seed=0, n=5 + seed, keys=[f"n={5 + seed}"])
+    write(tmp_path / "a3", 100.0, seed=3, n=4, state="failed", keys=["seed=3"])
     text = leaderboard(tmp_path)
-    table = text.partition("differ in the seed alone:\n\n")[2].partition("\n\n")[0]
+    table = text.partition("differ only in the seed:\n\n")[2].partition("\n\n")[0]
     rows = [[c.strip() for c in line.strip("|").split("|")] for line in table.splitlines()]
     assert rows[0] == ["n", "n", "best fd_tiny", "last"]
     assert sorted(rows[2:5]) == [[str(n), "1", "0.5", "0.5"] for n in (5, 6, 7)]
@@ -472,8 +413,8 @@ def test_groups_are_of_complete_runs_that_differ_in_the_seed_alone(tmp_path) -> 
 
 def test_without_seeds_there_are_no_groups(tmp_path) -> None:
     for name, n in {"a": 1, "b": 2}.items():
-        write(tmp_path / name, 1.0, n=n)
-    assert "seed alone" not in leaderboard(tmp_path)
+        write(tmp_path / name, 1.0, n=n, keys=[f"n={n}"])
+    assert "only in the seed" not in leaderboard(tmp_path)
 
 
 def test_tables_are_of_metric_and_protocol() -> None:

@@ -235,7 +235,7 @@ def test_a_clock_that_was_set_ends_no_run(tmp_path) -> None:
 def test_another_machine_is_heard_of_or_given_up(tmp_path) -> None:
     write(tmp_path, SILENCE - 60)
     assert known(tmp_path) == ("running", "")
-    with pytest.raises(UserError, match="process 1 on elsewhere since 2026-01-01 00:00:00"):
+    with pytest.raises(UserError, match="process 1 on elsewhere, since 2026-01-01 00:00:00"):
         recorded(tmp_path, ABOUT).__enter__()
     write(tmp_path, SILENCE + 1)
     assert known(tmp_path)[0] == "failed"

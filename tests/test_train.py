@@ -1,11 +1,14 @@
 """The commands that start a run, as people type them."""
 
+import json
 import sys
 from pathlib import Path
 
 import pytest
 from conftest import assert_same_tensors, checkpoint, run
 from makers.tiny import TINY
+
+import ganzoo
 
 TWO = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "total_kimg=0.048")
 
@@ -45,3 +48,19 @@ def test_the_wheel_works_from_anywhere(tmp_path: Path) -> None:
     ended = run(command, cwd=tmp_path, env={"PYTHONPATH": str(target), "PATH": ""})
     assert ended.returncode == 0, ended.stderr[-3000:]
     assert (tmp_path / "run" / "done").is_file()
+
+
+def test_training_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`ganzoo.train` is a module and can be called; the folder is named like that of a command."""
+    monkeypatch.chdir(tmp_path)
+    gan = ganzoo.train(*TINY, total_kimg=0.016, **{"model.nz": 6})
+    assert gan.images_seen == 16
+    assert gan.nz == 6
+    (folder,) = (tmp_path / "runs" / "dcgan" / "synthetic").iterdir()
+    assert folder.name.endswith("_nz-6") or "nz-6" in folder.name
+    assert ganzoo.load(folder).images_seen == 16
+    state = json.loads((folder / "state.json").read_text())
+    assert (state["state"], state["about"]["model"]) == ("done", "dcgan")
+    assert "total_kimg=0.016" in state["about"]["keys"]
+    with pytest.raises(ganzoo.UserError, match="precision must be one of"):
+        ganzoo.train(*TINY, precision="float8", run_dir=str(tmp_path / "other"))

@@ -368,7 +368,7 @@ def test_a_view_is_saved(server, monkeypatch, capsys) -> None:
     ("key", "address", "project", "sentence"),
     [
         (KEY, NOWHERE, "someone/ganzoo", "does not answer"),
-        ("", NOWHERE, "someone/ganzoo", "There is no key"),
+        ("", NOWHERE, "someone/ganzoo", "There is no wandb API key"),
         (KEY, NOWHERE, "ganzoo", "ENTITY/PROJECT"),
     ],
 )
