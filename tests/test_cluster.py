@@ -259,17 +259,6 @@ def test_torchrun_restarts_after_a_killed_worker(straight: Path, tmp_path: Path)
         assert_same_tensors(checkpoint(run_dir)[part], checkpoint(straight)[part])
 
 
-def test_a_lost_process_is_a_sentence(tmp_path: Path) -> None:
-    tasks = start(tmp_path, 1, 2, *LONG)
-    run_dir = tmp_path / FOLDER
-    wait_for(run_dir / "metrics.csv", "\n40,", tasks)
-    tasks[1].kill()
-    codes, written = ended(tasks)
-    assert codes == [1, -signal.SIGKILL], written
-    assert written.count("Another process of the run has ended or does not answer") == 1
-    assert "Traceback" not in written
-
-
 def test_a_run_folder_on_a_nodes_own_disk_is_refused(straight: Path, tmp_path: Path) -> None:
     """The first node would go on from its checkpoint, the second one would start anew."""
     shutil.copytree(straight, tmp_path / "0")

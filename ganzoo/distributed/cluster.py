@@ -22,11 +22,6 @@ from ganzoo.errors import UserError
 
 log = logging.getLogger(__name__)
 
-# In what gloo, NCCL and torch's store say when a process does not answer.
-GONE = (
-    *("Connection closed by peer", "Connection reset by peer", "Connection was likely closed"),
-    *("Broken pipe", "Timed out waiting", "NCCL error"),
-)
 INTERACTIVE = ("bash", "interactive")  # names of jobs in which people type, as Lightning has it
 
 
@@ -247,14 +242,3 @@ def explained(minutes: float) -> Iterator[None]:
             f"The processes met at {at} but cannot connect to each other ({told}): set "
             "GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME to the network interface that all share."
         ) from error
-
-
-def lost(error: BaseException) -> str:
-    """A sentence if an error says that another process of the run is gone, else an empty one."""
-    told = str(error).strip().partition("\n")[0]
-    if not isinstance(error, RuntimeError) or not any(sign in told for sign in GONE):
-        return ""
-    return (
-        f"Another process of the run has ended or does not answer ({told}): see in its log why. "
-        "The same command goes on from last.ckpt."
-    )
