@@ -40,6 +40,7 @@ def test_the_wheel_works_from_anywhere(tmp_path: Path) -> None:
     assert run([python, "-m", "pip", "install", *into]).returncode == 0
     assert (target / "ganzoo" / "conf" / "train.yaml").is_file()
     assert (target / "ganzoo" / "data" / "sources" / "emoji" / "NOTICE.md").is_file()
+    assert (target / "ganzoo" / "pictures" / "page.html").is_file()
     script = (
         f"import sys; sys.path.insert(0, {str(target)!r}); import ganzoo.cli as m; "
         f"assert m.__file__.startswith({str(target)!r}); m.main()"

@@ -28,6 +28,7 @@ ORDERS: dict[str, Callable[[Run], Any]] = {
 }
 COLUMNS = ("run", "model", "data", "kimg", "state", "left", "images/s", "best")
 RIGHT = ("kimg", "left", "images/s")
+NARROW = ("model", "data", "left", "images/s")  # left out on terminals of less than 80 columns
 
 
 def table(
@@ -45,7 +46,8 @@ def table(
     if not runs:
         return Group(Text(f"There are no runs in {folder}."))
     lines = list(_lines(sorted(runs, key=ORDERS[sort]), folder, width * 2 // 5))
-    used = [i for i in range(len(COLUMNS)) if any(line[i] for line in lines)]
+    dropped = NARROW if width < 80 else ()
+    used = [i for i, name in enumerate(COLUMNS) if name not in dropped and any(r[i] for r in lines)]
     grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for i in used:
         name = COLUMNS[i]
@@ -73,8 +75,9 @@ def _lines(runs: Sequence[Run], folder: Path, width: int) -> Iterator[list[Text]
     for parent, group in groups.items():
         many = len(group) > 1
         if many:
-            head = [_name(parent, folder), *[""] * (len(COLUMNS) - 2), text.counts(group)]
-            yield [Text(shown(text.cut(cell, width)), style="bold") for cell in head]
+            name = text.cut(shown(_name(parent, folder)), width)
+            head = [name, *[""] * (len(COLUMNS) - 2), text.counts(group)]
+            yield [Text(cell, style="bold") for cell in head]
         for run in group:
             name = f"  {run.path.name}" if many else _name(run.path, folder)
             yield [Text(text.cut(shown(name), width)), *_cells(run)]
