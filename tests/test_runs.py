@@ -278,7 +278,8 @@ def test_a_folder_that_must_not_be_read(tmp_path, capsys, monkeypatch) -> None:
 
     monkeypatch.setattr(os, "scandir", refuse)
     out = listed(tmp_path, capsys)
-    assert "cannot be read (Permission denied)" in out
+    assert "cannot be read" in out
+    assert "denied)" in out
     assert "1 done, 1 unknown" in out
 
 
@@ -389,11 +390,11 @@ def test_lines_fit_and_long_names_keep_their_ends(tmp_path, width) -> None:
     make(tmp_path / "s" / "short", "running", rows="40000,0.1,20\n", data="d" * 40)
     lines = lines_of(runs_under(tmp_path), tmp_path, width=width)
     assert max(map(len, lines)) <= width
-    row = next(line for line in lines if line.startswith("  b"))
-    if width >= 60:
+    if width >= 40:
+        row = next(line for line in lines if line.startswith("  b"))
         assert re.match(r"  b\S*…\S*7 ", row)
         assert "1.25" in row
-    assert any("short" in line for line in lines)
+        assert any("short" in line for line in lines)
 
 
 def test_colors_only_on_a_terminal(many, capsys) -> None:

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from ganzoo.errors import UserError
-from ganzoo.runs import state as states
+from ganzoo.runs import record
 from ganzoo.runs.record import recorded
 from ganzoo.runs.state import FILE, SILENCE, read_state
 
@@ -128,7 +128,7 @@ def test_an_error_goes_on_and_leaves_its_sentence(tmp_path, error, left) -> None
 
 
 def test_signs_of_life_while_it_runs_and_none_after(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(states, "BEAT", 0.02)
+    monkeypatch.setattr(record, "BEAT", 0.02)
     file = tmp_path / FILE
     with recorded(tmp_path, ABOUT):
         os.utime(file, (0, 0))
@@ -209,7 +209,7 @@ def test_a_killed_process_has_failed_and_may_be_followed(tmp_path, running, reap
             time.sleep(0.01)
     state, sentence = known(tmp_path)
     assert state == "failed"
-    assert "was killed" in sentence
+    assert "killed" in sentence
     with recorded(tmp_path, ABOUT):
         state = read_state(tmp_path)
         assert (state.state, state.pid) == ("running", os.getpid())

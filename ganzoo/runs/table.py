@@ -28,7 +28,8 @@ ORDERS: dict[str, Callable[[Run], Any]] = {
 }
 COLUMNS = ("run", "model", "data", "kimg", "state", "left", "images/s", "best")
 RIGHT = ("kimg", "left", "images/s")
-NARROW = ("model", "data", "left", "images/s")  # left out on terminals of less than 80 columns
+DROPPED = ("model", "data", "left", "images/s")  # if there is not enough room for all
+WHY = 16  # characters of the last column, at least
 
 
 def table(
@@ -45,9 +46,8 @@ def table(
     """
     if not runs:
         return Group(Text(f"There are no runs in {folder}."))
-    lines = list(_lines(sorted(runs, key=ORDERS[sort]), folder, width * 2 // 5))
-    dropped = NARROW if width < 80 else ()
-    used = [i for i, name in enumerate(COLUMNS) if name not in dropped and any(r[i] for r in lines)]
+    lines = list(_lines(sorted(runs, key=ORDERS[sort]), folder, max(10, width // 3)))
+    used = _used(lines, width)
     grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for i in used:
         name = COLUMNS[i]
@@ -57,7 +57,7 @@ def table(
             justify="right" if name in RIGHT else "left",
             no_wrap=rows is not None or not last,
             overflow="fold" if last and rows is None else "ellipsis",
-            min_width=16 if last else None,
+            min_width=WHY if last else None,
         )
     for line in lines[:rows]:
         grid.add_row(*(line[i] for i in used))
@@ -65,6 +65,14 @@ def table(
     more = [Text(f"... {hidden} more lines: try --sort state", style="dim")] if hidden else []
     plural = "" if len(runs) == 1 else "s"
     return Group(grid, *more, Text(f"{len(runs)} run{plural}: {text.counts(runs)}"))
+
+
+def _used(lines: Sequence[Sequence[Text]], width: int) -> list[int]:
+    """The columns to show: those with any text, and on a narrow terminal not the `DROPPED`."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    needed = sum(max(w, len(name)) + 2 for w, name in zip(widths[:-1], COLUMNS, strict=False) if w)
+    dropped = DROPPED if needed + WHY > width else ()
+    return [i for i, name in enumerate(COLUMNS) if widths[i] and name not in dropped]
 
 
 def _lines(runs: Sequence[Run], folder: Path, width: int) -> Iterator[list[Text]]:
@@ -87,8 +95,8 @@ def _cells(run: Run) -> list[Text]:
     running = run.state == "running"
     why = [part for part in (text.best(run), run.sentence, *run.problems) if part]
     cells = [
-        run.model,
-        run.data,
+        text.cut(run.model, 16),
+        text.cut(run.data, 16),
         f"{text.kimg(run.kimg)}/{text.kimg(run.total_kimg)}",
         run.state or "?",
         text.duration(run.seconds_left),
