@@ -31,6 +31,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ganzoo import __version__
 from ganzoo.distributed.strategy import Replicated, average_over_processes, world_size
 from ganzoo.draws import Draws, seed_of
 from ganzoo.engine.average import Averaging
@@ -42,7 +43,6 @@ from ganzoo.engine.report import Report
 from ganzoo.engine.turns import Turns, check_names
 from ganzoo.errors import UserError
 from ganzoo.nn.losses import Loss
-from ganzoo.version import version
 
 Batch = dict[str, Tensor]
 
@@ -343,7 +343,7 @@ class GAN(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["ganzoo"] = {
-            "version": version(),
+            "version": __version__,
             "images_seen": self.images_seen,
             "rollbacks": self.rollbacks,
             "config": self.config,
