@@ -9,21 +9,28 @@ from ganzoo.errors import UserError
 if TYPE_CHECKING:
     from ganzoo import train
     from ganzoo.engine.checkpoint import load
+    from ganzoo.engine.gan import GAN
+    from ganzoo.engine.kinds import FromSeeds, Translating
 
 try:
     __version__ = version("ganzoo-lightning")
 except PackageNotFoundError:  # a plain checkout on the path
     __version__ = "0+unknown"
 
-__all__ = ["UserError", "__version__", "load", "train"]
+__all__ = ["GAN", "FromSeeds", "Translating", "UserError", "__version__", "load", "train"]
+
+PLACES = {
+    "GAN": "ganzoo.engine.gan",
+    "FromSeeds": "ganzoo.engine.kinds",
+    "Translating": "ganzoo.engine.kinds",
+    "load": "ganzoo.engine.checkpoint",
+}
 
 
 def __getattr__(name: str) -> Any:
     # Not before it is needed: importing torch takes seconds, and some commands do without.
-    if name == "load":
-        from ganzoo.engine.checkpoint import load
-
-        return load
     if name == "train":
         return import_module("ganzoo.train")  # which can be called
+    if name in PLACES:
+        return getattr(import_module(PLACES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -29,10 +29,11 @@ from ganzoo.config import CONF, make, resolved
 from ganzoo.data import choosing  # noqa: F401  defines ${classes:...}
 from ganzoo.distributed import cluster
 from ganzoo.distributed.strategy import BatchNormSync
-from ganzoo.engine.checkpoint import AtomicCheckpointIO, initialize_from, read, restore
+from ganzoo.engine.checkpoint import initialize_from, read, restore
 from ganzoo.engine.gan import GAN
 from ganzoo.engine.preflight import Preflight
 from ganzoo.engine.rollback import go_back
+from ganzoo.engine.saving import AtomicCheckpointIO
 from ganzoo.errors import NotFinite, UserError, check_choice
 from ganzoo.loggers.csv import MetricsCSV
 from ganzoo.runs import sweeps

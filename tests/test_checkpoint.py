@@ -12,8 +12,9 @@ import ganzoo
 from ganzoo import UserError
 from ganzoo.config import make
 from ganzoo.data.pixels import to_uint8
-from ganzoo.engine.checkpoint import AtomicCheckpointIO, check_fits, find, initialize_from, read
+from ganzoo.engine.checkpoint import FORMAT, check_fits, find, initialize_from, read
 from ganzoo.engine.gan import GAN
+from ganzoo.engine.saving import AtomicCheckpointIO
 from ganzoo.train import train_config as train
 
 
@@ -44,7 +45,7 @@ def test_a_checkpoint_rebuilds_its_model(trained) -> None:
 
 def test_a_checkpoint_says_what_it_is(trained) -> None:
     seen = checkpoint(trained[0])
-    assert set(seen["ganzoo"]) == {"version", "images_seen", "config", "rollbacks"}
+    assert set(seen["ganzoo"]) == {"version", "format", "images_seen", "config", "rollbacks"}
     assert seen["ganzoo"]["version"] == ganzoo.__version__
 
 
@@ -172,7 +173,8 @@ def test_init_from_takes_what_fits_and_says_what_does_not(trained, tmp_path: Pat
     assert any(key.startswith("generator") for key in set(before) - told_of)
     one = next(s for s in told if s.startswith("discriminator.stages.0.0.weight"))
     assert one == "discriminator.stages.0.0.weight: 4x3x4x4 there, 8x3x4x4 here; not taken"
-    torch.save({"ganzoo": {}, "state_dict": {"x": torch.ones(1)}}, tmp_path / "x.ckpt")
+    other = {"ganzoo": {"format": FORMAT}, "state_dict": {"x": torch.ones(1)}}
+    torch.save(other, tmp_path / "x.ckpt")
     with pytest.raises(UserError, match="Nothing in"):
         initialize_from(gan, tmp_path / "x.ckpt")
 
@@ -205,6 +207,15 @@ def test_writing_is_all_or_nothing(tmp_path: Path, monkeypatch) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["last.ckpt"]
     with pytest.raises(UserError, match="There is none yet"):
         io.save_checkpoint({"ganzoo": 2}, tmp_path / "other.ckpt")
+
+
+def test_a_checkpoint_of_the_first_version_is_refused(trained, tmp_path: Path) -> None:
+    saved = checkpoint(trained[0])
+    del saved["ganzoo"]["format"]
+    saved["ganzoo"]["version"] = "0.1.0"
+    torch.save(saved, tmp_path / "last.ckpt")
+    with pytest.raises(UserError, match=r"written by ganzoo 0\.1\.0, .* install that version"):
+        ganzoo.load(tmp_path)
 
 
 def test_options_of_another_version_are_told(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ganzoo.config import make
 from ganzoo.data.sources.synthetic import Synthetic
-from ganzoo.engine.checkpoint import initialize_from
+from ganzoo.engine.checkpoint import FORMAT, initialize_from
 from ganzoo.errors import UserError
 from ganzoo.models.pggan import PGGAN, Discriminator, Generator
 from ganzoo.models.pggan.diagram import describe
@@ -540,7 +540,9 @@ def test_discrimination_starts_once(tmp_path: Path) -> None:
 
     other = pggan(0.016, lr=0.0, **options)
     checkpoint = torch.load(folder / "last.ckpt", weights_only=True)
-    torch.save(checkpoint | {"ganzoo": {"config": None}}, tmp_path / "weights.ckpt")
+    torch.save(
+        checkpoint | {"ganzoo": {"config": None, "format": FORMAT}}, tmp_path / "weights.ckpt"
+    )
     assert not initialize_from(other, tmp_path / "weights.ckpt")
     begun = fit(tmp_path / "other", other, "data.source.num=64")["state_dict"]
     key = "discriminator.blocks.0.6.log_length"

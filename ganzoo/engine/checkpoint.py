@@ -1,7 +1,7 @@
-"""Checkpoints: written whole or not at all, read without running code, enough to rebuild the model.
+"""Reading checkpoints, without running code that they might contain, and rebuilding their models.
 
 A checkpoint is Lightning's, plus an entry `ganzoo` with the resolved config (plain dicts and
-numbers), the images seen and ganzoo's version.
+numbers), the images seen, and the version of ganzoo. `saving` writes them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
+from ganzoo import __version__
 from ganzoo.config import check_trusted
-from ganzoo.disk import whole
 from ganzoo.errors import UserError
 
 if TYPE_CHECKING:
     from ganzoo.engine.gan import GAN
+
+
+FORMAT = 2  # of the entry `ganzoo` and the names of weights; version 0.1 wrote none
 
 
 def find(path: str | Path) -> Path:
@@ -51,7 +53,15 @@ def read(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]
             f"another kind; give a file that ganzoo wrote."
         ) from error
     if not isinstance(checkpoint, dict) or "ganzoo" not in checkpoint:
-        raise UserError(f"{path} was not written by ganzoo: give a last.ckpt of one of its runs.")
+        raise UserError(
+            f"{path} was not written by ganzoo: give the last.ckpt of one of its runs, or convert "
+            f"it with python -m ganzoo.prepare import."
+        )
+    if (written := checkpoint["ganzoo"]).get("format") != FORMAT:
+        raise UserError(
+            f"{path} was written by ganzoo {written['version']}, whose checkpoints ganzoo "
+            f"{__version__} cannot read: install that version to use it."
+        )
     return checkpoint
 
 
@@ -133,28 +143,6 @@ def check_fits(gan: nn.Module, checkpoint: Mapping[str, Any]) -> None:
             f"is {key} ({_shape(theirs.get(key))} there, {_shape(ours.get(key))} here). Use the "
             f"options it was trained with, or another run_dir."
         )
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes checkpoints completely or not at all."""
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
-    ) -> None:
-        path = Path(path)
-        kept = "The previous checkpoint is unchanged" if path.exists() else "There is none yet"
-        remedy = (
-            f"{kept}: free some space or choose another run_dir, then run the same command again "
-            f"to resume."
-        )
-        # To an open file: torch keeps the reason of a failure only then.
-        with whole(path, remedy) as partial, _made(partial).open("wb") as file:
-            torch.save(checkpoint, file)
-
-
-def _made(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
 
 
 def _shape(tensor: Tensor | None) -> str:

@@ -35,7 +35,7 @@ from ganzoo import __version__
 from ganzoo.distributed.strategy import Replicated, average_over_processes, world_size
 from ganzoo.draws import Draws, seed_of
 from ganzoo.engine.average import Averaging
-from ganzoo.engine.checkpoint import check_fits
+from ganzoo.engine.checkpoint import FORMAT, check_fits
 from ganzoo.engine.control import Control
 from ganzoo.engine.fitting import Fitting
 from ganzoo.engine.modes import in_train_mode
@@ -344,6 +344,7 @@ class GAN(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["ganzoo"] = {
             "version": __version__,
+            "format": FORMAT,
             "images_seen": self.images_seen,
             "rollbacks": self.rollbacks,
             "config": self.config,

@@ -2,7 +2,6 @@
 
 import copy
 import logging
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from lightning.pytorch.callbacks import Callback
 from ganzoo.distributed.strategy import any_process
 from ganzoo.engine.gan import GAN
 from ganzoo.engine.memory import forget_peak, peak_memory
+from ganzoo.engine.saving import check_room, checkpoint_bytes
 from ganzoo.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -144,33 +144,6 @@ def put_back(trainer: L.Trainer, gan: GAN) -> Iterator[None]:
         gan.images_before, gan.images_seen = clock
         gan.report.clear()
         trainer.should_stop = False
-
-
-def checkpoint_bytes(gan: GAN) -> int:
-    """Size of a checkpoint: the weights, and two numbers of Adam's for each trainable one."""
-    weights = sum(t.numel() * t.element_size() for t in gan.state_dict().values())
-    trained = sum(p.numel() * p.element_size() for p in gan.parameters() if p.requires_grad)
-    return weights + 2 * trained
-
-
-def check_room(folder: Path, size: int) -> None:
-    """Raise `UserError` unless two checkpoints of `size` bytes fit into a writable folder."""
-    probe = folder / ".writable"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"ganzoo")
-        probe.unlink()
-    except OSError as error:
-        raise UserError(
-            f"The run folder {folder} cannot be written to ({error.strerror}): choose another "
-            f"run_dir."
-        ) from error
-    free = shutil.disk_usage(folder).free
-    if free < 2 * size:
-        raise UserError(
-            f"The disk of {folder} has {free / 2**20:.0f} MiB left, two checkpoints need "
-            f"{2 * size / 2**20:.0f} MiB: make room or choose another run_dir."
-        )
 
 
 def _to_cpu(node: Any) -> Any:

@@ -7,8 +7,9 @@ import lightning as L
 import torch
 
 from ganzoo.distributed.strategy import rank, world_size
-from ganzoo.engine.checkpoint import AtomicCheckpointIO, read
+from ganzoo.engine.checkpoint import read
 from ganzoo.engine.gan import GAN
+from ganzoo.engine.saving import AtomicCheckpointIO
 
 log = logging.getLogger(__name__)
 
