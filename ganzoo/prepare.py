@@ -11,6 +11,7 @@ from pathlib import Path
 from ganzoo import cli
 from ganzoo.data.choosing import source_of
 from ganzoo.data.packing import write_pack
+from ganzoo.engine.kinds import Translating
 from ganzoo.metrics import cache
 from ganzoo.metrics import pretrained as weights
 from ganzoo.models.imports import import_checkpoint
@@ -79,7 +80,7 @@ def run_weights(args: argparse.Namespace) -> None:
 
 def run_import(args: argparse.Namespace) -> None:
     gan = import_checkpoint(args.src, args.out)
-    use = f"translate {args.out} SRC DST" if gan.directions else f"sample {args.out}"
+    use = f"translate {args.out} SRC DST" if isinstance(gan, Translating) else f"sample {args.out}"
     print(f"{args.out} is a {type(gan).__name__}: use it with python -m ganzoo.{use}")
 
 

@@ -159,7 +159,7 @@ def test_a_run_grows(grown: Path) -> None:
 def test_a_run_that_ends_before_it_has_grown_says_so(tmp_path: Path) -> None:
     train(config(*GROWING, "total_kimg=0.1", f"run_dir={tmp_path}", "dry=true", tiny=False))
     assert (
-        "ends at 8x8 fading in; whole images are reached after 0.256 kimg"
+        "ends at 8x8 fading in. Full-size images are reached after 0.256 kimg"
         in (tmp_path / "train.log").read_text()
     )
 
