@@ -17,7 +17,7 @@ import ganzoo
 from ganzoo import models
 from ganzoo.config import CONF
 from ganzoo.errors import UserError
-from ganzoo.train import train
+from ganzoo.train import train_config as train
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -135,7 +135,9 @@ def test_new_model_is_clean(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_new_model_outside_of_the_repository(tmp_path: Path) -> None:
+def test_new_model_outside_of_the_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "mypackage").mkdir()
     (tmp_path / "mypackage" / "mine.py").write_text(MODEL)
     (tmp_path / "myconf" / "model").mkdir(parents=True)
@@ -148,4 +150,7 @@ def test_new_model_outside_of_the_repository(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     with pytest.raises(UserError, match=r"mypackage\.mine"):
         ganzoo.load(tmp_path / "myrun")
-    assert (tmp_path / "myrun" / "done").exists()
+    monkeypatch.syspath_prepend(tmp_path)
+    gan = ganzoo.load(tmp_path / "myrun", trust=["mypackage."])
+    assert type(gan).__module__ == "mypackage.mine"
+    assert gan.sample([1, 2]).shape == (2, 3, 16, 16)
