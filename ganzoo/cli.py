@@ -65,8 +65,8 @@ def exits(name: str) -> Iterator[None]:
     except BrokenPipeError:  # as in `ganzoo runs | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        sys.exit(f"ganzoo.{name}: {shown(where)}{reason(error)}.")
+        path = f" {error.filename}" if error.filename else ""
+        sys.exit(f"ganzoo.{name}: cannot read or write{shown(path)} ({reason(error)}).")
     except KeyboardInterrupt:
         print(f"ganzoo.{name}: interrupted.", file=sys.stderr)
         sys.exit(130)

@@ -86,6 +86,9 @@ def train_main(
             train_main_()
         except SystemExit as stop:
             code = stop.code
+            if isinstance(code, str):  # a sentence, which Python prints
+                print(code, file=sys.stderr)
+                code = 1
         finally:
             root.handlers[:], instance.cfg = handlers, before
             root.setLevel(level)

@@ -79,8 +79,16 @@ def test_the_script_finds_packages_in_the_current_folder(tmp_path: Path) -> None
     ("error", "code", "says"),
     [
         (UserError("No such thing: give another."), 1, "ganzoo.x: No such thing: give another."),
-        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), 1, "ganzoo.x: the disk is full."),
-        (PermissionError(errno.EACCES, "Permission denied", "a\nb"), 1, r"ganzoo.x: a\nb: Perm"),
+        (
+            OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+            1,
+            "ganzoo.x: cannot read or write (the disk is full).",
+        ),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "a\nb"),
+            1,
+            r"ganzoo.x: cannot read or write a\nb (Permission denied).",
+        ),
         (KeyboardInterrupt(), 130, "ganzoo.x: interrupted."),
     ],
 )
