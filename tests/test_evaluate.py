@@ -203,7 +203,7 @@ def test_command_compares_folders(folders, tmp_path) -> None:
     assert scores.values["fd_tiny"] > 0
     assert json.loads(out.read_text())[0]["protocol"]["real"]["shape"] == [3, 32, 32]
     (tmp_path / "mine.json").write_text('{"diary": 1}')
-    with pytest.raises(UserError, match="something else than scores"):
+    with pytest.raises(UserError, match="not a file of scores"):
         evaluated(f"fake={fake}", f"real={real}", f"out={tmp_path / 'mine.json'}")
     same = evaluated(f"fake={real}", f"real={real}", f"out={out}")
     assert same.values["fd_tiny"] == pytest.approx(0, abs=1e-6)
@@ -223,7 +223,7 @@ def test_folders_that_cannot_be_compared(folders, tmp_path) -> None:
     with pytest.raises(UserError, match="There is no checkpoint"):
         evaluated("ckpt=/nowhere")
     crops(1, 33, 32)[0].save(real / "other.png")
-    sizes = r"not of one size \(32x32, 32x33\): give image_size"
+    sizes = r"different sizes \(32x32, 32x33\): give image_size"
     with pytest.raises(UserError, match=sizes):
         evaluated(f"fake={fake}", f"real={real}")
     (fake / "00.png").write_bytes(b"nothing")
@@ -255,8 +255,8 @@ def test_default_run_without_weights_says_what_it_uses(tmp_path, monkeypatch, ca
     keys = [o for o in BASE if not o.startswith(("data", "callbacks.accuracy"))]
     with caplog.at_level(logging.INFO):
         train(config(*keys, *few, f"run_dir={tmp_path / 'run'}", "image_size=32", tiny=False))
-    assert "so metrics are of EfficientNet-Lite0" in caplog.text
-    assert "python -m ganzoo.prepare weights inception fetches it" in caplog.text
+    assert "metrics use EfficientNet-Lite0" in caplog.text
+    assert "python -m ganzoo.prepare weights inception" in caplog.text
     file = told(tmp_path / "run")
     assert file["monitor"] == "fd_effnet"
     assert set(file["evaluations"][0]["values"]) == {

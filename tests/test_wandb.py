@@ -342,7 +342,6 @@ def test_every_panel_shows_something_that_runs_log(offline: Path, with_classes: 
     assert {name.partition("/")[0] for name in left} == {
         "images_seen",
         "metrics",
-        "sentinel",
         "spectra",
         "speed",
     }
