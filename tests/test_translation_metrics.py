@@ -243,7 +243,7 @@ def test_protocols_travel_with_the_numbers() -> None:
     assert protocol["fake"]["direction"] == "AtoB"
     lines = scores.lines()
     (line,) = [line for line in lines if line.startswith("BtoA/l1 ")]
-    assert f"of the inputs themselves {scores.values['BtoA/copy_l1']:.5g}" in line
+    assert f"of the unchanged inputs {scores.values['BtoA/copy_l1']:.5g}" in line
     assert sum("real against real" in line for line in lines) == 4
     assert sum(f"protocol {scores.protocol_id}" in line for line in lines) == 2
     # Subsets of thirty cannot be had of twelve images, and it is said.
