@@ -224,12 +224,17 @@ def test_describe_shows_them() -> None:
 
 # -- the networks of the mode test -----------------------------------------------------------------
 
+MNIST = {"image_size": 32, "fmap_base": 64, "fmap_max": 256, "fused_scale": False}
+HALF = MNIST | {"fmap_base": 32}
+
 
 @pytest.mark.parametrize("lod", [0.0, 0.25, 1.0, 2.75, 3.0])
 @pytest.mark.parametrize("own", [True, False])
 def test_generator_of_the_mode_test(lod: float, own: bool) -> None:
     torch.manual_seed(0)
-    network = stirred(MNISTGenerator(wscale=own, pixelnorm=own, batchnorm=not own))
+    network = stirred(
+        MNISTGenerator(**MNIST, wscale=own, pixelnorm=own, batchnorm=not own, tanh=True)
+    )
     assert [b[0].weight.shape[0] for b in network.blocks] == [64 * 16, 32, 16, 8]
     z, layer = torch.randn(5, 64).double(), layers(network)
 
@@ -254,7 +259,7 @@ def test_generator_of_the_mode_test(lod: float, own: bool) -> None:
 def test_discriminator_of_the_mode_test(lod: float, own: bool) -> None:
     torch.manual_seed(0)
     group = 4 if own else 0
-    network = stirred(MNISTDiscriminator(wscale=own, batchnorm=not own, group_size=group))
+    network = stirred(MNISTDiscriminator(**HALF, wscale=own, batchnorm=not own, group_size=group))
     assert [b[0].weight.shape[0] for b in network.blocks[1:]] == [16, 8, 4]
     side = 4 * 2 ** (3 - int(lod))
     x, layer = torch.randn(4, 3, side, side).double(), layers(network)
@@ -276,15 +281,17 @@ def test_discriminator_of_the_mode_test(lod: float, own: bool) -> None:
 
 
 def test_options_of_the_discriminator_of_the_mode_test() -> None:
-    text = describe(MNISTDiscriminator(divisor=4, batchnorm=False, layernorm=True, classes=3))
+    text = describe(
+        MNISTDiscriminator(**MNIST | {"fmap_base": 16}, layernorm=True, classes=3, group_size=0)
+    )
     assert "convolution 3x3 3 -> 2, layer norm, leaky ReLU, pool" in text
     assert text.endswith(f"{'dense 128 -> 4':<64}4")
-    fused = MNISTDiscriminator(batchnorm=False, fused_scale=True, minibatch_kernels=2)
+    fused = MNISTDiscriminator(**HALF | {"fused_scale": True}, minibatch_kernels=2, group_size=0)
     assert fused(torch.randn(3, 3, 32, 32)).shape == (3,)
     with pytest.raises(UserError, match="batchnorm and layernorm are both true"):
-        MNISTDiscriminator(layernorm=True)
+        MNISTDiscriminator(**HALF, layernorm=True, batchnorm=True)
     with pytest.raises(UserError, match="no feature maps"):
-        MNISTDiscriminator(divisor=64)
+        MNISTDiscriminator(**MNIST | {"fmap_base": 1})
 
 
 # -- constants: recipes of the paper's code --------------------------------------------------------

@@ -144,11 +144,11 @@ def test_what_is_no_gan_zoo_checkpoint_is_refused():
         from_gan_zoo({"generator": {}})
     extra = zoo_checkpoint()
     extra["netD"]["more.weight"] = torch.zeros(1)
-    with pytest.raises(UserError, match=r"layers differ in more\.weight"):
+    with pytest.raises(UserError, match=r"differ from ours in more\.weight"):
         from_gan_zoo(extra)
     less = zoo_checkpoint()
     del less["netG"]["scaleLayers.1.0.module.bias"]
-    with pytest.raises(UserError, match=r"layers differ in scaleLayers\.1\.0\.bias"):
+    with pytest.raises(UserError, match=r"differ from ours in blocks\.2\.0\.bias"):
         from_gan_zoo(less)
     with pytest.raises(UserError, match=r"\[8, 4, 4\] do not follow"):
         from_gan_zoo(zoo_checkpoint([8, 4, 4]))

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ganzoo.draws import Sampler, normal
 from ganzoo.engine.gan import GAN
 from ganzoo.engine.modes import evaluating, in_train_mode, standing_statistics
-from ganzoo.engine.sampling import TRUNCATIONS, checked_classes, latents_of
+from ganzoo.engine.sampling import TRUNCATIONS, checked_classes, latents_of, uniform_classes
 from ganzoo.errors import UserError
 
 PIXELS = 2**19  # of images that are translated at once, to bound the memory
@@ -78,11 +78,7 @@ class FromSeeds(GAN):
         return self.images(self.latents(seeds, truncation), raw, y, truncation)
 
     def latents(self, seeds: Sequence[int], truncation: float | None = None) -> Tensor:
-        """One latent vector per seed, [len(seeds), nz].
-
-        `truncate` says how `truncation` limits them. Raises `UserError` if the model has no latent
-        vectors, or for a limit that leaves none.
-        """
+        """One latent vector per seed, [len(seeds), nz], limited by `truncation` and `truncate`."""
         if not self.nz:
             raise UserError(f"{type(self).__name__} has no latent space to draw from or walk in.")
         z = latents_of(seeds, self.nz, self.prior, truncation, self.truncate)
@@ -96,7 +92,7 @@ class FromSeeds(GAN):
         labels: int | Tensor | None = None,
         truncation: float | None = None,
     ) -> Tensor:
-        """Images of latents, float [N, C, H, W] in [-1, 1], made in eval mode.
+        """Images of latents [N, nz], float [N, C, H, W] in [-1, 1], made in eval mode.
 
         Args:
             latents: latent vectors [N, nz].
@@ -104,22 +100,22 @@ class FromSeeds(GAN):
             labels: one class, a class for each latent (int64 [N]), or class embeddings [N, D];
                 None for the first class.
             truncation: threshold that the latents were limited to.
-
-        Raises:
-            UserError: there is no such class.
         """
         network, y = self.network(raw), self.checked_labels(labels, len(latents))
         with evaluating(network):
+            parts = torch.arange(len(latents)).split(self.images_at_once)
             return torch.cat(
-                [
-                    network(latents[part]) if y is None else network(latents[part], y[part])
-                    for part in torch.arange(len(latents)).split(self.images_at_once)
-                ]
+                [self.generated(network, latents[p], None if y is None else y[p]) for p in parts]
             )
+
+    def generated(self, network: nn.Module, z: Tensor, y: Tensor | None) -> Tensor:
+        """Images of latents and labels by a generator that is in eval mode."""
+        images: Tensor = network(z) if y is None else network(z, y)
+        return images
 
     def labels(self, seeds: Sequence[int]) -> Tensor | None:
         """The class that `sample` gives each seed, int64 [len(seeds)]; None without classes."""
-        return None
+        return uniform_classes(seeds, self.classes) if self.classes else None
 
     def class_embeddings(self, labels: Tensor, raw: bool = False) -> Tensor | None:
         """Class embeddings [N, D] of labels [N]; interpolating two embeddings interpolates the
@@ -128,17 +124,9 @@ class FromSeeds(GAN):
         return None
 
     def checked_labels(self, labels: int | Tensor | None, n: int) -> Tensor | None:
-        """The labels [n] or class embeddings [n, D] that the generator takes.
+        """The `labels` of n `images`, or their class embeddings, on the model's device.
 
-        Args:
-            labels: what `images` was given; None for the first class.
-            n: number of images.
-
-        Returns:
-            a tensor on the model's device; None without classes.
-
-        Raises:
-            UserError: there is no such class.
+        None without classes. Raises `UserError` if there is no such class.
         """
         if isinstance(labels, Tensor) and labels.is_floating_point() and self.classes:
             return labels.to(self.device, self.number_type)
@@ -159,28 +147,16 @@ class FromSeeds(GAN):
         batches: int = 16,
         size: int = 64,
         raw: bool = False,
-        seed: int = 0,
     ) -> Iterator[bool]:
-        """Inside, images are made with standing statistics (Brock et al. 2019, appendix).
+        """Inside, images are made with standing statistics; see `engine.modes`.
 
-        BatchNorm's statistics of the average (or the raw) generator are estimated again, from
-        fresh batches of latents limited by `truncation`, with labels as `labels` gives them.
-        Afterwards everything is as before.
-
-        Args:
-            truncation: threshold of the latents; None for no limit.
-            batches: number of batches.
-            size: number of latents in each batch.
-            raw: whether to use the generator instead of its average.
-            seed: random seed of latents and labels.
-
-        Yields:
-            whether the generator has such statistics at all.
+        They are estimated from `batches` fresh batches of `size` latents, limited by `truncation`,
+        with labels as `labels` gives them. Yields whether the generator has such statistics.
         """
 
         def inputs() -> Iterator[tuple[Tensor, ...]]:
             for batch in range(batches):
-                first = STANDING + (seed * batches + batch) * size
+                first = STANDING + batch * size
                 seeds = range(first, first + size)
                 y = self.labels(seeds)
                 yield (self.latents(seeds, truncation), *([] if y is None else [y]))
@@ -208,13 +184,7 @@ class Translating(GAN):
     discriminator: nn.ModuleDict
 
     def translate(self, images: Tensor, direction: str = "AtoB", raw: bool = False) -> Tensor:
-        """Images of the other domain, float [N, C', H, W] in [-1, 1] and of the same size.
-
-        Args:
-            images: images [N, C, H, W] in [-1, 1].
-            direction: one of `directions`.
-            raw: whether to use the generator instead of its average.
-        """
+        """Images of the other domain, float [N, C', H, W] in [-1, 1] and of the same size."""
         raise NotImplementedError
 
     def translate_many(self, images: Tensor, direction: str = "AtoB", raw: bool = False) -> Tensor:

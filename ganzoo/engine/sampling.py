@@ -41,11 +41,7 @@ def latents_of(
     threshold: Threshold = None,
     truncate: Truncate = TRUNCATIONS["resample"],
 ) -> Tensor:
-    """One latent vector per seed, [len(seeds), nz], truncated unless the threshold is None.
-
-    Raises:
-        UserError: the threshold is not positive.
-    """
+    """One latent vector per seed, [len(seeds), nz], truncated unless the threshold is None."""
     limit, factor = None, 1.0
     if threshold is not None:
         if threshold <= 0:
@@ -72,13 +68,8 @@ def shared_classes(seeds: Sequence[int], shares: Tensor) -> Tensor:
 def checked_classes(labels: int | Tensor | None, n: int, classes: int) -> Tensor | None:
     """The classes of n images, int64 [n]; None for a model without classes.
 
-    Args:
-        labels: one class for all images, or int64 [n]; None for the first class.
-        n: number of images.
-        classes: number of classes of the model; 0 for a model without classes.
-
-    Raises:
-        UserError: the model has no such class, or no classes at all.
+    `labels` is one class for all images, or int64 [n], or None for the first class. Raises
+    `UserError` if the model has no such class, or no classes at all.
     """
     if not classes:
         if labels is not None:
@@ -98,14 +89,9 @@ def class_counts(
 ) -> Tensor:
     """How many training images each class of the model has, float64 [classes].
 
-    Args:
-        labels: labels of all images; None if the data has none.
-        names: names of the data's classes, if they have names.
-        classes: number of classes of the model.
-        key: the config key that sets this number.
-
-    Raises:
-        UserError: the data has no labels, another number of classes, or images of only one class.
+    `labels` are of all images, `names` of the data's classes, if there are any; the config key
+    `key` sets `classes`. Raises `UserError` if the data has no labels, another number of classes,
+    or images of only one class.
     """
     without = f"or train without classes: {key}=0"
     if labels is None:

@@ -26,6 +26,7 @@ from ganzoo.models.biggan.imports import (
 )
 from ganzoo.models.cyclegan.imports import authors_model, is_authors_cyclegan
 from ganzoo.models.pggan.imports import gan_zoo_model, is_gan_zoo, is_official, official_model
+from ganzoo.models.weights import Imported
 
 # What pickled tensors and arrays are made of. Anything else in a file is not called.
 HARMLESS = {
@@ -44,10 +45,8 @@ HARMLESS = {
     *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")),
 }  # fmt: skip
 
-Made = tuple[GAN, dict[str, Any]]  # a model, and the config that it is rebuilt from
-
 # Who knows a kind of file: whether it is one, and what becomes of it.
-KINDS: list[tuple[Callable[[Any], bool], Callable[[Any], Made]]] = [
+KINDS: list[tuple[Callable[[Any], bool], Callable[[Any], Imported]]] = [
     (is_gan_zoo, gan_zoo_model),
     (is_official, official_model),
     (is_ajbrock, ajbrock_model),
@@ -59,8 +58,7 @@ KINDS: list[tuple[Callable[[Any], bool], Callable[[Any], Made]]] = [
 class Inert:
     """Stands for an object of a class that is not trusted: it takes anything and does nothing.
 
-    Attributes:
-        state: what the object was to be made from.
+    `state` is what the object was to be made from.
     """
 
     state: Any = None
@@ -74,11 +72,7 @@ class Inert:
     def __setitem__(self, *_: Any) -> None:
         pass
 
-    def append(self, _: Any) -> None:
-        pass
-
-    def extend(self, _: Any) -> None:
-        pass
+    append = extend = __setitem__
 
 
 class Wary(pickle.Unpickler):
@@ -140,7 +134,10 @@ def import_checkpoint(source: Path, out: Path) -> GAN:
         given = read(source)
     for knows, make in KINDS:
         if knows(given):
-            gan, config = make(given)
+            try:
+                gan, config = make(given)
+            except KeyError as error:
+                raise UserError(f"{source} cannot be imported: {error} is missing.") from error
             break
     else:
         has = ", ".join(map(str, list(given)[:5])) if isinstance(given, Mapping) else type(given)

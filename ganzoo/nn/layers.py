@@ -1,6 +1,6 @@
 """Layers and sizes that the networks of several models share."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -97,14 +97,18 @@ def normal_init(module: nn.Module) -> None:
 
     The initialization of DCGAN's and CycleGAN's official code.
     """
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-        nn.init.normal_(module.weight, 0.0, 0.02)
-    elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+    if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
         nn.init.normal_(module.weight, 1.0, 0.02)
-    else:
-        return
-    if module.bias is not None:
         nn.init.zeros_(module.bias)
+    initialize(module, lambda weight: nn.init.normal_(weight, 0.0, 0.02))
+
+
+def initialize(module: nn.Module, weights: Callable[[Tensor], Tensor]) -> None:
+    """Initialize the weights of a convolution or a linear layer by a function, its biases by 0."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+        weights(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 def shrunk(images: Tensor, lod: float, size: tuple[int, int]) -> Tensor:

@@ -22,18 +22,18 @@ class Growth:
     As soon as a level begins to fade in, its own batch size, learning rate and tick length hold.
 
     Args:
-        image_size: of the whole images, as the networks have it.
-        train_kimg: thousands of images shown to each level before the next.
+        image_size: size of the full images, as the networks have it.
+        train_kimg: thousands of images that each level is trained with before the next.
         fade_kimg: thousands of images over which a level fades in. Both 0: no growth.
-        batch_size: images an iteration, over all processes, where `batch_sizes` has no other.
-        batch_sizes: by resolution.
+        batch_size: images of an iteration, over all processes, unless `batch_sizes` has another.
+        batch_sizes: batch size by resolution.
         max_per_process: the largest batch that one process may have, by resolution.
-        lr_factors: what the learning rate is multiplied with, by resolution; 1 where none is given.
-        rampup_kimg: over which the learning rate rises by exp(-5 (1 - kimg / rampup_kimg)^2); 40
-            in the paper's code.
-        ticks_kimg: time between two reports, by resolution; 160 where none is given.
-        repeats: iterations between two looks at the schedule; see `moment`.
-        initial_resolution: of the level that is trained first; the official code's
+        lr_factors: factor of the learning rate by resolution; 1 unless given.
+        rampup_kimg: thousands of images over which the learning rate rises by
+            exp(-5 (1 - kimg / rampup_kimg)^2); 40 in the paper's code.
+        ticks_kimg: thousands of images between two reports, by resolution; 160 unless given.
+        repeats: iterations between two updates of the schedule; see `moment`.
+        initial_resolution: resolution of the level that is trained first; the official code's
             `lod_initial_resolution`.
 
     Raises:
@@ -100,23 +100,21 @@ class Growth:
         faded = max(0, rest - train) / fade if fade else 0.0
         return max(0.0, self.levels - self.first - phase - faded)
 
-    def alpha(self, images: int) -> float:
-        """The weight of the newest level, in (0, 1]; 1 when none is fading in."""
-        lod = self.lod(images)
-        return 1 - (lod - math.floor(lod))
-
-    def level(self, images: int) -> int:
-        """The highest active level; one that fades in counts."""
-        return self.levels - math.floor(self.lod(images))
-
     def resolution(self, images: int) -> int:
-        """That level's resolution, 4 * 2^level."""
-        return 4 * 2 ** self.level(images)
+        """The resolution of the highest active level, 4 * 2^level; one that fades in counts."""
+        return 4 * 2 ** (self.levels - math.floor(self.lod(images)))
 
     def stage(self, images: int) -> int:
         """0 for level 0; 2i - 1 while level i fades in, 2i when it has."""
         lod = self.lod(images)
         return 2 * self.levels - math.floor(lod) - math.ceil(lod)
+
+    def stage_name(self, images: int) -> str:
+        """The size of that stage's images, and whether it fades in, for a person to read."""
+        lod = self.lod(images)
+        (height, width), levels = base_grid(self.image_size)
+        times = 2 ** (levels - math.floor(lod))
+        return f"{times * height}x{times * width}" + (" fading in" if lod % 1 else "")
 
     def starts(self) -> dict[int, int]:
         """The images seen when each stage begins; stages without length are left out."""
@@ -133,10 +131,7 @@ class Growth:
         return starts
 
     def resets(self, before: int, now: int) -> bool:
-        """Whether a fade began or ended between two moments: then the optimizers start anew.
-
-        Only what they remember of gradients is forgotten; learning rates and weights stay.
-        """
+        """Whether a fade began or ended between two moments: then the optimizers are reset."""
         return self.stage(before) != self.stage(now)
 
     # -- what depends on it -----------------------------------------------------------------------

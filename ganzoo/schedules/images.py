@@ -85,17 +85,16 @@ class Warmup:
 class EpochDecay:
     """A learning rate factor for a run of equal epochs: 1 at first, then linearly down.
 
-    In epoch e = 1, 2, ... it is 1 - max(0, e - constant) / (epochs - constant + 1): the first
-    epoch with a lower rate is constant + 1, and the last one has the lowest, not 0. That is what
-    CycleGAN's authors' PyTorch code does where its scheduler steps at the end of an epoch. Newer
-    versions of it step at the start, so that everything happens one epoch sooner and the last
-    epoch has a rate of 0 (`early`).
+    In epoch e = 1, 2, ... it is 1 - max(0, e - constant) / (epochs - constant + 1), as in
+    CycleGAN's authors' PyTorch code where its scheduler steps at the end of an epoch: the last
+    epoch has the lowest rate, not 0.
 
     Args:
         total_kimg: length of the run.
-        epochs: that it is divided into; the authors' 200 are passes over the larger data set.
-        constant: epochs at the full rate.
-        early: everything one epoch sooner.
+        epochs: number of epochs; the authors' 200 are passes over the larger data set.
+        constant: number of epochs at the full rate.
+        early: whether everything happens one epoch sooner and the last epoch has a rate of 0, as in
+            newer versions of that code.
 
     Raises UserError unless 0 <= constant < epochs.
     """

@@ -17,11 +17,7 @@ from ganzoo.draws import Sampler, integers, normal, unit
 from ganzoo.engine.gan import Batch
 from ganzoo.engine.kinds import FromSeeds
 from ganzoo.engine.modes import evaluating
-from ganzoo.engine.sampling import (
-    TRUNCATIONS,
-    class_counts,
-    shared_classes,
-)
+from ganzoo.engine.sampling import TRUNCATIONS, class_counts, shared_classes
 from ganzoo.engine.turns import check_names
 from ganzoo.errors import UserError, check_choice
 from ganzoo.models.biggan.deep import DeepDiscriminator, DeepGenerator
@@ -203,7 +199,6 @@ class BigGAN(FromSeeds):
     # -- images ------------------------------------------------------------------------------------
 
     def labels(self, seeds: Sequence[int]) -> Tensor | None:
-        """Each seed's own class, int64 [len(seeds)]; None without classes."""
         if not self.classes:
             return None
         return shared_classes(seeds, self.class_shares).to(self.device)
@@ -215,10 +210,7 @@ class BigGAN(FromSeeds):
         labels: int | Tensor | None = None,
         truncation: float | None = None,
     ) -> Tensor:
-        """Images of latents; see `FromSeeds.images`.
-
-        `truncation` decides which statistics to use if the generator has them for several; None: 1.
-        """
+        # `truncation` decides which statistics to use if the generator has them for several.
         if not self.standing:
             choose_statistics(self.network(raw), truncation)
         return super().images(latents, raw, labels, truncation)

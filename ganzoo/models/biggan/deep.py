@@ -8,23 +8,15 @@ from torch import Tensor, nn
 
 from ganzoo.models.biggan.layers import Attention, ConditionalNorm, Init, Layers, initialize
 from ganzoo.models.biggan.networks import (
+    DISCRIMINATOR,
     GENERATOR,
     ConditionalGenerator,
     ProjectionDiscriminator,
-    attention_heights,
+    attends_at,
     feature_maps,
+    halved,
 )
 from ganzoo.nn.layers import enlarged, halved_grid
-
-# Widths of the discriminator's stem and of each stage, in units of ch, by the number of doublings.
-DISCRIMINATOR = {
-    2: (4, 4, 4),
-    3: (4, 4, 4, 4),
-    4: (1, 2, 4, 8, 16),
-    5: (1, 2, 4, 8, 16, 16),
-    6: (1, 2, 4, 8, 8, 16, 16),
-    7: (1, 1, 2, 4, 8, 8, 16, 16),
-}
 
 
 class DeepGenerator(ConditionalGenerator):
@@ -73,8 +65,7 @@ class DeepGenerator(ConditionalGenerator):
         super().__init__()
         self.grid, doublings = halved_grid(image_size, least=bottom_width, times=2)
         maps = feature_maps(GENERATOR, doublings, ch, widths, doublings + 1, doublings + 1)
-        sides = [self.grid[0] * 2 ** (i + 1) for i in range(doublings)]
-        attended = attention_heights(attention, sides)
+        attends = attends_at(attention, [self.grid[0] * 2**i for i in range(1, doublings + 1)])
         self.nz, self.classes, self.channels = nz, classes, channels
         layers = Layers(spectral_norm, sn_eps, sn_iterations, bn_eps, bn_momentum, statistics)
         self.shared = layers.embedding(classes, shared, spectral=False) if classes else None
@@ -83,13 +74,13 @@ class DeepGenerator(ConditionalGenerator):
         height, width = self.grid
         self.linear = layers.linear(condition, maps[0] * height * width)
         self.blocks, self.attentions = nn.ModuleList(), nn.ModuleList()
-        for i, side in enumerate(sides):
+        for inputs, widened, attend in zip(maps, maps[1:], attends, strict=False):
             for last in [False] * (depth - 1) + [True]:
-                outputs = maps[i + 1] if last else maps[i]
+                outputs = widened if last else inputs
                 self.blocks.append(
-                    DeepGeneratorBlock(maps[i], outputs, condition, reduction, last, layers)
+                    DeepGeneratorBlock(inputs, outputs, condition, reduction, last, layers)
                 )
-                here = last and side in attended
+                here = last and attend
                 self.attentions.append(Attention(outputs, layers) if here else nn.Identity())
         self.norm = ConditionalNorm(maps[-1], 0, False, layers)
         self.image = layers.conv(maps[-1], image_maps or channels)
@@ -121,9 +112,9 @@ class DeepGeneratorBlock(nn.Module):
         hidden = inputs // reduction
         self.outputs, self.enlarge = outputs, enlarge
         self.norm1 = ConditionalNorm(inputs, condition, False, layers)
-        self.norm2 = ConditionalNorm(hidden, condition, False, layers)
-        self.norm3 = ConditionalNorm(hidden, condition, False, layers)
-        self.norm4 = ConditionalNorm(hidden, condition, False, layers)
+        self.norm2, self.norm3, self.norm4 = (
+            ConditionalNorm(hidden, condition, False, layers) for _ in range(3)
+        )
         self.conv1 = layers.conv(inputs, hidden, 1)
         self.conv2 = layers.conv(hidden, hidden)
         self.conv3 = layers.conv(hidden, hidden)
@@ -173,12 +164,10 @@ class DeepDiscriminator(ProjectionDiscriminator):
         super().__init__()
         self.classes = classes
         layers = Layers(spectral_norm, sn_eps, sn_iterations)
-        grid, doublings = halved_grid(image_size, least=bottom_width, times=2)
-        halvings = doublings if doublings > 3 else doublings - 1
+        height, doublings, halvings = halved(image_size, bottom_width)
         stem, *maps = feature_maps(DISCRIMINATOR, doublings, ch, widths, halvings + 1)
-        height = grid[0] * 2**doublings
-        sides = [height // 2 ** min(i + 1, halvings) for i in range(len(maps))]
-        attended = attention_heights(attention, [height, *sides])
+        sides = [height // 2 ** min(i, halvings) for i in range(len(maps) + 1)]
+        _, *attends = attends_at(attention, sides)
         self.stem = layers.conv(channels, stem)
         self.blocks, self.attentions = nn.ModuleList(), nn.ModuleList()
         for i, (inputs, outputs) in enumerate(zip([stem, *maps], maps, strict=False)):
@@ -187,7 +176,7 @@ class DeepDiscriminator(ProjectionDiscriminator):
                 self.blocks.append(
                     DeepDiscriminatorBlock(block_inputs, outputs, reduction, halve, layers)
                 )
-                here = j == depth - 1 and sides[i] in attended and sides[i] not in sides[:i]
+                here = j == depth - 1 and attends[i]
                 self.attentions.append(Attention(outputs, layers) if here else nn.Identity())
         self.linear = layers.linear(maps[-1], 1)
         self.embedding = layers.embedding(classes, maps[-1]) if classes else nn.Identity()

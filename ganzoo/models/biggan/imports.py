@@ -7,28 +7,21 @@ TF-Hub's BigGAN-deep with BatchNorm statistics for 51 truncations.
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torchvision.models import ResNet18_Weights
 
-from ganzoo.config import make
-from ganzoo.engine.gan import GAN
 from ganzoo.errors import UserError
-from ganzoo.models.biggan import deep, networks
-
-State = Mapping[str, Tensor]
-Options = dict[str, Any]
+from ganzoo.models.biggan import networks
+from ganzoo.models.weights import Imported, Options, Rules, State, imported, numbers, renamed
 
 
 class NoDiscriminator(nn.Module):
-    """Takes the discriminator's place in a model that was imported without one.
-
-    Args:
-        classes: number of classes of the generator.
-    """
+    """Takes the discriminator's place in a model that was imported without one."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -40,7 +33,19 @@ class NoDiscriminator(nn.Module):
 
 # -- ajbrock/BigGAN-PyTorch -----------------------------------------------------------------------
 
-NAMES = ("G", "G_ema", "D")
+NAMES = {"G": "generator", "G_ema": "average", "D": "discriminator"}  # its networks, and ours
+
+AJBROCK_NAMES: Rules = [
+    (r"\.bn(\d)\.(gain|bias)\.", r".norm\1.\2."),
+    (r"\.bn(\d)\.(bn\.)?(stored|running)_", r".norm\1.norm.running_"),
+    (r"^output_layer\.0\.gain$", "norm.norm.weight"),
+    (r"^output_layer\.0\.bias$", "norm.norm.bias"),
+    (r"^output_layer\.0\.(bn\.)?(stored|running)_", "norm.norm.running_"),
+    (r"^output_layer\.2\.", "image."),
+    (r"^input_conv\.", "stem."),
+    (r"^embed\.", "embedding."),
+    (r"\.u0$", ".u"),
+]
 
 
 def ajbrock_files(source: Path) -> dict[str, Path]:
@@ -78,47 +83,33 @@ def is_ajbrock(given: Any) -> bool:
     """Whether these are state dicts of BigGAN-PyTorch by network, or one of its generators'."""
     if not isinstance(given, Mapping):
         return False
-    networks = given.values() if given.keys() <= set(NAMES) else [given]
+    networks = given.values() if given.keys() <= NAMES.keys() else [given]
     return any(isinstance(n, Mapping) and "output_layer.2.weight" in n for n in networks)
 
 
-def ajbrock_model(given: Mapping[str, Any]) -> tuple[GAN, Options]:
-    """The model of such state dicts, and the config that it is rebuilt from.
+def ajbrock_model(given: Mapping[str, Any]) -> Imported:
+    """The model of such state dicts.
 
     What the files do not contain is taken from the project's script for ImageNet: an eps of 1e-5 in
     BatchNorm and of 1e-6 in spectral normalization.
-
-    Raises:
-        UserError: the files have unknown layers.
     """
     states = {"G": given} if "output_layer.2.weight" in given else dict(given)
     if "G" not in states:
         states["G"] = states.pop("G_ema")
     depth = _depth(states.get("D", {}))
-    states = {name: _ours(state) for name, state in states.items()}
-    try:
-        generator = _generator_options(states["G"])
-        discriminator = (
-            _discriminator_options(states["D"], depth, generator)
-            if "D" in states
-            else _without(generator["classes"])
-        )
-    except KeyError as error:
-        raise UserError(
-            f"These networks of BigGAN-PyTorch cannot be imported: {error} is missing."
-        ) from error
-    gan, config = _model(generator, discriminator, average="G_ema" in states)
-    for name, target in (("G", "generator"), ("G_ema", "average"), ("D", "discriminator")):
-        if name in states:
-            _fill(gan.get_submodule(target), states[name], name)
-    return gan, config
+    weights = {NAMES[name]: _ours(state) for name, state in states.items()}
+    generator = _generator_options(weights["generator"])
+    discriminator = None
+    if "D" in states:
+        discriminator = _discriminator_options(weights["discriminator"], depth, generator)
+    return _biggan(weights, generator, discriminator)
 
 
 def _ours(state: State) -> dict[str, Tensor]:
     """A state dict of BigGAN-PyTorch under our names, with u vectors in our shape."""
     state = {name.removeprefix("module."): value for name, value in state.items()}
     depth = _depth(state)
-    is_deep = "blocks.0.0.conv4.weight" in state
+    shortcut = ".more." if "blocks.0.0.conv4.weight" in state else ".shortcut."
     ours = {}
     for name, value in state.items():
         if name.endswith((".sv0", ".accumulation_counter", ".num_batches_tracked")):
@@ -128,22 +119,9 @@ def _ours(state: State) -> dict[str, Tensor]:
             value = value / counter  # sums over the batches of standing statistics
         if match := re.match(r"blocks\.(\d+)\.(\d+)\.", name):
             block = int(match[1]) * depth + min(int(match[2]), depth - 1)
-            attention = int(match[2]) == depth
-            place = f"{'attentions' if attention else 'blocks'}.{block}."
-            name = place + name[match.end() :]
-        for pattern, replacement in (
-            (r"\.conv_sc\.", ".more." if is_deep else ".shortcut."),
-            (r"\.bn(\d)\.(gain|bias)\.", r".norm\1.\2."),
-            (r"\.bn(\d)\.(bn\.)?(stored|running)_", r".norm\1.norm.running_"),
-            (r"^output_layer\.0\.gain$", "norm.norm.weight"),
-            (r"^output_layer\.0\.bias$", "norm.norm.bias"),
-            (r"^output_layer\.0\.(bn\.)?(stored|running)_", "norm.norm.running_"),
-            (r"^output_layer\.2\.", "image."),
-            (r"^input_conv\.", "stem."),
-            (r"^embed\.", "embedding."),
-            (r"\.u0$", ".u"),
-        ):
-            name = re.sub(pattern, replacement, name)
+            kind = "attentions" if int(match[2]) == depth else "blocks"
+            name = f"{kind}.{block}.{name[match.end() :]}"
+        name = renamed(name, AJBROCK_NAMES).replace(".conv_sc.", shortcut)
         ours[name] = value.flatten() if name.endswith(".u") else value
     return ours
 
@@ -156,7 +134,7 @@ def _depth(state: State) -> int:
 def _generator_options(state: State) -> Options:
     """The options of a generator of ours with weights of these shapes."""
     is_deep = "blocks.0.conv4.weight" in state
-    blocks = _numbers(state, "blocks")
+    blocks = numbers(state, "blocks")
     per_stage = 2 if is_deep else 1
     if blocks % per_stage:
         raise UserError(f"{blocks} blocks are not pairs: only G_depth 2 can be imported.")
@@ -195,14 +173,13 @@ def _generator_options(state: State) -> Options:
 def _discriminator_options(state: State, depth: int, generator: Options) -> Options:
     """The options of a discriminator of ours with weights of these shapes."""
     is_deep = "blocks.0.conv4.weight" in state
-    blocks = _numbers(state, "blocks")
+    blocks = numbers(state, "blocks")
     last = "conv4" if is_deep else "conv2"
     maps = [len(state[f"blocks.{i}.{last}.weight"]) for i in range(0, blocks, depth)]
     if is_deep:
         maps = [len(state["stem.weight"]), *maps]
     doublings = int(math.log2(generator["image_size"] / generator["bottom_width"]))
     halvings = doublings if doublings > 3 else doublings - 1
-    known = deep.DISCRIMINATOR if is_deep else networks.DISCRIMINATOR
     size = generator["image_size"]
     kind = "DeepDiscriminator" if is_deep else "Discriminator"
     options: Options = {
@@ -210,7 +187,7 @@ def _discriminator_options(state: State, depth: int, generator: Options) -> Opti
         "image_size": size,
         "channels": generator["channels"],
         "classes": len(state["embedding.weight"]),
-        **_widths(maps, known[doublings], first=True),
+        **_widths(maps, networks.DISCRIMINATOR[doublings], first=True),
         "bottom_width": generator["bottom_width"],
         "attention": [
             size // 2 ** min(i // depth + 1, halvings) for i in range(blocks) if _attends(state, i)
@@ -230,14 +207,11 @@ def is_pretrained(given: Any) -> bool:
     return isinstance(given, Mapping) and "generator.gen_z.weight_orig" in given
 
 
-def pretrained_model(given: State) -> tuple[GAN, Options]:
-    """The model of such a state dict, and the config that it is rebuilt from.
+def pretrained_model(given: State) -> Imported:
+    """The model of such a state dict, with the package's truncation.
 
     Our weights are theirs divided by their largest singular values, which follow from the vectors u
-    and v in the file, so our model has no spectral normalization. Truncation is the package's.
-
-    Raises:
-        UserError: the file has unknown layers.
+    and v in the file, so our model has no spectral normalization.
     """
     theirs = _divided(given)
     nz, classes = theirs["embeddings.weight"].shape
@@ -263,9 +237,7 @@ def pretrained_model(given: State) -> tuple[GAN, Options]:
         "spectral_norm": False,
         "bn_eps": 1e-4,
     }
-    gan, config = _model(generator, _without(classes), truncate="truncated_normal")
-    _fill(gan.generator, ours, "generator")
-    return gan, config
+    return _biggan({"generator": ours}, generator, None, "truncated_normal")
 
 
 def _divided(given: State) -> dict[str, Tensor]:
@@ -283,10 +255,7 @@ def _pretrained_state(
 ) -> dict[str, Tensor]:
     """The weights under our names and in our layout.
 
-    Args:
-        theirs: weights under the package's names.
-        attended, plain: numbers of the layers that are attention and blocks.
-        bottom: height and width of the first grid.
+    `attended` and `plain` are the numbers of the layers that are attention and blocks.
     """
     nz = len(theirs["embeddings.weight"])
 
@@ -310,8 +279,7 @@ def _pretrained_state(
             block = sum(i < layer for i in plain)
             here = f"attentions.{block - 1}." if layer in attended else f"blocks.{block}."
             name = here + name[match.end() :]
-        for pattern, replacement in PRETRAINED_NAMES:
-            name = re.sub(pattern, replacement, name)
+        name = renamed(name, PRETRAINED_NAMES)
         if name.endswith(("gain.weight", "bias.weight")):
             value = condition_first(value)
         ours[name] = value.reshape(()) if name.endswith(".gamma") else value
@@ -324,7 +292,7 @@ def _pretrained_state(
 
 
 # Names within a layer of the package, and ours; it counts from 0, we count from 1.
-PRETRAINED_NAMES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
+PRETRAINED_NAMES: Rules = [
     (r"\.snconv1x1_(theta|phi|g|o)(_conv)?\.", r".\1."),
     (r"\.bn_(\d)\.running_means$", lambda m: f".norm{int(m[1]) + 1}.norm.means"),
     (r"\.bn_(\d)\.running_vars$", lambda m: f".norm{int(m[1]) + 1}.norm.variances"),
@@ -341,50 +309,28 @@ PRETRAINED_NAMES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
 # -- both -----------------------------------------------------------------------------------------
 
 
-def _model(
-    generator: Options, discriminator: Options, average: bool = False, truncate: str = "resample"
-) -> tuple[GAN, Options]:
+def _biggan(
+    weights: Mapping[str, State],
+    generator: Options,
+    discriminator: Options | None,
+    truncate: str = "resample",
+) -> Imported:
+    """A model of networks with these options, filled with weights by the names of networks."""
+    classes = generator["classes"]
+    without = {"_target_": "ganzoo.models.biggan.imports.NoDiscriminator", "classes": classes}
     model = {
         "_target_": "ganzoo.models.biggan.BigGAN",
-        "classes": generator["classes"],
+        "classes": classes,
         "generator": generator,
-        "discriminator": discriminator,
+        "discriminator": discriminator or without,
         "truncate": truncate,
-        "optimizers": {},
-        "total_kimg": 0,
-        "ema_kimg": 0,
-        "ema_beta": 0.9999 if average else None,
+        "ema_beta": 0.9999 if "average" in weights else None,
         "ema_buffers": True,
     }
-    gan: Any = make(model)
-    if generator["classes"] == 1000:
-        gan.class_names = imagenet_classes()
-    size, channels = generator["image_size"], generator["channels"]
-    return gan, {"model": model, "image_size": size, "channels": channels}
-
-
-def _without(classes: int) -> Options:
-    return {"_target_": "ganzoo.models.biggan.imports.NoDiscriminator", "classes": classes}
-
-
-def _fill(network: nn.Module, state: State, name: str) -> None:
-    own = network.state_dict()
-    counters = {key: value for key, value in own.items() if key.endswith("num_batches_tracked")}
-    if different := sorted(own.keys() ^ {**counters, **state}.keys()):
-        raise UserError(
-            f"{name} cannot be imported: its layers differ from ours in {different[0]}."
-        )
-    for key, value in state.items():
-        if own[key].shape != value.shape:
-            raise UserError(
-                f"{name} cannot be imported: {key} has shape {list(value.shape)} there and "
-                f"{list(own[key].shape)} in our network."
-            )
-    network.load_state_dict({**counters, **state})
-
-
-def _numbers(state: State, prefix: str) -> int:
-    return len({name.split(".")[1] for name in state if name.startswith(f"{prefix}.")})
+    gan, config = imported(model, weights, generator["image_size"], generator["channels"])
+    if classes == 1000:  # the order of ImageNet's classes is that of their WordNet numbers
+        gan.class_names = list(ResNet18_Weights.DEFAULT.meta["categories"])
+    return gan, config
 
 
 def _attends(state: State, index: int) -> bool:
@@ -397,11 +343,3 @@ def _widths(maps: Sequence[int], known: Sequence[int], first: bool) -> Options:
     if not rest and list(maps) == [ch * width for width in known]:
         return {"ch": ch, "widths": None}
     return {"ch": 1, "widths": list(maps)}
-
-
-def imagenet_classes() -> list[str]:
-    """Names of ImageNet's thousand classes in the order of their WordNet numbers."""
-    from torchvision.models import ResNet18_Weights
-
-    names: list[str] = ResNet18_Weights.DEFAULT.meta["categories"]
-    return names

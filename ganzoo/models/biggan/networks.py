@@ -59,10 +59,7 @@ class ConditionalGenerator(nn.Module):
     shared: nn.Embedding | None
 
     def embedded(self, y: Tensor) -> Tensor:
-        """Class embeddings of labels [N]: [N, shared], or one-hot [N, classes] if not shared.
-
-        Interpolating two embeddings interpolates the classes.
-        """
+        """Class embeddings of labels [N]: [N, shared], or one-hot [N, classes] if not shared."""
         if self.shared is not None:
             return self.shared(y)
         return F.one_hot(y, self.classes).to(self.image.weight.dtype)
@@ -146,8 +143,7 @@ class Generator(ConditionalGenerator):
         super().__init__()
         self.grid, doublings = halved_grid(image_size, least=bottom_width, times=2)
         maps = feature_maps(GENERATOR, doublings, ch, widths, doublings + 1, doublings + 1)
-        sides = [self.grid[0] * 2 ** (i + 1) for i in range(doublings)]
-        attended = attention_heights(attention, sides)
+        attends = attends_at(attention, [self.grid[0] * 2**i for i in range(1, doublings + 1)])
         self.piece = _piece(nz, doublings + 1 if hierarchical else 1)
         if hierarchical and classes and not shared:
             raise UserError(
@@ -166,14 +162,11 @@ class Generator(ConditionalGenerator):
         first = layers if first_spectral else Layers(spectral_norm=False)
         self.linear = first.linear(self.piece, maps[0] * height * width)
         self.blocks, self.attentions = nn.ModuleList(), nn.ModuleList()
-        for i, side in enumerate(sides):
-            inputs, outputs = maps[i], maps[i + 1]
+        for inputs, outputs, attend in zip(maps, maps[1:], attends, strict=False):
             norms = [ConditionalNorm(n, condition, of_labels, layers) for n in (inputs, outputs)]
             shortcut = shortcuts or inputs != outputs
             self.blocks.append(GeneratorBlock(inputs, outputs, norms, shortcut, layers))
-            self.attentions.append(
-                Attention(outputs, layers) if side in attended else nn.Identity()
-            )
+            self.attentions.append(Attention(outputs, layers) if attend else nn.Identity())
         self.norm = ConditionalNorm(maps[-1], 0, False, layers)
         self.image = layers.conv(maps[-1], channels, image_kernel)
         initialize(self, init, zero_biases)
@@ -279,13 +272,10 @@ class Discriminator(ProjectionDiscriminator):
         super().__init__()
         self.classes = classes
         layers = Layers(spectral_norm, sn_eps, sn_iterations)
-        grid, doublings = halved_grid(image_size, least=bottom_width, times=2)
-        # Small images are halved once less (both of the codes that have 32 pixels do so).
-        halvings = doublings if doublings > 3 else doublings - 1
+        height, doublings, halvings = halved(image_size, bottom_width)
         maps = feature_maps(DISCRIMINATOR, doublings, ch, widths, halvings)
-        height = grid[0] * 2**doublings
-        sides = [height // 2 ** min(i + 1, halvings) for i in range(len(maps))]
-        attended = attention_heights(attention, [height, *sides])
+        sides = [height // 2 ** min(i, halvings) for i in range(len(maps) + 1)]
+        _, *attends = attends_at(attention, sides)
         self.stem = nn.Identity()
         self.blocks, self.attentions = nn.ModuleList(), nn.ModuleList()
         for i, (inputs, outputs) in enumerate(zip([channels, *maps], maps, strict=False)):
@@ -293,8 +283,7 @@ class Discriminator(ProjectionDiscriminator):
             self.blocks.append(
                 DiscriminatorBlock(inputs, hidden, outputs, i < halvings, i > 0, layers)
             )
-            here = sides[i] in attended and sides[i] not in sides[:i]
-            self.attentions.append(Attention(outputs, layers) if here else nn.Identity())
+            self.attentions.append(Attention(outputs, layers) if attends[i] else nn.Identity())
         self.linear = layers.linear(maps[-1], 1)
         self.embedding = layers.embedding(classes, maps[-1]) if classes else nn.Identity()
         initialize(self, init, zero_biases)
@@ -339,10 +328,7 @@ def feature_maps(
     least: int,
     most: int | None = None,
 ) -> list[int]:
-    """Feature maps from widths in units of ch; from those known for a size, if none are given.
-
-    Raises UserError for a size of which none are known, not `least` to `most` widths, or no maps.
-    """
+    """Feature maps from widths in units of ch; from those known for a size, if none are given."""
     if widths is None and doublings not in known:
         raise UserError(
             f"There are no published widths for {doublings} doublings: give `widths` of your own, "
@@ -358,11 +344,18 @@ def feature_maps(
     return maps
 
 
-def attention_heights(asked: Sequence[int], sides: Sequence[int]) -> set[int]:
-    """The heights of feature maps that attention is asked for, among those that there are.
+def halved(image_size: int | Sequence[int], bottom_width: int) -> tuple[int, int, int]:
+    """Height of the images, doublings of a generator and halvings of a discriminator of them."""
+    grid, doublings = halved_grid(image_size, least=bottom_width, times=2)
+    # Small images are halved once less (both of the codes that have 32 pixels do so).
+    return grid[0] * 2**doublings, doublings, doublings if doublings > 3 else doublings - 1
 
-    Heights beyond the largest are left out, as 64 is in a network of 32 pixels; UserError for one
-    below that does not occur.
+
+def attends_at(asked: Sequence[int], sides: Sequence[int]) -> list[bool]:
+    """For feature maps of these heights, which follow each other, whether attention is applied.
+
+    It is at the first of each height that is asked for. Heights beyond the largest are left out, as
+    64 is in a network of 32 pixels; UserError for one below that does not occur.
     """
     found = {side for side in asked if side <= max(sides)}
     if missing := found - set(sides):
@@ -370,4 +363,4 @@ def attention_heights(asked: Sequence[int], sides: Sequence[int]) -> set[int]:
             f"There are no feature maps of height {min(missing)} for attention: choose among "
             f"{', '.join(map(str, sorted(set(sides))))}."
         )
-    return found
+    return [side in found and side not in sides[:i] for i, side in enumerate(sides)]

@@ -165,13 +165,7 @@ class CycleGAN(Translating):
         later = [
             n for n in self.growth.starts().values() if self.images_seen < n < self.total_images
         ]
-        return {
-            start: self._stage_name(self.growth.lod(start)) for start in (self.images_seen, *later)
-        }
-
-    def _stage_name(self, lod: float) -> str:
-        height, width = (side >> int(lod) for side in self.image_size)
-        return f"{height}x{width}" + (" fading in" if lod % 1 else "")
+        return {start: self.growth.stage_name(start) for start in (self.images_seen, *later)}
 
     def _batch_size(self, images: int) -> int:
         assert self.growth is not None
@@ -205,17 +199,9 @@ class CycleGAN(Translating):
 
     @torch.no_grad()
     def translate(self, images: Tensor, direction: str = "AtoB", raw: bool = False) -> Tensor:
-        """Images of the other domain, [N, C', H, W] in [-1, 1], in eval mode.
+        """Images of the other domain, [N, C', H, W], of images of any height and width.
 
         While training images still grow, these are shrunk to the same size and enlarged afterwards.
-
-        Args:
-            images: images of the source domain, [N, C, H, W] in [-1, 1], of any height and width.
-            direction: one of `directions`.
-            raw: use the generator instead of its average.
-
-        Raises:
-            UserError: the model has no such direction, or the images have other channels.
         """
         if direction not in self.directions:
             raise UserError(

@@ -12,10 +12,9 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from ganzoo.config import make
-from ganzoo.engine.gan import GAN
 from ganzoo.errors import UserError
+from ganzoo.models.weights import Imported, Options, State, imported
 
-State = Mapping[str, Tensor]
 PACKAGE = "ganzoo.models.cyclegan"
 ONLY = (
     "only ResNets, U-Nets, PatchGANs and discriminators of pixels without antialiasing can be "
@@ -30,7 +29,7 @@ DISCRIMINATORS = {"D_A": "B", "D_B": "A"}
 class Network(NamedTuple):
     """What a state dict is of: our class and its arguments, and the weights under our names."""
 
-    config: dict[str, Any]
+    config: Options
     inputs: int
     outputs: int
     state: dict[str, Tensor]
@@ -52,9 +51,9 @@ def _is_network(state: Mapping[str, Any]) -> bool:
     )
 
 
-def authors_model(given: Mapping[str, Any]) -> tuple[GAN, dict[str, Any]]:
+def authors_model(given: Mapping[str, Any]) -> Imported:
     """The model of one generator's state dict, or of `latest_net_G_A`, `..._G_B`, `..._D_A` and
-    `..._D_B` by their names, and the config that it is rebuilt from.
+    `..._D_B` by their names.
 
     One generator alone gives a model that translates in one direction, called AtoB. Discriminators
     are taken over where both are there.
@@ -96,15 +95,10 @@ def authors_model(given: Mapping[str, Any]) -> tuple[GAN, dict[str, Any]]:
         "channels_b": b,
         "lambda_identity": 0.0,
         "pool": 0,
-        "optimizers": {},
-        "total_kimg": 0,
-        "ema_kimg": 0,
     }
-    gan: GAN = make(model)
-    for kind, networks in (("generator", generators), ("discriminator", discriminators)):
-        for name, network in networks.items():
-            gan.get_submodule(f"{kind}.{name}").load_state_dict(network.state)
-    return gan, {"model": model, "image_size": 256, "channels": a}
+    weights = {f"generator.{name}": network.state for name, network in generators.items()}
+    weights |= {f"discriminator.{name}": found.state for name, found in discriminators.items()}
+    return imported(model, weights, 256, a)
 
 
 def generator(state: State) -> Network:
@@ -112,7 +106,7 @@ def generator(state: State) -> Network:
     state = _clean(state)
     convolutions = _convolutions(state)
     first, last = (list(convolutions.values())[i] for i in (0, -1))
-    options: dict[str, Any] = {"ngf": len(first), "norm": _norm(state)}
+    options: Options = {"ngf": len(first), "norm": _norm(state)}
     if first.shape[-1] == 7:
         blocks = {name.split(".")[1] for name in convolutions if "conv_block" in name}
         options["_target_"] = f"{PACKAGE}.ResNetGenerator"
@@ -131,7 +125,7 @@ def discriminator(state: State) -> Network:
     state = _clean(state)
     convolutions = _convolutions(state)
     first = next(iter(convolutions.values()))
-    options: dict[str, Any] = {"ndf": len(first), "norm": _norm(state)}
+    options: Options = {"ndf": len(first), "norm": _norm(state)}
     if first.shape[-1] == 1:
         options["_target_"] = f"{PACKAGE}.PixelDiscriminator"
     else:
@@ -171,7 +165,7 @@ def _convolutions(state: State) -> dict[str, Tensor]:
     return {k: v for k, v in state.items() if k.endswith("weight") and v.dim() == 4}
 
 
-def _network(options: dict[str, Any], state: State, channels: dict[str, int]) -> Network:
+def _network(options: Options, state: State, channels: dict[str, int]) -> Network:
     """With the weights under our names: each kind (weight, bias, ...) in the order of layers."""
     network: nn.Module = make(options | channels)
     renamed = dict(network.state_dict())  # in old files num_batches_tracked is missing

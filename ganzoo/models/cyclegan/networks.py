@@ -48,24 +48,14 @@ class ResNetGenerator(nn.Module):
         self.multiple, self.least = 2**halvings, 2 ** (halvings + 1)
         bias = norm != "batch"
         widths = [ngf * 2**i for i in range(halvings + 1)]
-        layers: list[nn.Module] = [
-            nn.Conv2d(inputs, ngf, 7, padding=3, padding_mode="reflect", bias=bias),
-            normalization(norm, ngf),
-            nn.ReLU(inplace=True),
-        ]
+        first = nn.Conv2d(inputs, ngf, 7, padding=3, padding_mode="reflect", bias=bias)
+        layers = normalized(first, norm)
         for narrow, wide in pairwise(widths):
-            layers += [
-                nn.Conv2d(narrow, wide, 3, 2, 1, bias=bias),
-                normalization(norm, wide),
-                nn.ReLU(inplace=True),
-            ]
+            layers += normalized(nn.Conv2d(narrow, wide, 3, 2, 1, bias=bias), norm)
         layers += [Residual(widths[-1], norm, dropout, bias) for _ in range(blocks)]
         for wide, narrow in pairwise(reversed(widths)):
-            layers += [
-                nn.ConvTranspose2d(wide, narrow, 3, 2, 1, output_padding=1, bias=bias),
-                normalization(norm, narrow),
-                nn.ReLU(inplace=True),
-            ]
+            double = nn.ConvTranspose2d(wide, narrow, 3, 2, 1, output_padding=1, bias=bias)
+            layers += normalized(double, norm)
         layers += [nn.Conv2d(ngf, outputs, 7, padding=3, padding_mode="reflect"), nn.Tanh()]
         self.layers = nn.Sequential(*layers)
         self.apply(normal_init)
@@ -82,9 +72,9 @@ class Residual(nn.Module):
     ) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1, padding_mode=padding, bias=bias),
-            normalization(norm, width),
-            nn.ReLU(inplace=True),
+            *normalized(
+                nn.Conv2d(width, width, 3, padding=1, padding_mode=padding, bias=bias), norm
+            ),
             nn.Dropout(dropout) if dropout else nn.Identity(),
             nn.Conv2d(width, width, 3, padding=1, padding_mode=padding, bias=bias),
             normalization(norm, width),
@@ -188,11 +178,8 @@ class PatchDiscriminator(nn.Module):
         width = ndf
         for i in range(1, layers + 1):
             wide = ndf * min(2**i, 8)
-            stack += [
-                nn.Conv2d(width, wide, 4, 2 if i < layers else 1, 1, bias=bias),
-                normalization(norm, wide),
-                nn.LeakyReLU(0.2, inplace=True),
-            ]
+            conv = nn.Conv2d(width, wide, 4, 2 if i < layers else 1, 1, bias=bias)
+            stack += normalized(conv, norm, nn.LeakyReLU(0.2, inplace=True))
             width = wide
         stack.append(nn.Conv2d(width, 1, 4, 1, 1))
         self.layers = nn.Sequential(*stack)
@@ -242,6 +229,14 @@ def normalization(norm: Norm, width: int) -> nn.Module:
         return nn.BatchNorm2d(width)
     check_choice("norm", norm, ["instance", "batch", "none"])
     return nn.Identity()
+
+
+def normalized(
+    convolution: nn.Conv2d | nn.ConvTranspose2d, norm: Norm, activation: nn.Module | None = None
+) -> list[nn.Module]:
+    """A convolution, its normalization and its activation (None: ReLU)."""
+    maps = convolution.out_channels
+    return [convolution, normalization(norm, maps), activation or nn.ReLU(inplace=True)]
 
 
 def at_any_size(

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from ganzoo.models.cyclegan.networks import Norm, Residual, at_any_size, normalization
+from ganzoo.models.cyclegan.networks import Norm, Residual, at_any_size, normalized
 from ganzoo.nn.layers import normal_init
 
 
@@ -35,20 +35,12 @@ class SmallGenerator(nn.Module):
         widths = [ngf * 2**i for i in range(halvings)]
         layers: list[nn.Module] = []
         for narrow, wide in pairwise([inputs, *widths]):
-            layers += [
-                nn.Conv2d(narrow, wide, 4, 2, 1, bias=False),
-                normalization(norm, wide),
-                nn.ReLU(inplace=True),
-            ]
+            layers += normalized(nn.Conv2d(narrow, wide, 4, 2, 1, bias=False), norm)
         layers += [
             Residual(widths[-1], norm, dropout, bias=False, padding="zeros") for _ in range(blocks)
         ]
         for wide, narrow in pairwise(reversed(widths)):
-            layers += [
-                nn.ConvTranspose2d(wide, narrow, 4, 2, 1, bias=False),
-                normalization(norm, narrow),
-                nn.ReLU(inplace=True),
-            ]
+            layers += normalized(nn.ConvTranspose2d(wide, narrow, 4, 2, 1, bias=False), norm)
         layers += [nn.ConvTranspose2d(ngf, outputs, 4, 2, 1, bias=False), nn.Tanh()]
         self.layers = nn.Sequential(*layers)
         self.apply(normal_init)
@@ -72,16 +64,10 @@ class SmallDiscriminator(nn.Module):
     ) -> None:
         super().__init__()
         widths = [ndf * 2**i for i in range(layers)]
-        stack: list[nn.Module] = [
-            nn.Conv2d(inputs, ndf, 4, 2, 1, bias=False),
-            nn.ReLU(inplace=True),
-        ]
+        first = nn.Conv2d(inputs, ndf, 4, 2, 1, bias=False)
+        stack: list[nn.Module] = [first, nn.ReLU(inplace=True)]
         for narrow, wide in pairwise(widths):
-            stack += [
-                nn.Conv2d(narrow, wide, 4, 2, 1, bias=False),
-                normalization(norm, wide),
-                nn.ReLU(inplace=True),
-            ]
+            stack += normalized(nn.Conv2d(narrow, wide, 4, 2, 1, bias=False), norm)
         stack.append(nn.Conv2d(widths[-1], 1, 4, 1, 1, bias=False))
         self.layers = nn.Sequential(*stack)
         self.apply(normal_init)

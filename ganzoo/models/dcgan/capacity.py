@@ -6,12 +6,16 @@ Keras pads it at the bottom right: the mirrored network.
 """
 
 from collections.abc import Sequence
+from functools import partial
+from itertools import pairwise
 
 from torch import Tensor, nn
 
 from ganzoo.models.dcgan.networks import Norm, base_grid, doubling, halving, normalization, widths
+from ganzoo.nn.layers import initialize
 
 EPS, MOMENTUM = 1e-3, 0.01
+glorot = partial(initialize, weights=nn.init.xavier_uniform_)
 
 
 class CapacityGenerator(nn.Module):
@@ -19,8 +23,7 @@ class CapacityGenerator(nn.Module):
 
     A linear layer onto the base grid and BN over its flat units, without activation; stages of
     ConvT stride 2, BN, LeakyReLU; Conv, tanh. At 64x64 and capacity 16: 128 filters on 4x4, then
-    64-32-16-16. Raises UserError when image_size cannot be halved down to a base grid
-    (`networks.base_grid`).
+    64-32-16-16.
     """
 
     def __init__(
@@ -33,25 +36,25 @@ class CapacityGenerator(nn.Module):
     ) -> None:
         super().__init__()
         grid, doublings = base_grid(image_size)
-        width, *hidden = reversed(widths(ngf, doublings))
-        units = width * grid[0] * grid[1]
+        maps = [*reversed(widths(ngf, doublings)), ngf]
+        units = maps[0] * grid[0] * grid[1]
         self.base = nn.Sequential(
             nn.Linear(nz, units),
             nn.BatchNorm1d(units, EPS, MOMENTUM),
-            nn.Unflatten(1, (width, *grid)),
+            nn.Unflatten(1, (maps[0], *grid)),
         )
-        self.stages = nn.Sequential()
-        for out in [*hidden, ngf]:
-            self.stages.append(
+        self.stages = nn.Sequential(
+            *(
                 nn.Sequential(
-                    doubling(width, out, kernel, bias=True),
-                    nn.BatchNorm2d(out, EPS, MOMENTUM),
+                    doubling(inputs, outputs, kernel, bias=True),
+                    nn.BatchNorm2d(outputs, EPS, MOMENTUM),
                     nn.LeakyReLU(0.3, inplace=True),
                 )
+                for inputs, outputs in pairwise(maps)
             )
-            width = out
-        self.image = nn.Sequential(nn.Conv2d(width, nc, kernel, padding="same"), nn.Tanh())
-        self.apply(glorot_init)
+        )
+        self.image = nn.Sequential(nn.Conv2d(ngf, nc, kernel, padding="same"), nn.Tanh())
+        self.apply(glorot)
 
     def forward(self, z: Tensor) -> Tensor:
         return self.image(self.stages(self.base(z.flatten(1))))
@@ -61,9 +64,7 @@ class CapacityDiscriminator(nn.Module):
     """Images, [N, nc, H, W] in [-1, 1] -> logits, [N].
 
     Stages of Conv, BN, Conv stride 2, BN, LeakyReLU (nothing between BN and the second Conv); the
-    mean over positions; a linear unit. At 64x64 and capacity 16: 16-32-64-128 filters. `norm`
-    is that of `networks.Discriminator`. Raises UserError when image_size cannot be halved down to a
-    base grid, or norm is unknown.
+    mean over positions; a linear unit. At 64x64 and capacity 16: 16-32-64-128 filters.
     """
 
     def __init__(
@@ -76,29 +77,21 @@ class CapacityDiscriminator(nn.Module):
     ) -> None:
         super().__init__()
         _, halvings = base_grid(image_size)
-        self.stages = nn.Sequential()
-        width = nc
-        for out in widths(ndf, halvings):
-            self.stages.append(
+        maps = [nc, *widths(ndf, halvings)]
+        self.stages = nn.Sequential(
+            *(
                 nn.Sequential(
-                    nn.Conv2d(width, out, kernel, padding="same"),
-                    normalization(norm, out, EPS, MOMENTUM),
-                    halving(out, out, kernel, bias=True),
-                    normalization(norm, out, EPS, MOMENTUM),
+                    nn.Conv2d(inputs, outputs, kernel, padding="same"),
+                    normalization(norm, outputs, EPS, MOMENTUM),
+                    halving(outputs, outputs, kernel, bias=True),
+                    normalization(norm, outputs, EPS, MOMENTUM),
                     nn.LeakyReLU(0.3, inplace=True),
                 )
+                for inputs, outputs in pairwise(maps)
             )
-            width = out
-        self.score = nn.Linear(width, 1)
-        self.apply(glorot_init)
+        )
+        self.score = nn.Linear(maps[-1], 1)
+        self.apply(glorot)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.score(self.stages(images).mean((2, 3))).squeeze(1)
-
-
-def glorot_init(module: nn.Module) -> None:
-    """Glorot uniform weights, biases 0: the defaults of Keras."""
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-        nn.init.xavier_uniform_(module.weight)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

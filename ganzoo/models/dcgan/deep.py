@@ -5,25 +5,22 @@ discriminator. Published for 32x32; other sizes add or drop stages at the wide e
 """
 
 from collections.abc import Sequence
+from functools import partial
+from itertools import pairwise
 
 from torch import Tensor, nn
 
-from ganzoo.models.dcgan.networks import (
-    Norm,
-    base_grid,
-    doubling,
-    halving,
-    normalization,
-    widths,
-)
+from ganzoo.models.dcgan.networks import Norm, base_grid, doubling, halving, normalization, widths
+from ganzoo.nn.layers import initialize
+
+orthogonal = partial(initialize, weights=nn.init.orthogonal_)
 
 
 class DeepGenerator(nn.Module):
     """z, [N, nz] or [N, nz, 1, 1] -> images, [N, nc, H, W] in [-1, 1].
 
     A linear layer onto the base grid, neither normalized nor activated; stages of ConvT 4x4, BN,
-    ReLU; Conv 3x3, tanh. At 32x32: 512-256-128-64 filters. Raises UserError when image_size cannot
-    be halved down to a base grid (`networks.base_grid`).
+    ReLU; Conv 3x3, tanh. At 32x32: 512-256-128-64 filters.
     """
 
     def __init__(
@@ -38,22 +35,22 @@ class DeepGenerator(nn.Module):
     ) -> None:
         super().__init__()
         grid, doublings = base_grid(image_size)
-        width, *hidden = reversed(widths(ngf, doublings + 1, max_width))
+        maps = widths(ngf, doublings + 1, max_width)[::-1]
         self.base = nn.Sequential(
-            nn.Linear(nz, width * grid[0] * grid[1]), nn.Unflatten(1, (width, *grid))
+            nn.Linear(nz, maps[0] * grid[0] * grid[1]), nn.Unflatten(1, (maps[0], *grid))
         )
-        self.stages = nn.Sequential()
-        for out in hidden:
-            self.stages.append(
+        self.stages = nn.Sequential(
+            *(
                 nn.Sequential(
-                    doubling(width, out, kernel, bias=True),
-                    nn.BatchNorm2d(out, eps),
+                    doubling(inputs, outputs, kernel, bias=True),
+                    nn.BatchNorm2d(outputs, eps),
                     nn.ReLU(inplace=True),
                 )
+                for inputs, outputs in pairwise(maps)
             )
-            width = out
-        self.image = nn.Sequential(nn.Conv2d(width, nc, 3, padding=1), nn.Tanh())
-        self.apply(orthogonal_init)
+        )
+        self.image = nn.Sequential(nn.Conv2d(maps[-1], nc, 3, padding=1), nn.Tanh())
+        self.apply(orthogonal)
 
     def forward(self, z: Tensor) -> Tensor:
         return self.image(self.stages(self.base(z.flatten(1))))
@@ -63,9 +60,7 @@ class DeepDiscriminator(nn.Module):
     """Images, [N, nc, H, W] in [-1, 1] -> logits, [N].
 
     Stages of Conv 3x3, BN, ReLU, Conv 4x4 stride 2, BN, ReLU; one more Conv 3x3, BN, ReLU on the
-    base grid; the sum over positions; a linear unit. At 32x32: 64-128-256-512 filters. `norm` is
-    that of `networks.Discriminator`. Raises UserError when image_size cannot be halved down to a
-    base grid, or norm is unknown.
+    base grid; the sum over positions; a linear unit. At 32x32: 64-128-256-512 filters.
     """
 
     def __init__(
@@ -103,15 +98,7 @@ class DeepDiscriminator(nn.Module):
             )
         )
         self.score = nn.Linear(last, 1)
-        self.apply(orthogonal_init)
+        self.apply(orthogonal)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.score(self.stages(images).sum((2, 3))).squeeze(1)
-
-
-def orthogonal_init(module: nn.Module) -> None:
-    """Orthogonal weights, biases 0; BatchNorm keeps its gain of 1."""
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-        nn.init.orthogonal_(module.weight)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

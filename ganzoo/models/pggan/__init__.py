@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ganzoo.data.images import ImageData
 from ganzoo.distributed.strategy import average_over_processes, world_size
@@ -19,15 +19,10 @@ from ganzoo.draws import Sampler, normal, unit
 from ganzoo.engine.gan import Batch
 from ganzoo.engine.kinds import FromSeeds
 from ganzoo.engine.modes import evaluating
-from ganzoo.engine.sampling import class_counts, uniform_classes
+from ganzoo.engine.sampling import class_counts
 from ganzoo.models.pggan.diagram import describe
 from ganzoo.models.pggan.layers import MinibatchDiscrimination
-from ganzoo.models.pggan.networks import (
-    Discriminator,
-    Generator,
-    GrowingDiscriminator,
-    GrowingGenerator,
-)
+from ganzoo.models.pggan.networks import Discriminator, Generator
 from ganzoo.nn.augment import DiffAugment
 from ganzoo.nn.layers import enlarged, shrunk
 from ganzoo.nn.losses import Loss, Wasserstein
@@ -68,13 +63,14 @@ class PGGAN(FromSeeds):
         UserError: a penalty together with torch.compile of the discriminator.
     """
 
-    generator: GrowingGenerator
-    discriminator: GrowingDiscriminator
+    generator: Generator
+    discriminator: Discriminator
+    images_at_once = 16
 
     def __init__(
         self,
-        generator: GrowingGenerator,
-        discriminator: GrowingDiscriminator,
+        generator: Generator,
+        discriminator: Discriminator,
         growth: Growth,
         loss: Loss | None = None,
         gradient_penalty: float = 10.0,
@@ -97,6 +93,7 @@ class PGGAN(FromSeeds):
         self.drift, self.label_weight = drift, label_weight
         self.reset_optimizers = reset_optimizers
         self.classes = generator.classes
+        self.sampled_lod: float | None = None  # of the images that `sample` makes
         self.batch_size, self.shown_size = self._batch_size, self._shown_size
         for name in self.turns.networks:
             self.turns.lr_factors.setdefault(name, self._lr_factor)
@@ -113,7 +110,7 @@ class PGGAN(FromSeeds):
             log.warning(
                 "The run ends at %s. Full-size images are reached after %g kimg: increase "
                 "total_kimg, or lower model.growth.train_kimg and fade_kimg.",
-                self._stage_name(self.moment(self.total_images)),
+                self.growth.stage_name(self.moment(self.total_images)),
                 whole / 1000,
             )
 
@@ -145,15 +142,10 @@ class PGGAN(FromSeeds):
                 at += self._batch_size(at)
             if self.images_seen < at < self.total_images:
                 starts.append(at)
-        return {start: self._stage_name(self.moment(start)) for start in starts}
+        return {start: self.growth.stage_name(self.moment(start)) for start in starts}
 
     def tick_kimg(self, images: int) -> float:
         return self.growth.tick_kimg(self.moment(images))
-
-    def _stage_name(self, images: int) -> str:
-        lod = self.growth.lod(images)
-        height, width = self.generator.resolution(lod)
-        return f"{height}x{width}" + (" fading in" if lod % 1 else "")
 
     def _batch_size(self, images: int) -> int:
         return self.growth.batch(self.moment(images), world_size())
@@ -276,7 +268,6 @@ class PGGAN(FromSeeds):
 
     # -- images ------------------------------------------------------------------------------------
 
-    @torch.no_grad()
     def sample(
         self,
         seeds: Sequence[int],
@@ -285,31 +276,19 @@ class PGGAN(FromSeeds):
         raw: bool = False,
         lod: float | None = None,
     ) -> Tensor:
-        """Images of seeds: [len(seeds), C, H, W] at full size, approximately in [-1, 1].
+        """Images of seeds at full size; see `FromSeeds.sample`.
 
-        Args:
-            seeds: random seeds; each has its image, whatever the other seeds are.
-            label: class of all images; None for each seed's own, see `labels`.
-            truncation: magnitude beyond which latents are drawn again.
-            raw: use the generator instead of its average.
-            lod: level of detail; None for the present one. Smaller images are enlarged.
+        `lod` is their level of detail, None for the present one. Smaller images are enlarged.
         """
-        y = self.labels(seeds) if label is None else self.checked_labels(label, len(seeds))
-        return self._images(self.latents(seeds, truncation), y, raw, lod)
+        self.sampled_lod = lod
+        try:
+            return super().sample(seeds, label, truncation, raw)
+        finally:
+            self.sampled_lod = None
 
-    def labels(self, seeds: Sequence[int]) -> Tensor | None:
-        """Each seed's own class, int64 [len(seeds)]; None without classes."""
-        return uniform_classes(seeds, self.classes) if self.classes else None
-
-    def images(
-        self,
-        latents: Tensor,
-        raw: bool = False,
-        labels: int | Tensor | None = None,
-        truncation: float | None = None,
-    ) -> Tensor:
-        """Images of latents [N, nz] and of one class, or int64 [N] (None: the first class)."""
-        return self._images(latents, self.checked_labels(labels, len(latents)), raw)
+    def generated(self, network: nn.Module, z: Tensor, y: Tensor | None) -> Tensor:
+        lod = self.lod if self.sampled_lod is None else self.sampled_lod
+        return enlarged(network(z, y, lod=lod), 2 ** int(lod))
 
     @torch.no_grad()
     def logits_of(self, images: Tensor, labels: Tensor | None = None, domain: str = "") -> Tensor:
@@ -319,17 +298,3 @@ class PGGAN(FromSeeds):
             # One by one: through the minibatch's standard deviation a score depends on the others.
             parts = [self.discriminator(part, lod) for part in images.split(1)]
         return self._scores(torch.cat(parts))
-
-    @torch.no_grad()
-    def _images(
-        self, latents: Tensor, y: Tensor | None, raw: bool, lod: float | None = None
-    ) -> Tensor:
-        network = self.network(raw)
-        lod = self.lod if lod is None else lod
-        images = []
-        with evaluating(network):
-            for part in torch.arange(len(latents)).split(16):
-                labels = None if y is None else y[part].to(self.device)
-                made = network(latents[part.to(latents.device)], labels, lod=lod)
-                images.append(enlarged(made, 2 ** int(lod)))
-        return torch.cat(images)

@@ -13,19 +13,19 @@ from ganzoo.models.pggan.layers import (
     MinibatchStddev,
     PixelNorm,
 )
-from ganzoo.models.pggan.networks import GrowingDiscriminator, GrowingGenerator
+from ganzoo.models.pggan.networks import Discriminator, Generator
 
 ROWS = (Layer, MinibatchStddev, MinibatchDiscrimination, nn.Tanh)  # others go with the one before
 
 
-def describe(network: GrowingGenerator | GrowingDiscriminator, lod: float = 0.0) -> str:
+def describe(network: Generator | Discriminator, lod: float = 0.0) -> str:
     """The layers that are active at a lod and the shapes that leave them, in the order they run.
 
     Raises UserError for a lod outside of the network.
     """
     level, fade = network.active(lod)
     height, width = network.resolution(lod)
-    if isinstance(network, GrowingGenerator):
+    if isinstance(network, Generator):
         first, inputs = "z", [torch.empty(1, network.nz)]
         if network.classes:
             first, inputs = "z, label", [*inputs, torch.empty(1, dtype=torch.long)]

@@ -216,7 +216,7 @@ class LayerNorm(nn.Module):
 
 
 class MinibatchStddev(nn.Module):
-    """One more channel that shows how much the images of a group differ; see `minibatch_stddev`."""
+    """The module of `minibatch_stddev`."""
 
     def __init__(self, group_size: int = 4, neighbors: bool = False) -> None:
         super().__init__()

@@ -34,22 +34,19 @@ class Growing(nn.Module):
         grid: (height, width) of level 0.
         levels: the number of doublings from level 0 to the full image.
         widths: the number of feature maps of each level.
+        first_stage: the stage whose number of feature maps level 0 has; see `feature_maps`.
     """
 
+    first_stage = 1  # the official code's nf(r - 1) for 2^r pixels, where level 0 has r = 2
+
     def __init__(
-        self,
-        image_size: int | Sequence[int],
-        fmap_base: float,
-        fmap_decay: float,
-        fmap_max: int,
+        self, image_size: int | Sequence[int], channels: int, classes: int, *fmaps: float
     ) -> None:
         super().__init__()
         self.grid, self.levels = base_grid(image_size)
-        # The official code's nf(r - 1) for a block of 2^r pixels, where level 0 has r = 2.
-        self.widths = [
-            feature_maps(level + 1, fmap_base, fmap_decay, fmap_max)
-            for level in range(self.levels + 1)
-        ]
+        self.channels, self.classes = channels, classes
+        stages = range(self.first_stage, self.first_stage + self.levels + 1)
+        self.widths = [feature_maps(stage, *fmaps) for stage in stages]
 
     def active(self, lod: float) -> tuple[int, float]:
         """The highest active level, and the share in [0, 1) of the level below in the output.
@@ -70,59 +67,10 @@ class Growing(nn.Module):
         return self.grid[0] * 2**level, self.grid[1] * 2**level
 
 
-class GrowingGenerator(Growing):
+class Generator(Growing):
     """Latents z [N, nz] (and labels y) -> images [N, channels, H, W] at the resolution of a lod.
 
-    Attributes:
-        latent_norm: normalization of z and the label's one-hot vector.
-        blocks: for each level, features of the level below -> features.
-        to_rgb: for each level, features -> image.
-        output: last operation on the image.
-    """
-
-    nz: int
-    channels: int
-    classes: int
-    latent_norm: nn.Module
-    blocks: nn.ModuleList
-    to_rgb: nn.ModuleList
-    output: nn.Module
-
-    def forward(self, z: Tensor, y: Tensor | None = None, lod: float = 0.0) -> Tensor:
-        """Images [N, channels, H, W] of z [N, nz] at `resolution(lod)`.
-
-        Args:
-            z: latents, from N(0, 1).
-            y: classes, int64 [N]; None without classes.
-            lod: level of detail. If it is fractional, the new level's image is blended with the
-                enlarged image of the level below (section 3, figure 2).
-
-        Raises:
-            UserError: lod is outside of the network, or labels are missing or not expected.
-        """
-        level, fade = self.active(lod)
-        below = x = self._latents(z, y)
-        for block in self.blocks[: level + 1]:
-            below, x = x, block(x)
-        image = self.to_rgb[level](x)
-        if fade:  # images are blended, not features: both levels keep their own toRGB
-            image = torch.lerp(image, enlarged(self.to_rgb[level - 1](below)), fade)
-        return self.output(image)
-
-    def _latents(self, z: Tensor, y: Tensor | None) -> Tensor:
-        if (y is not None) != bool(self.classes):
-            raise UserError(
-                f"this generator has {self.classes} classes: "
-                + ("give a label y for each z." if self.classes else "leave labels out.")
-            )
-        if y is not None:
-            z = torch.cat([z, F.one_hot(y, self.classes).to(z.dtype)], 1)
-        return self.latent_norm(z)
-
-
-class Generator(GrowingGenerator):
-    """The official generator, with the options of the paper's ablation.
-
+    The official generator, with the options of the paper's ablation.
     Each level is upsampling and two 3x3 convolutions, each followed by bias, leaky ReLU and pixel
     normalization. Images are linear, without a tanh: the real images that they imitate lie in
     [-1, 1].
@@ -145,9 +93,17 @@ class Generator(GrowingGenerator):
             layers, biases scaled like weights, and a bias for each unit of the first layer instead
             of each feature map.
 
+    Attributes:
+        latent_norm: normalization of z and the label's one-hot vector.
+        blocks: for each level, features of the level below -> features.
+        to_rgb: for each level, features -> image.
+        output: last operation on the image.
+
     Raises:
         UserError: image_size cannot be halved down to a base grid.
     """
+
+    slope, rgb_kernel = 0.2, 1
 
     def __init__(
         self,
@@ -168,74 +124,167 @@ class Generator(GrowingGenerator):
         tanh: bool = False,
         gan_zoo: bool = False,
     ) -> None:
-        super().__init__(image_size, fmap_base, fmap_decay, fmap_max)
-        self.channels, self.classes, self.fused_scale = channels, classes, fused_scale
-        self.nz = nz or feature_maps(0, fmap_base, fmap_decay, fmap_max)
+        fmaps = fmap_base, fmap_decay, fmap_max
+        super().__init__(image_size, channels, classes, *fmaps)
+        self.fused_scale, self.nz = fused_scale, nz or feature_maps(0, *fmaps)
         self.latent_norm = PixelNorm(pixelnorm_eps) if normalize_latents else nn.Identity()
         self.output = nn.Tanh() if tanh else nn.Identity()
         layers = Layers(
             wscale=wscale,
             leaky=leaky,
+            slope=self.slope,
             fused_scale=fused_scale,
             pixelnorm=pixelnorm,
             pixelnorm_eps=pixelnorm_eps,
             norm=batch_norm if batchnorm else None,
             gan_zoo=gan_zoo,
         )
-        first = self.widths[0]
-        self.blocks = nn.ModuleList()
-        self.blocks.append(
-            nn.Sequential(
-                layers.dense_to_grid(self.nz + classes, first, self.grid),
-                layers.activation(),
-                layers.pixel_norm(),
-                layers.conv(first, first),
-                layers.activation(),
-                layers.pixel_norm(),
-            )
-        )
+        first = layers.dense_to_grid(self.nz + classes, self.widths[0], self.grid)
+        self.blocks = nn.ModuleList([self.block(layers, first, self.widths[0])])
         for below, here in pairwise(self.widths):
-            self.blocks.append(
-                nn.Sequential(
-                    layers.up(below, here),
-                    layers.activation(),
-                    layers.pixel_norm(),
-                    layers.conv(here, here),
-                    layers.activation(),
-                    layers.pixel_norm(),
-                )
+            self.blocks.append(self.block(layers, layers.up(below, here), here))
+        self.to_rgb = nn.ModuleList(
+            layers.to_rgb(maps, channels, self.rgb_kernel) for maps in self.widths
+        )
+
+    def block(self, layers: Layers, first: nn.Module, maps: int) -> nn.Sequential:
+        """A level: a first layer, which gives its size, and a convolution."""
+        return nn.Sequential(
+            first,
+            layers.activation(),
+            layers.pixel_norm(),
+            layers.conv(maps, maps),
+            layers.activation(),
+            layers.pixel_norm(),
+        )
+
+    def forward(self, z: Tensor, y: Tensor | None = None, lod: float = 0.0) -> Tensor:
+        """Images [N, channels, H, W] of z [N, nz] and classes y [N] at `resolution(lod)`.
+
+        At a fractional lod the new level's image is blended with the enlarged image of the level
+        below (section 3, figure 2).
+        """
+        level, fade = self.active(lod)
+        below = x = self._latents(z, y)
+        for block in self.blocks[: level + 1]:
+            below, x = x, block(x)
+        image = self.to_rgb[level](x)
+        if fade:  # images are blended, not features: both levels keep their own toRGB
+            image = torch.lerp(image, enlarged(self.to_rgb[level - 1](below)), fade)
+        return self.output(image)
+
+    def _latents(self, z: Tensor, y: Tensor | None) -> Tensor:
+        if (y is not None) != bool(self.classes):
+            raise UserError(
+                f"this generator has {self.classes} classes: "
+                + ("give a label y for each z." if self.classes else "leave labels out.")
             )
-        self.to_rgb = nn.ModuleList(layers.to_rgb(maps, channels) for maps in self.widths)
+        if y is not None:
+            z = torch.cat([z, F.one_hot(y, self.classes).to(z.dtype)], 1)
+        return self.latent_norm(z)
 
 
-class GrowingDiscriminator(Growing):
+class Discriminator(Growing):
     """Images [N, channels, H, W] at the resolution of a lod -> scores [N] or [N, 1 + classes].
 
+    The official discriminator, with the options of the paper's ablation.
+    Each level is two 3x3 convolutions with bias and leaky ReLU, and average pooling. Level 0 has
+    the minibatch's standard deviation as one more channel, so the scores of a group's images depend
+    on each other. Scores are linear.
+
+    Args:
+        image_size, channels, fmap_base, fmap_decay, fmap_max, wscale, leaky: as in `Generator`.
+        classes: number of classes whose logits follow the score; 0 for none.
+        fused_scale: convolve and pool in one convolution of stride 2, as the official code does:
+            pooling comes before bias and activation. False: after them, as in the paper.
+        group_size: images in a group of `minibatch_stddev`; 0 leaves its channel out.
+        layernorm, batchnorm: normalize over each image, or over the batch, before each activation,
+            but not in fromRGB. With batchnorm the scores of a batch's images depend on each other,
+            and so does the gradient penalty, as in the paper's mode test.
+        minibatch_kernels: kernels of a `MinibatchDiscrimination` before the last layer; 0 for none.
+        gan_zoo: build the discriminator of facebookresearch/pytorch_GAN_zoo: a gain of sqrt(2) in
+            all layers, biases scaled like weights, groups of neighbors with the unbiased variance,
+            and no fade from level 0 to level 1. It needs fused_scale=False.
+
     Attributes:
-        group_size: images in a group of `minibatch_stddev`; 0 for none.
         from_rgb: for each level, image -> features.
         blocks: for each level, features -> features of the level below; for level 0, the scores.
         jumps: the level that is not faded in, if there is one.
+
+    Raises:
+        UserError: image_size cannot be halved down to a base grid, or both normalizations are on.
     """
 
-    channels: int
-    classes: int
-    group_size: int
-    from_rgb: nn.ModuleList
-    blocks: nn.ModuleList
-    jumps: int | None = None
+    def __init__(
+        self,
+        image_size: int | Sequence[int],
+        channels: int = 3,
+        classes: int = 0,
+        fmap_base: int = 8192,
+        fmap_decay: float = 1.0,
+        fmap_max: int = 512,
+        wscale: bool = True,
+        leaky: bool = True,
+        fused_scale: bool = True,
+        group_size: int = 4,
+        layernorm: bool = False,
+        minibatch_kernels: int = 0,
+        batchnorm: bool = False,
+        gan_zoo: bool = False,
+    ) -> None:
+        self.fmaps = fmap_base, fmap_decay, fmap_max
+        super().__init__(image_size, channels, classes, *self.fmaps)
+        if batchnorm and layernorm:
+            raise UserError("batchnorm and layernorm are both true: set one of them to false.")
+        self.fused_scale, self.group_size = fused_scale, group_size
+        self.jumps = 1 if gan_zoo else None
+        layers = Layers(
+            wscale=wscale,
+            leaky=leaky,
+            fused_scale=fused_scale,
+            norm=batch_norm if batchnorm else LayerNorm if layernorm else None,
+            gan_zoo=gan_zoo,
+        )
+        levels = range(self.levels + 1)
+        self.blocks = nn.ModuleList([self.lowest(layers, minibatch_kernels)])
+        self.blocks.extend(self.block(layers, level) for level in levels[1:])
+        self.from_rgb = nn.ModuleList(self.features(layers, level) for level in levels)
+
+    def lowest(self, layers: Layers, kernels: int) -> nn.Sequential:
+        """Features of level 0 -> scores."""
+        first, hidden, grouped = self.widths[0], feature_maps(0, *self.fmaps), self.group_size > 1
+        return nn.Sequential(
+            MinibatchStddev(self.group_size, layers.gan_zoo) if grouped else nn.Identity(),
+            layers.conv(first + grouped, first),
+            layers.activation(),
+            nn.Flatten(),
+            layers.dense(first * math.prod(self.grid), hidden),
+            layers.activation(),
+            *([MinibatchDiscrimination(hidden, kernels)] if kernels else []),
+            layers.scores(hidden + kernels, 1 + self.classes),
+        )
+
+    def block(self, layers: Layers, level: int) -> nn.Sequential:
+        """Features of a level -> features of the level below."""
+        below, here = self.widths[level - 1], self.widths[level]
+        return nn.Sequential(
+            layers.conv(here, here),
+            layers.activation(),
+            layers.down(here, below),
+            layers.activation(),
+            layers.pool(),
+        )
+
+    def features(self, layers: Layers, level: int) -> nn.Module:
+        """Image -> features of a level."""
+        return layers.from_rgb(self.channels, self.widths[level])
 
     def forward(self, x: Tensor, lod: float = 0.0) -> Tensor:
         """Scores [N] of images, or [N, 1 + classes]: the score, then the logits of the classes.
 
-        Args:
-            x: images, [N, channels, *resolution(lod)].
-            lod: level of detail. If it is fractional, the features of the new level are blended
-                with those that the level below has of the halved image (section 3, figure 2).
-
-        Raises:
-            UserError: lod is outside of the network, images have another shape, or the batch
-                cannot be divided into groups.
+        At a fractional lod the features of the new level are blended with those that the level
+        below has of the halved image (section 3, figure 2). Raises `UserError` for images that are
+        not [N, channels, *resolution(lod)].
         """
         scores = self.blocks[0](self._features(x, lod))
         return scores if self.classes else scores.squeeze(1)
@@ -266,85 +315,6 @@ class GrowingDiscriminator(Growing):
             if fade and i == level:
                 h = torch.lerp(h, self.from_rgb[level - 1](F.avg_pool2d(x, 2)), fade)
         return h
-
-
-class Discriminator(GrowingDiscriminator):
-    """The official discriminator, with the options of the paper's ablation.
-
-    Each level is two 3x3 convolutions with bias and leaky ReLU, and average pooling. Level 0 has
-    the minibatch's standard deviation as one more channel, so the scores of a group's images depend
-    on each other. Scores are linear.
-
-    Args:
-        image_size, channels, fmap_base, fmap_decay, fmap_max, wscale, leaky: as in `Generator`.
-        classes: number of classes whose logits follow the score; 0 for none.
-        fused_scale: convolve and pool in one convolution of stride 2, as the official code does:
-            pooling comes before bias and activation. False: after them, as in the paper.
-        group_size: images in a group of `minibatch_stddev`; 0 leaves its channel out.
-        layernorm: normalize over each image before each activation, but not in fromRGB.
-        minibatch_kernels: kernels of a `MinibatchDiscrimination` before the last layer; 0 for none.
-        gan_zoo: build the discriminator of facebookresearch/pytorch_GAN_zoo: a gain of sqrt(2) in
-            all layers, biases scaled like weights, groups of neighbors with the unbiased variance,
-            and no fade from level 0 to level 1. It needs fused_scale=False.
-
-    Raises:
-        UserError: image_size cannot be halved down to a base grid.
-    """
-
-    def __init__(
-        self,
-        image_size: int | Sequence[int],
-        channels: int = 3,
-        classes: int = 0,
-        fmap_base: int = 8192,
-        fmap_decay: float = 1.0,
-        fmap_max: int = 512,
-        wscale: bool = True,
-        leaky: bool = True,
-        fused_scale: bool = True,
-        group_size: int = 4,
-        layernorm: bool = False,
-        minibatch_kernels: int = 0,
-        gan_zoo: bool = False,
-    ) -> None:
-        super().__init__(image_size, fmap_base, fmap_decay, fmap_max)
-        self.channels, self.classes = channels, classes
-        self.fused_scale, self.group_size = fused_scale, group_size
-        self.jumps = 1 if gan_zoo else None
-        layers = Layers(
-            wscale=wscale,
-            leaky=leaky,
-            fused_scale=fused_scale,
-            norm=LayerNorm if layernorm else None,
-            gan_zoo=gan_zoo,
-        )
-        first, hidden = self.widths[0], feature_maps(0, fmap_base, fmap_decay, fmap_max)
-        height, width = self.grid
-        grouped, kernels = group_size > 1, minibatch_kernels
-        self.blocks = nn.ModuleList()
-        self.blocks.append(
-            nn.Sequential(
-                MinibatchStddev(group_size, gan_zoo) if grouped else nn.Identity(),
-                layers.conv(first + grouped, first),
-                layers.activation(),
-                nn.Flatten(),
-                layers.dense(first * height * width, hidden),
-                layers.activation(),
-                *([MinibatchDiscrimination(hidden, kernels)] if kernels else []),
-                layers.scores(hidden + kernels, 1 + classes),
-            )
-        )
-        for below, here in pairwise(self.widths):
-            self.blocks.append(
-                nn.Sequential(
-                    layers.conv(here, here),
-                    layers.activation(),
-                    layers.down(here, below),
-                    layers.activation(),
-                    layers.pool(),
-                )
-            )
-        self.from_rgb = nn.ModuleList(layers.from_rgb(channels, maps) for maps in self.widths)
 
 
 def feature_maps(stage: int, base: float = 8192, decay: float = 1.0, most: int = 512) -> int:
