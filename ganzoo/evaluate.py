@@ -30,7 +30,7 @@ from ganzoo.data.reference import Reference
 from ganzoo.data.source import Source, pair
 from ganzoo.data.sources.pack import FACTS
 from ganzoo.disk import write_whole
-from ganzoo.distributed.strategy import rank
+from ganzoo.distributed.collectives import rank
 from ganzoo.engine.checkpoint import find, load
 from ganzoo.engine.gan import GAN
 from ganzoo.engine.kinds import FromSeeds, Translating, only_from_seeds

@@ -28,7 +28,7 @@ from ganzoo import cli
 from ganzoo.config import CONF, make, resolved
 from ganzoo.data import choosing  # noqa: F401  defines ${classes:...}
 from ganzoo.distributed import cluster
-from ganzoo.distributed.strategy import BatchNormSync
+from ganzoo.distributed.batchnorm import BatchNormSync
 from ganzoo.engine.checkpoint import initialize_from, read, restore
 from ganzoo.engine.gan import GAN
 from ganzoo.engine.preflight import Preflight

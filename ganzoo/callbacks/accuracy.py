@@ -11,7 +11,7 @@ from torch import Tensor
 from ganzoo.callbacks.trainer import data_of, log_numbers, maintenance
 from ganzoo.data.pixels import to_float
 from ganzoo.data.reference import Reference, mixed
-from ganzoo.distributed.strategy import gather_rows, rank, world_size
+from ganzoo.distributed.collectives import gather_rows, rank, world_size
 from ganzoo.engine.gan import GAN
 from ganzoo.engine.kinds import Translating, only_from_seeds
 from ganzoo.errors import UserError

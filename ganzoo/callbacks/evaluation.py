@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from ganzoo.callbacks.saving import save_checkpoint
 from ganzoo.callbacks.trainer import data_of, log_numbers, loggers_of
 from ganzoo.disk import write_whole
-from ganzoo.distributed.strategy import any_process
+from ganzoo.distributed.collectives import any_process
 from ganzoo.engine.gan import GAN
 from ganzoo.errors import UserError
 from ganzoo.metrics import translation

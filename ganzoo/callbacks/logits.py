@@ -12,7 +12,7 @@ from torch import Tensor
 from ganzoo.callbacks.periods import due, kimg_name
 from ganzoo.callbacks.trainer import data_of, loggers_of
 from ganzoo.data.picks import shown, some
-from ganzoo.distributed.strategy import local_batchnorm
+from ganzoo.distributed.batchnorm import local_batchnorm
 from ganzoo.engine.gan import GAN
 from ganzoo.engine.kinds import Translating, only_from_seeds
 from ganzoo.pictures.grids import titled_rows

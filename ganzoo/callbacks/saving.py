@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Callback
 
 from ganzoo.callbacks.periods import due, kimg_name
 from ganzoo.callbacks.trainer import loggers_of
-from ganzoo.distributed.strategy import largest
+from ganzoo.distributed.collectives import largest
 from ganzoo.engine.gan import GAN
 
 log = logging.getLogger(__name__)

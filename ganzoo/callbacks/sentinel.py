@@ -30,7 +30,7 @@ from ganzoo.callbacks.alarms import (
 from ganzoo.callbacks.signs import Diversity, Growth
 from ganzoo.callbacks.trainer import data_of, log_numbers, maintenance
 from ganzoo.disk import write_whole
-from ganzoo.distributed.strategy import average_over_processes
+from ganzoo.distributed.collectives import average_over_processes
 from ganzoo.engine.gan import GAN
 from ganzoo.engine.kinds import FromSeeds
 from ganzoo.engine.rollback import good_checkpoint, keep_good

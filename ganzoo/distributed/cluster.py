@@ -211,34 +211,19 @@ def check_backend(backend: str | None, device: str) -> None:
 
 @contextmanager
 def explained(minutes: float) -> Iterator[None]:
-    """Inside, processes meet; `UserError` tells why they do not.
+    """Inside, the processes meet. Raises `UserError` on what to check if they do not.
 
     Args:
         minutes: how long they wait for each other.
     """
     try:
         yield
-    except (RuntimeError, ValueError) as error:  # among them torch's DistError
-        port = os.environ.get("MASTER_PORT", "?")
-        at = f"{os.environ.get('MASTER_ADDR', '?')}:{port}"
-        told = str(error).strip().splitlines()[0]
-        if "EADDRINUSE" in told:
-            raise UserError(
-                f"Port {port} of this machine, at which the processes were to meet, is in use, "
-                "maybe by another run: set MASTER_PORT to another, the same for all processes."
-            ) from error
-        if isinstance(error, dist.DistStoreError):
-            raise UserError(
-                f"Not all processes came to {at} within {minutes:g} minutes ({told}): see in the "
-                "logs of the others why they did not start, or raise trainer.strategy.timeout."
-            ) from error
-        if isinstance(error, dist.DistNetworkError):
-            raise UserError(
-                f"The first process does not answer at {at} ({told}): see in its log whether it "
-                "runs there; if so, MASTER_ADDR has to be a name of its machine that is known "
-                "here, and MASTER_PORT a port that no firewall closes."
-            ) from error
+    except dist.DistError as error:
+        at = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
+        reason = str(error).strip().splitlines()[0]
         raise UserError(
-            f"The processes met at {at} but cannot connect to each other ({told}): set "
-            "GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME to the network interface that all share."
+            f"The processes could not meet at {at} within {minutes:g} minutes ({reason}): check in "
+            "their logs that all of them started, that MASTER_ADDR is a name of the first one's "
+            "machine that every node knows, and that MASTER_PORT is free and open; for slow "
+            "starts, raise trainer.strategy.timeout."
         ) from error

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from ganzoo.distributed.strategy import world_size
+from ganzoo.distributed.collectives import world_size
 from ganzoo.errors import UserError
 
 

@@ -32,7 +32,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ganzoo import __version__
-from ganzoo.distributed.strategy import Replicated, average_over_processes, world_size
+from ganzoo.distributed.collectives import average_over_processes, world_size
+from ganzoo.distributed.strategy import Replicated
 from ganzoo.draws import Draws, seed_of
 from ganzoo.engine.average import Averaging
 from ganzoo.engine.checkpoint import FORMAT, check_fits

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ganzoo.distributed.strategy import local_batchnorm
+from ganzoo.distributed.batchnorm import local_batchnorm
 
 
 @contextmanager

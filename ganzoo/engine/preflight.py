@@ -13,7 +13,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from ganzoo.distributed.strategy import any_process
+from ganzoo.distributed.collectives import any_process
 from ganzoo.engine.gan import GAN
 from ganzoo.engine.memory import forget_peak, peak_memory
 from ganzoo.engine.saving import check_room, checkpoint_bytes

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from ganzoo.distributed.strategy import average_over_processes
+from ganzoo.distributed.collectives import average_over_processes
 from ganzoo.engine.control import Control
 from ganzoo.errors import NotFinite
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import lightning as L
 import torch
 
-from ganzoo.distributed.strategy import rank, world_size
+from ganzoo.distributed.collectives import rank, world_size
 from ganzoo.engine.checkpoint import read
 from ganzoo.engine.gan import GAN
 from ganzoo.engine.saving import AtomicCheckpointIO

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from ganzoo import __version__
 from ganzoo.data.pixels import rgb
 from ganzoo.data.reference import Reference
-from ganzoo.distributed.strategy import any_process, gather_rows, local_rank, rank, world_size
+from ganzoo.distributed.collectives import any_process, gather_rows, local_rank, rank, world_size
 from ganzoo.errors import UserError
 from ganzoo.metrics.extractors import Extractor
 from ganzoo.metrics.pretrained import cache_folder

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from ganzoo import __version__
 from ganzoo.data.pixels import rgb, to_uint8
 from ganzoo.data.reference import Reference, mixed
-from ganzoo.distributed.strategy import rank, world_size
+from ganzoo.distributed.collectives import rank, world_size
 from ganzoo.draws import seed_of
 from ganzoo.errors import UserError
 from ganzoo.metrics.base import SuiteMetric

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ganzoo.distributed.strategy import world_size
+from ganzoo.distributed.collectives import world_size
 from ganzoo.draws import unit
 from ganzoo.engine.gan import Batch
 from ganzoo.engine.kinds import Translating

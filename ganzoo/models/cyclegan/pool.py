@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from ganzoo.distributed.strategy import gather_rows
+from ganzoo.distributed.collectives import gather_rows
 from ganzoo.draws import Draws, integers, unit
 
 

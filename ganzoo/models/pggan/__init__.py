@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ganzoo.data.images import ImageData
-from ganzoo.distributed.strategy import average_over_processes, world_size
+from ganzoo.distributed.collectives import average_over_processes, world_size
 from ganzoo.draws import Sampler, normal, unit
 from ganzoo.engine.gan import Batch
 from ganzoo.engine.kinds import FromSeeds
