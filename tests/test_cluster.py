@@ -265,7 +265,7 @@ def test_a_run_folder_on_a_nodes_own_disk_is_refused(straight: Path, tmp_path: P
     longer = (*LONG, "total_kimg=0.4", "run_dir=${oc.env:SLURM_NODEID}")
     codes, written = ended(start(tmp_path, 2, 1, *longer))
     assert codes == [1, 1], written
-    assert "the run folder is not the same for all of them" in written
+    assert "they do not share a run folder" in written
     assert "Traceback" not in written
 
 
