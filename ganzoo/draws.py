@@ -18,7 +18,7 @@ Sampler = Callable[[Sequence[int], Generator], Tensor]
 def seed_of(*key: int | str) -> int:
     """A 63-bit seed from any key, the same in every process and every version of Python."""
     digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
+    return int.from_bytes(digest, "little") >> 1  # torch takes a signed 64-bit number
 
 
 def normal(shape: Sequence[int], generator: Generator) -> Tensor:
@@ -37,12 +37,12 @@ def unit(shape: Sequence[int], generator: Generator) -> Tensor:
 
 
 def bernoulli(shape: Sequence[int], generator: Generator) -> Tensor:
-    """0 or 1 with equal chance, one of the priors that the BigGAN paper compares."""
+    """0 or 1, equally likely: one of the priors that the BigGAN paper compares."""
     return torch.randint(2, shape, generator=generator).float()
 
 
 def censored_normal(shape: Sequence[int], generator: Generator) -> Tensor:
-    """max(N(0, 1), 0), one of the priors that the BigGAN paper compares."""
+    """max(N(0, 1), 0): one of the priors that the BigGAN paper compares."""
     return torch.randn(shape, generator=generator).clamp_(min=0)
 
 
@@ -58,7 +58,7 @@ def _integers(high: int, shape: Sequence[int], generator: Generator) -> Tensor:
 def from_seeds(
     seeds: Sequence[int], shape: Sequence[int], of: Sampler, truncation: float | None = None
 ) -> Tensor:
-    """One row per seed, [len(seeds), *shape] float32: a seed's row depends on that seed alone.
+    """One row per seed, [len(seeds), *shape] float32; a seed's row depends on that seed alone.
 
     With `truncation`, values of larger magnitude are drawn again until they fit (Brock et al. 2019,
     section 3.1).
@@ -76,8 +76,15 @@ def from_seeds(
 class Draws:
     """The stream of draws of one training step.
 
-    `key` says which step of which run. Each call of `rows` continues the stream, so the order of
-    the calls must be the same in every process; so must `n`.
+    Each call of `rows` continues the stream, so the order of the calls, and `n`, must be the same
+    in every process.
+
+    Args:
+        key: numbers and words that say which step of which run the draws are for.
+        rank: number of this process.
+        world: number of processes.
+        device: device that the draws are moved to.
+        dtype: dtype of floating-point draws.
     """
 
     def __init__(
@@ -94,7 +101,8 @@ class Draws:
     def rows(self, n: int, *shape: int, of: Sampler = normal) -> Tensor:
         """This process's n rows of a draw for the whole batch: [n, *shape].
 
-        Floating point values arrive in `dtype`, integers as they are, both on `device`.
+        Floating-point values are converted to `dtype`, integers are unchanged; both are moved to
+        `device`.
         """
         rows = of((n * self.world, *shape), self._generator)[self.rank * n : (self.rank + 1) * n]
         return rows.to(self.device, self.dtype if rows.is_floating_point() else rows.dtype)

@@ -62,10 +62,10 @@ def trainer(tmp_path: Path, *overrides: str) -> None:
 @pytest.mark.parametrize(
     ("started", "overrides", "sentence"),
     [
-        ({}, SLURM, "trainer=slurm is for jobs of SLURM, and this is none"),
+        ({}, SLURM, "trainer=slurm is for SLURM jobs, and this is not one"),
         (job(1, 2) | {"SLURM_NTASKS_PER_NODE": None}, SLURM, "--nodes=1 --ntasks-per-node=2"),
         (job(2, 3) | {"SLURM_NTASKS_PER_NODE": None}, SLURM, "--nodes=2 --ntasks-per-node=3"),
-        (job(1, 2) | NO_STEP, SLURM, "this process is none of them: put srun before"),
+        (job(1, 2) | NO_STEP, SLURM, "this process is not one of them: put srun before"),
         (job(1, 1) | {"SLURM_PROCID": None}, SLURM, "put srun before"),
         (job() | {"SLURM_JOB_NAME": "bash"}, SLURM, "The SLURM job is named bash"),
         (job() | {"SLURM_JOB_NAME": "interactive"}, SLURM, "The SLURM job is named interactive"),
@@ -78,7 +78,7 @@ def trainer(tmp_path: Path, *overrides: str) -> None:
         (TORCHRUN, (*DDP, "trainer.num_nodes=1"), r"trainer\.devices=2 trainer\.num_nodes=2"),
         (TORCHRUN | job(2, 1), SLURM, "torchrun starts the processes by itself: use trainer=ddp"),
         ({}, (*TWO, "trainer.num_nodes=2"), "torchrun on each of them, or srun"),
-        ({}, ("trainer=gpu",), r"A GPU is asked for, and PyTorch sees none"),
+        ({}, ("trainer=gpu",), r"PyTorch sees no GPU"),
     ],
 )
 def test_processes_that_do_not_fit(

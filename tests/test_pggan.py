@@ -153,7 +153,7 @@ def test_a_run_grows(grown: Path) -> None:
     log = (grown / "train.log").read_text()
     for stage in ("4x4 ", "8x8 fading in", "8x8 ", "16x16 fading in", "16x16 "):
         assert stage in log
-    assert "to the end, metrics and pictures aside" in log
+    assert "in total, without metrics and pictures" in log
 
 
 def test_a_run_that_ends_before_it_has_grown_says_so(tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-"""Processes that torchrun or SLURM has started: who they are, and what is wrong in a sentence."""
+"""Processes that torchrun or SLURM has started: what they are part of, and checks that it fits.
+
+The checks come before training: without them, processes wait for each other until a timeout.
+"""
 
 import logging
 import os
@@ -22,11 +25,11 @@ from ganzoo.errors import UserError
 
 log = logging.getLogger(__name__)
 
-INTERACTIVE = ("bash", "interactive")  # names of jobs in which people type, as Lightning has it
+INTERACTIVE = ("bash", "interactive")  # names that Lightning takes for interactive jobs
 
 
 class Slurm(SLURMEnvironment):
-    """Processes that are the tasks of a SLURM job, one a device, started by `srun`.
+    """Processes that are the tasks of a SLURM job, one per device, started by `srun`.
 
     Args:
         requeue: put the job back into SLURM's queue when SIGUSR1 has stopped it; see `requeue`.
@@ -54,30 +57,30 @@ class Slurm(SLURMEnvironment):
         name = os.environ.get("SLURM_JOB_NAME", "")
         if "SLURM_JOB_ID" not in os.environ:
             raise UserError(
-                "trainer=slurm is for jobs of SLURM, and this is none: submit a script that calls "
+                "trainer=slurm is for SLURM jobs, and this is not one: submit a script that calls "
                 "srun (docs/clusters.md has one), or use trainer=ddp on this machine."
             )
         if name in INTERACTIVE:
             raise UserError(
-                f"The SLURM job is named {name}, as those are in which someone types: give it "
+                f"The SLURM job is named {name}, which is taken for an interactive job: use "
                 "another --job-name, or use trainer=ddp on this machine."
             )
         if "SLURM_PROCID" not in os.environ or (tasks() > 1 and "SLURM_STEP_ID" not in os.environ):
             raise UserError(
-                f"The SLURM job has {tasks()} task(s), but this process is none of them: put srun "
-                "before the command (srun python -m ganzoo.train trainer=slurm ...)."
+                f"The SLURM job has {tasks()} task(s), but this process is not one of them: put "
+                "srun before the command (srun python -m ganzoo.train trainer=slurm ...)."
             )
         here, nodes = int(os.environ.get("SLURM_NTASKS_PER_NODE", 1)), nodes_of_job()
         if (here, nodes) != (num_devices, num_nodes) or here * nodes != tasks():
             raise UserError(
                 f"SLURM runs {tasks()} task(s), {here} on each of {nodes} node(s), but "
                 f"trainer.devices is {num_devices} and trainer.num_nodes is {num_nodes}: leave "
-                f"both to trainer=slurm, and have as many --ntasks-per-node as GPUs of a node."
+                f"both to trainer=slurm, and set --ntasks-per-node to the number of GPUs of a node."
             )
 
 
 def under_slurm() -> bool:
-    """Whether this process belongs to a job of SLURM's in which nobody types."""
+    """Whether this process belongs to a SLURM job that is not interactive."""
     return "SLURM_NTASKS" in os.environ and os.environ.get("SLURM_JOB_NAME") not in INTERACTIVE
 
 
@@ -90,7 +93,9 @@ def nodes_of_job() -> int:
 
 
 def job() -> str | None:
-    """The job's number, of a job array `<number>_<task>`; the same after a requeue. None: no job.
+    """The job's number, or `<number>_<task>` in a job array; the same after a requeue.
+
+    None without a job.
 
     Only jobs in which nobody types have one, since people start many runs in one job.
     """
@@ -112,10 +117,11 @@ def requeue(number: str) -> None:
             ["scontrol", "requeue", number], check=True, capture_output=True, text=True, timeout=60
         )
     except (OSError, subprocess.SubprocessError) as error:
-        told = " ".join((getattr(error, "stderr", None) or str(error)).split())
-        log.warning("job %s could not be requeued (%s): submit it again to go on", number, told)
+        failed = isinstance(error, subprocess.CalledProcessError) and error.stderr
+        reason = " ".join((failed or str(error)).split())
+        log.warning("job %s could not be requeued (%s): submit it again to resume", number, reason)
     else:
-        log.info("job %s is back in SLURM's queue and will go on from here", number)
+        log.info("job %s is back in SLURM's queue and will resume from here", number)
 
 
 def requeue_if_asked(trainer: Trainer) -> None:
@@ -130,7 +136,7 @@ def requeue_if_asked(trainer: Trainer) -> None:
 
 
 def environment() -> ClusterEnvironment | None:
-    """What tells processes of `trainer=ddp` who they are; None: Lightning finds out."""
+    """The environment of processes of `trainer=ddp`; None to let Lightning find out."""
     if TorchElasticEnvironment.detect() or not under_slurm():
         return None
     # In a job of one task, the processes are started as on any machine.
@@ -138,7 +144,7 @@ def environment() -> ClusterEnvironment | None:
 
 
 def check_alone() -> None:
-    """Raise `UserError` if this process has others beside it and is to train by itself."""
+    """Raise `UserError` if this process is one of several but would train by itself."""
     number = int(os.environ["WORLD_SIZE"]) if TorchElasticEnvironment.detect() else tasks()
     if number > 1:
         who, trainer = (
@@ -146,18 +152,18 @@ def check_alone() -> None:
         )
         raise UserError(
             f"{who} has started {number} processes, each of which would train by itself into the "
-            f"same run folder: use trainer={trainer} for all to train together, or start one."
+            f"same run folder: use trainer={trainer} to train together, or start only one."
         )
 
 
 def check_number(environment: ClusterEnvironment, devices: int, nodes: int) -> None:
-    """Raise `UserError` unless as many processes were started, or can be, as are to train."""
+    """Raise `UserError` unless the number of processes is `devices` times `nodes`."""
     if isinstance(environment, TorchElasticEnvironment):
         here, all_ = int(os.environ["LOCAL_WORLD_SIZE"]), environment.world_size()
         if (here, all_) != (devices, devices * nodes):
             raise UserError(
                 f"torchrun has started {here} process(es) on each of {all_ // here} node(s), but "
-                f"trainer.devices is {devices} and trainer.num_nodes is {nodes}: give "
+                f"trainer.devices is {devices} and trainer.num_nodes is {nodes}: use "
                 f"trainer.devices={here} trainer.num_nodes={all_ // here}."
             )
     elif isinstance(environment, LightningEnvironment) and nodes > 1:
@@ -171,23 +177,23 @@ def check_number(environment: ClusterEnvironment, devices: int, nodes: int) -> N
 
 @contextmanager
 def devices_explained(devices: object) -> Iterator[None]:
-    """Inside, Lightning looks for devices; `UserError` tells what is there if they are not."""
+    """Inside, Lightning looks for devices. Raises `UserError` if there are not enough."""
     try:
         yield
     except MisconfigurationException as error:
         number = torch.cuda.device_count()
         if number == 0:
             raise UserError(
-                "A GPU is asked for, and PyTorch sees none: look at nvidia-smi, at "
-                "CUDA_VISIBLE_DEVICES and for a PyTorch with CUDA, or set trainer.accelerator=cpu."
+                "PyTorch sees no GPU: check nvidia-smi, CUDA_VISIBLE_DEVICES, and that PyTorch was "
+                "built with CUDA; or set trainer.accelerator=cpu."
             ) from error
         bound = (
-            " If SLURM gives each task a GPU of its own (--gpus-per-task, --gpu-bind), have it "
-            "give all of a node's to all of its tasks: --gpus-per-node."
+            " If SLURM gives each task its own GPU (--gpus-per-task, --gpu-bind), make all GPUs of "
+            "a node visible to all of its tasks: --gpus-per-node."
         )
         raise UserError(
             f"trainer.devices={devices} asks for more GPUs than the {number} that this process "
-            f"sees: set trainer.devices={number}, or look at CUDA_VISIBLE_DEVICES."
+            f"sees: set trainer.devices={number}, or check CUDA_VISIBLE_DEVICES."
             f"{bound if under_slurm() else ''}"
         ) from error
 
@@ -196,10 +202,10 @@ def devices_explained(devices: object) -> Iterator[None]:
 
 
 def check_backend(backend: str | None, device: str) -> None:
-    """Raise `UserError` if processes cannot exchange tensors of a kind of device in this way."""
+    """Raise `UserError` if this backend cannot exchange tensors of this kind of device."""
     if device == "cpu" and backend == "nccl":
         raise UserError(
-            "NCCL connects GPUs, and this run is on CPUs: leave out "
+            "NCCL connects GPUs, and this run is on CPUs: remove "
             "trainer.strategy.process_group_backend, or set it to gloo."
         )
     if device == "cuda" and backend in (None, "nccl") and not dist.is_nccl_available():

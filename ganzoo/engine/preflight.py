@@ -1,4 +1,4 @@
-"""Everything that could fail later, tried before the first step."""
+"""What could fail hours later is tried before the first step."""
 
 import copy
 import logging
@@ -23,14 +23,14 @@ log = logging.getLogger(__name__)
 
 
 class Preflight(Callback):
-    """One real iteration on real data, then everything is put back to the last bit.
+    """One real iteration on real data, after which everything is restored to the last bit.
 
-    Shows that the data can be read, that the step fits into memory, that gradients are finite, that
-    samples can be made and that the run folder takes a checkpoint. Where a model has several
-    stages, each is tried, and a table says what it takes.
+    Shows that the data can be read, that the step fits into memory, that gradients are finite, and
+    that the run folder has room for checkpoints. If a model has several stages, each is tried, and
+    a table shows their memory and time.
 
     Args:
-        dry: stop after it.
+        dry: whether to stop afterwards.
     """
 
     def __init__(self, dry: bool = False) -> None:
@@ -48,7 +48,7 @@ class Preflight(Callback):
             ]
         if trainer.is_global_zero:
             log.info(
-                "preflight: data, one iteration%s, gradients and run folder are fine; peak memory "
+                "preflight: data, one iteration%s, gradients and run folder are fine; memory "
                 "%.2f GiB",
                 " of every stage" if len(stages) > 1 else f" ({tried[0].seconds:.2f} s, warm-up)",
                 max(stage.memory for stage in tried) / 2**30,
@@ -61,7 +61,16 @@ class Preflight(Callback):
 
 
 class Tried(NamedTuple):
-    """What came of one iteration in a stage that begins `at` so many images."""
+    """Results of one iteration in a stage of training.
+
+    Attributes:
+        name: name of the stage, empty if there is one.
+        at: images seen when the stage begins.
+        batch: images of an iteration, over all processes.
+        seconds: duration of an iteration.
+        memory: memory in bytes; see `peak_memory`.
+        accumulate: number of micro-batches.
+    """
 
     name: str
     at: int
@@ -72,12 +81,12 @@ class Tried(NamedTuple):
 
 
 def try_stage(trainer: L.Trainer, gan: GAN, at: int, name: str, times: int = 1) -> Tried:
-    """One iteration as it will be after `at` images, or several, the last of which is timed.
+    """Run iterations as they will be after `at` images, and time the last one.
 
-    With `accumulate: auto`, one that does not fit is tried in more and more micro-batches.
+    With `accumulate: auto`, the number of micro-batches is doubled until an iteration fits.
 
     Raises:
-        UserError: it does not fit, or anything in it cannot be.
+        UserError: it does not fit, or anything else in it fails.
     """
     device, stage = gan.device, gan.stage(at)
     gan.images_seen = gan.images_before = at
@@ -110,7 +119,7 @@ def try_stage(trainer: L.Trainer, gan: GAN, at: int, name: str, times: int = 1) 
 
 
 def table(tried: list[Tried], total_images: int) -> list[str]:
-    """For people: what each stage takes, and how long all will take."""
+    """Lines of a table: what each stage takes, and how long all of them will take."""
     ends = [*(stage.at for stage in tried[1:]), total_images]
     spans = [end - stage.at for stage, end in zip(tried, ends, strict=True)]
     seconds = [span * stage.seconds / stage.batch for stage, span in zip(tried, spans, strict=True)]
@@ -124,12 +133,12 @@ def table(tried: list[Tried], total_images: int) -> list[str]:
             f"{span / 1000:8.1f} {100 * spent / max(sum(seconds), 1e-9):4.0f} %"
         )
     left = timedelta(seconds=round(sum(seconds)))
-    return [*lines, f"about {left} to the end, metrics and pictures aside"]
+    return [*lines, f"about {left} in total, without metrics and pictures"]
 
 
 @contextmanager
 def put_back(trainer: L.Trainer, gan: GAN) -> Iterator[None]:
-    """On leaving, weights, buffers, optimizers and the clock are what they were."""
+    """On leaving, weights, buffers, optimizers and the clock are restored."""
     weights = {k: v.to("cpu", copy=True) for k, v in gan.state_dict().items()}
     optimizers = [_to_cpu(copy.copy(o.state_dict())) for o in trainer.optimizers]
     clock = gan.images_before, gan.images_seen
