@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from ganzoo.distributed.collectives import world_size
 from ganzoo.errors import UserError
@@ -28,6 +29,16 @@ class Fitting:
     def parts(self, stage: int) -> int:
         """Number of micro-batches in a stage."""
         return self.by_stage.get(stage, self.fixed)
+
+    def split(self, rows: Tensor, stage: int) -> tuple[Tensor, ...]:
+        """The equal micro-batches of a batch of images or draws. Raises `UserError` if impossible."""
+        parts = self.parts(stage)
+        if len(rows) % parts:
+            raise UserError(
+                f"{len(rows)} images per device do not split into model.accumulate={parts} equal "
+                f"parts: change batch_size or model.accumulate."
+            )
+        return rows.chunk(parts)
 
     def fit(self, stage: int, images: int, iteration: Callable[[], None]) -> None:
         """Run an iteration; in "auto", with twice as many micro-batches until it fits.

@@ -198,22 +198,12 @@ class GAN(L.LightningModule):
 
     @contextmanager
     def updating(self, name: str) -> Iterator[None]:
-        """One optimizer step of network `name`, after the backward passes made inside.
-
-        Inside, only that network's parameters require gradients. Without an exception its gradients
-        are averaged over the processes, clipped, and applied; in any case they are then freed and
-        `requires_grad` is restored.
-        """
+        """One optimizer step of network `name`, after the backward passes inside; see `Turns`."""
         with self.turns.updating(name):
             yield
 
     def update(self, name: str, loss: Callable[..., Tensor], *parts: Sequence[Any]) -> Tensor:
-        """One optimizer step of network `name` on `loss(*part)`; returns the loss, detached.
-
-        `parts` are micro-batches from `split`, of images, latents and other draws. Their losses are
-        averaged, so a run does not depend on their number (unless samples see each other, as in
-        BatchNorm).
-        """
+        """One optimizer step of network `name` on `loss(*part)` of micro-batches; see `Turns`."""
         return self.turns.update(name, loss, *parts)
 
     @property
@@ -222,16 +212,8 @@ class GAN(L.LightningModule):
         return self.fitting.parts(self.stage(self.images_seen))
 
     def split(self, rows: Tensor) -> tuple[Tensor, ...]:
-        """The `accumulate` micro-batches of a batch of images or draws.
-
-        Raises `UserError` if they would not be equal.
-        """
-        if len(rows) % self.accumulate:
-            raise UserError(
-                f"{len(rows)} images per device do not split into model.accumulate="
-                f"{self.accumulate} equal parts: change batch_size or model.accumulate."
-            )
-        return rows.chunk(self.accumulate)
+        """The `accumulate` micro-batches of a batch of images or draws."""
+        return self.fitting.split(rows, self.stage(self.images_seen))
 
     def note(self, **values: Tensor) -> None:
         """Report scalars besides the losses. Means are logged; NaN or infinity ends the run.

@@ -75,7 +75,12 @@ class Turns:
 
     @contextmanager
     def updating(self, name: str) -> Iterator[None]:
-        """One optimizer step of network `name`; see `GAN.updating`."""
+        """One optimizer step of network `name`, after the backward passes made inside.
+
+        Inside, only that network's parameters require gradients. Without an exception its gradients
+        are averaged over the processes, clipped, and applied; in any case they are then freed and
+        `requires_grad` is restored.
+        """
         own = {id(p) for p in self.model.get_submodule(name).parameters()}
         # A generator's loss flows through the discriminator, whose gradients nobody needs then.
         frozen = [p for p in self.model.parameters() if p.requires_grad and id(p) not in own]
@@ -92,7 +97,12 @@ class Turns:
                 parameter.requires_grad_(True)
 
     def update(self, name: str, loss: Callable[..., Tensor], *parts: Sequence[Any]) -> Tensor:
-        """One optimizer step of network `name` on micro-batches; see `GAN.update`."""
+        """One optimizer step of network `name` on `loss(*part)`; returns the loss, detached.
+
+        `parts` are micro-batches from `GAN.split`, of images, latents and other draws. Their losses
+        are averaged, so a run does not depend on their number (unless samples see each other, as in
+        BatchNorm).
+        """
         total = torch.zeros((), device=self.model.device)
         micro_batches = list(zip(*parts, strict=True))
         with self.updating(name):
