@@ -31,7 +31,7 @@ class Fitting:
         return self.by_stage.get(stage, self.fixed)
 
     def split(self, rows: Tensor, stage: int) -> tuple[Tensor, ...]:
-        """The equal micro-batches of a batch of images or draws. Raises `UserError` if impossible."""
+        """The equal micro-batches of a batch of images or draws; `UserError` if there are none."""
         parts = self.parts(stage)
         if len(rows) % parts:
             raise UserError(
