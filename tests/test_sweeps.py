@@ -139,7 +139,7 @@ def test_a_signal_stops_the_sweep_with_the_run(tmp_path: Path) -> None:
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
     assert names(folder) == ["seed-0"]
-    assert f"the same command with sweep_dir={folder} goes on" in out
+    assert f"run the same command with sweep_dir={folder} to resume" in out
     end = read_state(folder / "seed-0")
     assert end
     assert (end.state, end.sentence) == ("stopped", "stopped by SIGTERM")
@@ -205,7 +205,7 @@ def test_optuna_goes_on_past_a_trial_that_fails(tmp_path: Path) -> None:
     ("keys", "sentence"),
     [
         (["run_dir=somewhere", "seed=0,1"], "give sweep_dir"),
-        (["hydra/sweeper=optuna", "seed=choice(0,1)"], "leave callbacks.evaluate in"),
+        (["hydra/sweeper=optuna", "seed=choice(0,1)"], "keep callbacks.evaluate"),
         (["seed=0,1", "trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"], "torchrun"),
     ],
 )
