@@ -80,7 +80,7 @@ def test_discriminators_loss_is_the_formula(lod: float, target: float, classes: 
     (slope,) = torch.autograd.grad(
         (out[:, 0] if classes else out).sum(), between, create_graph=True
     )
-    norm = slope.pow(2).sum((1, 2, 3)).sqrt()
+    norm = slope.pow(2).sum((1, 2, 3)).sqrt() / 2 ** int(lod)
     expected = (
         s_fake.mean()
         - s_real.mean()
@@ -96,6 +96,77 @@ def test_discriminators_loss_is_the_formula(lod: float, target: float, classes: 
         assert (a is None) == (b is None)
         if a is not None:
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+
+
+def boxes(images: Tensor, side: int) -> Tensor:
+    """Means over boxes of side x side."""
+    return images.unflatten(-1, (-1, side)).unflatten(-3, (-1, side)).mean((-1, -3))
+
+
+def repeated(images: Tensor, side: int) -> Tensor:
+    return images.repeat_interleave(side, -1).repeat_interleave(side, -2)
+
+
+def slopes_at_full_size(gan: PGGAN, images: Tensor, lod: float) -> Tensor:
+    """Norms of the gradient of D(means over boxes) with respect to full-size images."""
+    side = 2 ** int(lod)
+    images = images.detach().requires_grad_()
+    score = gan.discriminator(boxes(images, side), lod)
+    (slope,) = torch.autograd.grad(score.sum(), images, create_graph=True)
+    return slope.flatten(1).norm(dim=1)
+
+
+@pytest.mark.parametrize("lod", [0.0, 0.3, 1.0, 1.75, 2.0])
+@pytest.mark.parametrize(
+    ("weights", "target"),
+    [({"gradient_penalty": 10.0}, 1.0), ({"gradient_penalty": 3.0}, 750.0), ({"r1": 2.0}, 1.0),
+     ({"r2": 2.0}, 1.0)],
+)  # fmt: skip
+def test_penalties_are_those_of_full_size_images(lod, weights, target) -> None:
+    gan = doubled(target=target, drift=0.0, **{"gradient_penalty": 0.0, **weights})
+    gan.discriminator.blocks[0][0] = torch.nn.Identity()  # each score is of one image
+    gan.discriminator.blocks[0][1].weight = torch.nn.Parameter(
+        gan.discriminator.blocks[0][1].weight[:, :-1].detach()
+    )
+    real, fake, mix = two_sided(gan, 8, lod)
+    empty = torch.empty(8, 0)
+    loss = gan._discriminator_loss(real, fake, None, empty, empty, mix, lod=lod)
+
+    # The official codes enlarge reals and fakes, mix them, and begin the network with means.
+    whole_real, whole_fake = (repeated(images, 2 ** int(lod)) for images in (real, fake))
+    share = mix[:, None, None, None]
+    between = (1 - share) * whole_real + share * whole_fake
+    expected = gan.discriminator(fake, lod).mean() - gan.discriminator(real, lod).mean()
+    penalty = (slopes_at_full_size(gan, between, lod) - target).pow(2).mean() / target**2
+    expected = expected + weights.get("gradient_penalty", 0) * penalty
+    for name, images in (("r1", whole_real), ("r2", whole_fake)):
+        squared = slopes_at_full_size(gan, images, lod).pow(2).mean()
+        expected = expected + weights.get(name, 0) / 2 * squared
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-12)
+
+    parameters = list(gan.discriminator.parameters())
+    ours = torch.autograd.grad(loss, parameters, allow_unused=True)
+    theirs = torch.autograd.grad(expected, parameters, allow_unused=True)
+    for a, b in zip(ours, theirs, strict=True):
+        if a is not None:
+            torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("weights", [{"gradient_penalty": 10.0}, {"r1": 1.0, "r2": 1.0}])
+def test_a_new_level_does_not_change_the_penalty(weights) -> None:
+    """Just before a fade and at its start; penalties at the grown size do jump."""
+    jumps = {}
+    for size in ("full", "grown"):
+        gan = doubled(drift=0.0, penalty_size=size, **{"gradient_penalty": 0.0, **weights})
+        empty = torch.empty(8, 0)
+        for lod in (2.0, 1.0):
+            real, fake, mix = two_sided(gan, 8, lod)
+            before = gan._discriminator_loss(real, fake, None, empty, empty, mix, lod=lod)
+            real, fake = repeated(real, 2), repeated(fake, 2)
+            after = gan._discriminator_loss(real, fake, None, empty, empty, mix, lod=lod - 1e-9)
+            jumps[size, lod] = abs(float(after - before))
+    assert max(jumps["full", 2.0], jumps["full", 1.0]) < 1e-6
+    assert min(jumps["grown", 2.0], jumps["grown", 1.0]) > 1e-3
 
 
 def test_generators_loss_is_the_formula() -> None:
@@ -164,6 +235,64 @@ def test_a_run_that_ends_before_it_has_grown_says_so(tmp_path: Path) -> None:
     )
 
 
+def test_a_run_that_ended_before_it_had_grown_says_so(tmp_path: Path) -> None:
+    train(config(*GROWING, "total_kimg=0.048", f"run_dir={tmp_path}", tiny=False))
+    lines = (tmp_path / "train.log").read_text().splitlines()
+    assert [("ends" in line, "ended" in line) for line in lines if "at 4x4. Full-size" in line] == [
+        (True, False),
+        (False, True),
+    ]
+
+
+def test_without_a_recipe_the_schedule_follows_the_length_of_the_run(tmp_path: Path) -> None:
+    keys = [key for key in GROWING if "train_kimg" not in key and "fade_kimg" not in key]
+    keys += ["model.growth.repeats=1", f"run_dir={tmp_path}"]
+    gan = train(config(*keys, "total_kimg=0.384", tiny=False))
+    assert gan.growth.starts() == {0: 0, 1: 65, 2: 128, 3: 193, 4: 256}
+    assert gan.lod == 0
+    assert "Full-size images are reached after" not in (tmp_path / "train.log").read_text()
+    # A longer run goes on at full size.
+    gan = train(config(*keys, "total_kimg=0.448", tiny=False))
+    assert gan.images_seen >= 448
+    assert gan.lod == 0
+    assert gan.growth.starts()[4] == 256
+
+
+def test_weights_of_grown_networks_need_a_start_at_their_size(tmp_path: Path) -> None:
+    grown_run = f"run_dir={tmp_path / 'a'}"
+    full = ("model.growth.train_kimg=0", "model.growth.fade_kimg=0", "total_kimg=0.016")
+    train(config(*GROWING, *full, grown_run, tiny=False))
+    again = ("total_kimg=0.048", f"init_from={tmp_path / 'a'}")
+    train(config(*GROWING, *again, f"run_dir={tmp_path / 'b'}", tiny=False))
+    log = (tmp_path / "b" / "train.log").read_text()
+    assert "have grown to 16 pixels, but this run starts with 4" in log
+    remedy = "model.growth.initial_resolution=16"
+    assert remedy in log
+    gan = train(config(*GROWING, *again, remedy, f"run_dir={tmp_path / 'c'}", tiny=False))
+    assert gan.lod == 0
+    assert "have grown to" not in (tmp_path / "c" / "train.log").read_text()
+
+
+def test_a_tick_reports_the_present_level_of_detail() -> None:
+    gan = doubled()
+    for lod in (1.75, 1.5):
+        gan.report.show(lod=lod)
+        gan.note(d_loss=torch.tensor(lod))
+    assert gan.report.drain(gan.device) == {"lod": 1.5, "d_loss": 1.625}
+    assert gan.report.drain(gan.device) == {}
+
+
+def test_stages_shorter_than_the_time_between_two_evaluations_are_left_out() -> None:
+    gan = pggan(total_kimg=1)
+    for train_kimg, fade_kimg in ((0.064, 0.001), (0.001, 0.064), (0.005, 0.005), (0.1, 0.07)):
+        gan.growth = Growth(16, train_kimg, fade_kimg, batch_size=16, repeats=2)
+        stages = gan.stages()
+        assert list(stages) == sorted(stages)
+        assert len(set(stages.values())) == len(stages)
+        assert stages[max(stages)] == "16x16"
+        assert all(gan.moment(at) == at for at in stages)
+
+
 def test_a_checkpoint_is_left_at_the_end_of_every_stage(grown: Path) -> None:
     names = sorted(path.stem for path in (grown / "stages").iterdir())
     gans = [ganzoo.load(grown / "stages" / f"{name}.ckpt") for name in names]
@@ -215,7 +344,11 @@ def test_optimizers_may_go_on(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("classes", "sentence"),
-    [(0, "data has no labels"), (4, r"has 4 classes, but .* 3: set model\.generator\.classes=4")],
+    [
+        (0, "data has no labels"),
+        (2, r"has 2 classes, but .* 3: set model\.generator\.classes=2"),
+        (4, r"has 4 classes, but .* 3: set model\.generator\.classes=4"),
+    ],
 )
 def test_data_of_other_classes_is_refused(tmp_path: Path, classes: int, sentence: str) -> None:
     keys = ["model.generator.classes=3", f"data.source.classes={classes}", f"run_dir={tmp_path}"]

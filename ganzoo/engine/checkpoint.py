@@ -110,9 +110,11 @@ def restore(gan: "GAN", checkpoint: dict[str, Any]) -> None:
 def initialize_from(gan: "GAN", path: str | Path) -> list[str]:
     """Take over the weights of another checkpoint where name and shape fit.
 
-    Returns a sentence for every key that did not fit. Raises `UserError` if none did.
+    Returns a sentence for every key that did not fit, and for what else differs. Raises `UserError`
+    if nothing fits.
     """
-    theirs: dict[str, Tensor] = read(path)["state_dict"]
+    checkpoint = read(path)
+    theirs: dict[str, Tensor] = checkpoint["state_dict"]
     ours = gan.state_dict()
     fitting = {k: v for k, v in theirs.items() if k in ours and ours[k].shape == v.shape}
     if not fitting:
@@ -123,6 +125,7 @@ def initialize_from(gan: "GAN", path: str | Path) -> list[str]:
           for k, v in theirs.items() if k in ours and k not in fitting),
         *(f"{k}: only there; not taken" for k in theirs if k not in ours),
         *(f"{k}: only here; left as initialized" for k in ours if k not in theirs),
+        *gan.differs_from(checkpoint),
     ]  # fmt: skip
 
 

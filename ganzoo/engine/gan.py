@@ -191,6 +191,10 @@ class GAN(L.LightningModule):
         """Thousands of images between two reports, for callbacks that leave that to the model."""
         return 1.0
 
+    def differs_from(self, checkpoint: dict[str, Any]) -> list[str]:
+        """Sentences on what a run does not take from the checkpoint of its first weights."""
+        return []
+
     def after_step(self) -> None:
         """What changes once the clock has advanced, before anything is saved."""
 

@@ -32,6 +32,11 @@ class Report:
         self._unread: list[tuple[int, dict[str, Tensor]]] = []
         self._sums: dict[str, float] = defaultdict(float)
         self._counts: dict[str, int] = defaultdict(int)
+        self._latest: dict[str, float] = {}
+
+    def show(self, **values: float) -> None:
+        """Report numbers that are known without the device; the latest ones count, not means."""
+        self._latest |= values
 
     def note(self, images_seen: int, values: Mapping[str, Tensor]) -> None:
         """Add scalars without waiting for the device."""
@@ -69,12 +74,14 @@ class Report:
         self._unread = []
         self._sums.clear()
         self._counts.clear()
+        self._latest.clear()
 
     def drain(self, device: torch.device) -> dict[str, float]:
-        """Means of everything added since the last call, over all processes."""
+        """Means of everything noted since the last call, over all processes, and what is shown."""
         self.check_finite()
         names = sorted(self._sums)  # the same order in every process
         means = torch.tensor([self._sums[n] / self._counts[n] for n in names], device=device)
         average_over_processes([means])
+        found = dict(zip(names, means.tolist(), strict=True)) | self._latest
         self.clear()
-        return dict(zip(names, means.tolist(), strict=True))
+        return found

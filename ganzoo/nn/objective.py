@@ -57,6 +57,7 @@ class Objective:
         real: Tensor,
         fake: Tensor,
         mix: Tensor,
+        times: int = 1,
     ) -> Tensor:
         """A discriminator's loss with the penalties on its gradients added.
 
@@ -66,14 +67,19 @@ class Objective:
                 fakes. Images between them get those of the reals.
             real, fake: images [N, C, H, W], not augmented: the gradients are with respect to them.
             mix: positions between real and fake, [N], drawn from U[0, 1).
+            times: enlargement of images whose means over boxes of `times` x `times` these are:
+                the gradients are with respect to the enlarged images. A pixel's gradient is then
+                spread evenly over times^2 pixels, so that a norm is 1 / times of the norm here.
         """
         if self.gradient_penalty:
-            penalty = gradient_penalty(of_reals, real, fake, mix, self.target)
+            # (norm / times - target)^2 / target^2 is the penalty with a target times as large.
+            penalty = gradient_penalty(of_reals, real, fake, mix, self.target * times)
             loss = loss + self.scale * self.gradient_penalty * penalty
+        squared = self.scale / 2 / times**2
         if self.r1:
-            loss = loss + self.scale * self.r1 / 2 * zero_centered_penalty(of_reals, real)
+            loss = loss + squared * self.r1 * zero_centered_penalty(of_reals, real)
         if self.r2:
-            loss = loss + self.scale * self.r2 / 2 * zero_centered_penalty(of_fakes, fake)
+            loss = loss + squared * self.r2 * zero_centered_penalty(of_fakes, fake)
         return loss
 
     def real_logits(self, logits: Callable[[], Tensor]) -> Tensor | None:

@@ -7,7 +7,7 @@ the name of that level for other images and in the tables below.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ganzoo.errors import UserError
 from ganzoo.nn.layers import halved_grid
@@ -24,7 +24,8 @@ class Growth:
     Args:
         image_size: size of the full images, as the networks have it.
         train_kimg: thousands of images that each level is trained with before the next.
-        fade_kimg: thousands of images over which a level fades in. Both 0: no growth.
+        fade_kimg: thousands of images over which a level fades in. Both 0: no growth. None: see
+            `within`.
         batch_size: images of an iteration, over all processes, unless `batch_sizes` has another.
         batch_sizes: batch size by resolution.
         max_per_process: the largest batch that one process may have, by resolution.
@@ -42,8 +43,8 @@ class Growth:
     """
 
     image_size: int | Sequence[int]
-    train_kimg: float = 600
-    fade_kimg: float = 600
+    train_kimg: float | None = 600
+    fade_kimg: float | None = 600
     batch_size: int = 16
     batch_sizes: Mapping[int, int] = field(default_factory=dict)
     max_per_process: Mapping[int, int] = field(default_factory=dict)
@@ -56,7 +57,7 @@ class Growth:
     def __post_init__(self) -> None:
         base_grid(self.image_size)  # raises
         for name in ("train_kimg", "fade_kimg", "rampup_kimg"):
-            if getattr(self, name) < 0:
+            if (getattr(self, name) or 0) < 0:
                 raise UserError(f"{name}={getattr(self, name)} is negative: give 0 or more.")
         if min([self.batch_size, self.repeats, *self.batch_sizes.values()]) < 1:
             raise UserError("batch_size, batch_sizes and repeats have to be at least 1.")
@@ -78,6 +79,21 @@ class Growth:
                 f"initial_resolution={self.initial_resolution} is none of a level: use a power of "
                 f"two from 4 to {4 * 2**self.levels}."
             )
+
+    def within(self, total_kimg: float) -> "Growth":
+        """This schedule with the lengths that are None, for a run of a length.
+
+        Where one is None, it is the other. Where both are, all stages have the same length, but the
+        last one, of full-size images, has twice that.
+        """
+        train, fade = self.train_kimg, self.fade_kimg
+        if train is None and fade is None:
+            train = total_kimg / (2 * (self.levels - self.first) + 2)
+        return replace(
+            self,
+            train_kimg=fade if train is None else train,
+            fade_kimg=train if fade is None else fade,
+        )
 
     @property
     def levels(self) -> int:
@@ -189,6 +205,8 @@ class Growth:
 
     def _lengths(self) -> tuple[int, int]:
         """In images."""
+        if self.train_kimg is None or self.fade_kimg is None:
+            raise UserError("This growth has no lengths: give train_kimg and fade_kimg.")
         return round(1000 * self.train_kimg), round(1000 * self.fade_kimg)
 
 

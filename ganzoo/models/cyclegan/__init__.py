@@ -175,7 +175,7 @@ class CycleGAN(Translating):
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         if self.growth is not None:
-            self.note(lod=torch.tensor(self.lod, device=self.device))
+            self.report.show(lod=self.lod)
         reals: Images = {domain: _shown(batch[domain], self.lod) for domain in ("A", "B")}
         fakes: Images = {}
         losses = {}
@@ -269,7 +269,10 @@ class CycleGAN(Translating):
         for i, domain in enumerate(domains):
             logits, real, fake = partial(self._logits, domain), reals[domain], fakes[domain]
             loss = self.discriminator_loss(logits(real), logits(fake), domain, self.objective.scale)
-            total = total + self.objective.penalized(loss, logits, logits, real, fake, mix[:, i])
+            times = 2 ** int(self.lod)  # penalties are those of full-size images, as in PGGAN
+            total = total + self.objective.penalized(
+                loss, logits, logits, real, fake, mix[:, i], times
+            )
         return total
 
     def _logits(self, domain: str, images: Tensor) -> Tensor:

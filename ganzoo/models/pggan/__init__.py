@@ -6,8 +6,10 @@ they grow. `conf/experiment/pggan_*.yaml` are the paper's recipes.
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from math import ceil
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +22,7 @@ from ganzoo.engine.gan import Batch
 from ganzoo.engine.kinds import FromSeeds
 from ganzoo.engine.modes import evaluating
 from ganzoo.engine.sampling import class_counts
+from ganzoo.errors import check_choice
 from ganzoo.models.pggan.diagram import describe
 from ganzoo.models.pggan.layers import MinibatchDiscrimination
 from ganzoo.models.pggan.networks import Discriminator, Generator
@@ -47,12 +50,16 @@ class PGGAN(FromSeeds):
     Args:
         generator: (z [N, nz], y, lod) -> images at the resolution of the lod.
         discriminator: (images, lod) -> scores [N], or [N, 1 + classes].
-        growth: the schedule of progressive growing.
+        growth: the schedule of progressive growing. Lengths that it leaves open follow from
+            total_kimg; a run that is resumed keeps those that it began with.
         loss: adversarial loss; see `ganzoo.nn.losses`.
         gradient_penalty, target: weight of WGAN-GP's penalty (10 in the paper) and the gradient
             norm that it aims at (1; 750 for CIFAR-10); see `Objective`.
         drift: weight of the mean squared score of reals (0.001 in the paper).
         r1, r2, augment: see `Objective`.
+        penalty_size: images with respect to which penalties take gradients while the networks grow.
+            "full": images of full size, as both official codes do, so that a new level does not
+            change a penalty. "grown": images of the present size, as pytorch_GAN_zoo does.
         reset_optimizers: whether optimizers forget their moments at both ends of a fade, as in the
             official code.
         label_weight: weight of the auxiliary classifier's cross-entropy.
@@ -78,6 +85,7 @@ class PGGAN(FromSeeds):
         drift: float = 0.001,
         r1: float = 0.0,
         r2: float = 0.0,
+        penalty_size: Literal["full", "grown"] = "full",
         reset_optimizers: bool = True,
         label_weight: float = 1.0,
         prior: Sampler = normal,
@@ -85,12 +93,14 @@ class PGGAN(FromSeeds):
         **shared: Any,
     ) -> None:
         super().__init__(generator, discriminator, generator.nz, prior, **shared)
-        self.growth, self.loss = growth, loss or Wasserstein()
+        self.open_schedule = growth.train_kimg is None or growth.fade_kimg is None
+        self.growth, self.loss = growth.within(self.total_images / 1000), loss or Wasserstein()
         self.objective = Objective(self.loss, gradient_penalty, r1, r2, target, augment)
         # BatchNorm is not checked: the paper's mode test penalizes a discriminator that has it.
         self.objective.check_compiled(self.compiled)
         self.boundary, self.loss_at_chance = self.loss.boundary, self.objective.at_chance
-        self.drift, self.label_weight = drift, label_weight
+        check_choice("model.penalty_size", penalty_size, ["full", "grown"])
+        self.drift, self.label_weight, self.penalty_size = drift, label_weight, penalty_size
         self.reset_optimizers = reset_optimizers
         self.classes = generator.classes
         self.sampled_lod: float | None = None  # of the images that `sample` makes
@@ -105,14 +115,50 @@ class PGGAN(FromSeeds):
             class_counts(
                 data.source.labels(), data.source.classes, self.classes, "model.generator.classes"
             )
+        self._warn_if_small("ends")
+
+    def on_train_end(self) -> None:
+        super().on_train_end()
+        if self.images_seen >= self.total_images:
+            self._warn_if_small("ended")
+
+    def _warn_if_small(self, ends: str) -> None:
         whole = self.growth.starts()[2 * self.growth.levels]
         if self.total_images <= whole and self.global_rank == 0:
             log.warning(
-                "The run ends at %s. Full-size images are reached after %g kimg: increase "
+                "The run %s at %s. Full-size images are reached after %g kimg: increase "
                 "total_kimg, or lower model.growth.train_kimg and fade_kimg.",
+                ends,
                 self.growth.stage_name(self.moment(self.total_images)),
                 whole / 1000,
             )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["ganzoo"]["growth"] = {
+            "train_kimg": self.growth.train_kimg,
+            "fade_kimg": self.growth.fade_kimg,
+            "resolution": 4 * 2 ** (self.growth.levels - ceil(self.lod)),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        kept = checkpoint["ganzoo"].get("growth")
+        if kept and self.open_schedule:  # a longer run would otherwise shrink the networks again
+            self.growth = replace(
+                self.growth, train_kimg=kept["train_kimg"], fade_kimg=kept["fade_kimg"]
+            )
+
+    def differs_from(self, checkpoint: dict[str, Any]) -> list[str]:
+        grown = checkpoint["ganzoo"].get("growth", {}).get("resolution", 4)
+        grown = min(grown, 4 * 2**self.growth.levels)
+        if self.growth.resolution(self.images_seen) >= grown:
+            return []
+        return [
+            f"its networks have grown to {grown} pixels, but this run starts with "
+            f"{self.growth.resolution(self.images_seen)}: add "
+            f"model.growth.initial_resolution={grown} to start where it was"
+        ]
 
     # -- the schedule ------------------------------------------------------------------------------
 
@@ -135,14 +181,15 @@ class PGGAN(FromSeeds):
         return self.growth.stage(self.moment(images))
 
     def stages(self) -> dict[int, str]:
-        starts = [self.images_seen]
+        starts = {self.images_seen}
         for start in self.growth.starts().values():
             at = start
             while self.moment(at) < start:  # until the schedule is evaluated again
                 at += self._batch_size(at)
-            if self.images_seen < at < self.total_images:
-                starts.append(at)
-        return {start: self.growth.stage_name(self.moment(start)) for start in starts}
+            # Of stages that are shorter than the time between two evaluations, the last one counts.
+            if self.images_seen < (now := self.moment(at)) < self.total_images:
+                starts.add(now)
+        return {at: self.growth.stage_name(self.moment(at)) for at in sorted(starts)}
 
     def tick_kimg(self, images: int) -> float:
         return self.growth.tick_kimg(self.moment(images))
@@ -175,7 +222,7 @@ class PGGAN(FromSeeds):
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         lod = self.lod
-        self.note(lod=torch.tensor(lod, device=self.device))
+        self.report.show(lod=lod)
         labels = batch["label"] if self.classes else None
         for index, real in enumerate(batch["image"].chunk(self.discriminator_steps)):
             real = shrunk(real, lod, self.generator.resolution(lod))
@@ -233,7 +280,8 @@ class PGGAN(FromSeeds):
             )
         of_reals = partial(self._score, u=u_real, lod=lod)
         of_fakes = partial(self._score, u=u_fake, lod=lod)
-        return self.objective.penalized(loss, of_reals, of_fakes, real, fake, mix)
+        times = 2 ** int(lod) if self.penalty_size == "full" else 1
+        return self.objective.penalized(loss, of_reals, of_fakes, real, fake, mix, times)
 
     def _generator_loss(
         self,

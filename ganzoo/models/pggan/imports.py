@@ -64,7 +64,8 @@ def gan_zoo_model(given: Mapping[str, Any]) -> Imported:
             "Python and give them there."
         )
     options = {name: options for name, (options, _) in parts.items()}
-    return _grown(options, {name: state for name, (_, state) in parts.items()})
+    weights = {name: state for name, (_, state) in parts.items()}
+    return _grown(options, weights, penalty_size="grown")
 
 
 def _zoo_parts(checkpoint: Mapping[str, Any]) -> dict[str, tuple[Options, State]]:
@@ -116,7 +117,9 @@ def _zoo_options(widths: list[int]) -> Options:
     return {"image_size": size, "fmap_base": base, "fmap_max": most, "gan_zoo": True}
 
 
-def _grown(options: Mapping[str, Options], weights: Mapping[str, State]) -> Imported:
+def _grown(
+    options: Mapping[str, Options], weights: Mapping[str, State], penalty_size: str = "full"
+) -> Imported:
     """A fully grown model of networks with these options and weights, by name."""
     generator, target = options["generator"], "ganzoo.models.pggan"
     size = generator["image_size"]
@@ -130,6 +133,7 @@ def _grown(options: Mapping[str, Options], weights: Mapping[str, State]) -> Impo
             "train_kimg": 0,
             "fade_kimg": 0,
         },
+        "penalty_size": penalty_size,
         "ema_beta": 0.999 if "average" in weights else None,
     }
     return imported(model, weights, size, generator["channels"])
