@@ -338,6 +338,10 @@ def test_classes_that_are_not_there_are_refused() -> None:
             ["data.source.classes=5", "model.classes=10"],
             "The data has 5 classes, but the model has 10: set model.classes=5",
         ),
+        (
+            ["data.source.classes=5", "model.classes=3"],
+            "The data has 5 classes, but the model has 3: set model.classes=5",
+        ),
         (["data.source.classes=0", "model.classes=10"], "the data has no labels.*model.classes=0"),
         (["data.source.classes=0"], "synthetic has no labels.*model.classes=0"),
     ],

@@ -505,3 +505,13 @@ def test_the_loss_is_the_one_configured() -> None:
         g_loss = -gan.discriminator(fake).mean()
     assert told["losses/d_loss"] == pytest.approx(d_loss.item(), rel=1e-5)
     assert told["losses/g_loss"] == pytest.approx(g_loss.item(), rel=1e-5)
+
+
+def test_dcgan_ignores_labels() -> None:
+    trained = []
+    for labels in ({}, {"label": torch.arange(8) * 1000}):
+        gan = plain()
+        gan.training_step(batch() | labels)
+        trained.append(copy(gan))
+    assert all(torch.equal(value, trained[1][key]) for key, value in trained[0].items())
+    assert gan.labels([0]) is None

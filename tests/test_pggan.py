@@ -122,7 +122,9 @@ def slopes_at_full_size(gan: PGGAN, images: Tensor, lod: float) -> Tensor:
     [({"gradient_penalty": 10.0}, 1.0), ({"gradient_penalty": 3.0}, 750.0), ({"r1": 2.0}, 1.0),
      ({"r2": 2.0}, 1.0)],
 )  # fmt: skip
-def test_penalties_are_those_of_full_size_images(lod, weights, target) -> None:
+def test_penalties_are_those_of_full_size_images(
+    lod: float, weights: dict[str, float], target: float
+) -> None:
     gan = doubled(target=target, drift=0.0, **{"gradient_penalty": 0.0, **weights})
     gan.discriminator.blocks[0][0] = torch.nn.Identity()  # each score is of one image
     gan.discriminator.blocks[0][1].weight = torch.nn.Parameter(
@@ -153,7 +155,7 @@ def test_penalties_are_those_of_full_size_images(lod, weights, target) -> None:
 
 
 @pytest.mark.parametrize("weights", [{"gradient_penalty": 10.0}, {"r1": 1.0, "r2": 1.0}])
-def test_a_new_level_does_not_change_the_penalty(weights) -> None:
+def test_a_new_level_does_not_change_the_penalty(weights: dict[str, float]) -> None:
     """Just before a fade and at its start; penalties at the grown size do jump."""
     jumps = {}
     for size in ("full", "grown"):
@@ -164,7 +166,7 @@ def test_a_new_level_does_not_change_the_penalty(weights) -> None:
             before = gan._discriminator_loss(real, fake, None, empty, empty, mix, lod=lod)
             real, fake = repeated(real, 2), repeated(fake, 2)
             after = gan._discriminator_loss(real, fake, None, empty, empty, mix, lod=lod - 1e-9)
-            jumps[size, lod] = abs(float(after - before))
+            jumps[size, lod] = abs(after.item() - before.item())
     assert max(jumps["full", 2.0], jumps["full", 1.0]) < 1e-6
     assert min(jumps["grown", 2.0], jumps["grown", 1.0]) > 1e-3
 

@@ -250,8 +250,8 @@ def test_the_official_loop_takes_about_as_many_steps():
         ({"ticks_kimg": {"6": 1}}, "ticks_kimg has an entry for 6"),
         ({"batch_sizes": {"all": 1}}, "batch_sizes has an entry for all"),
         ({"max_per_process": {96: 1}}, "max_per_process has an entry for 96"),
-        ({"initial_resolution": 128}, "initial_resolution=128 is none of a level"),
-        ({"initial_resolution": 12}, "initial_resolution=12 is none of a level"),
+        ({"initial_resolution": 128}, "initial_resolution=128 is not the resolution of a level"),
+        ({"initial_resolution": 12}, "initial_resolution=12 is not the resolution of a level"),
     ],
 )
 def test_bad_schedules_are_refused(arguments, message):

@@ -71,13 +71,13 @@ class Growth:
             for key in table:
                 if not isinstance(key, int) or key < 4 or key.bit_count() != 1:
                     raise UserError(
-                        f"{name} has an entry for {key}, which is no resolution of a level: use "
-                        f"4, 8, 16 and further powers of two."
+                        f"{name} has an entry for {key}, which is not the resolution of a level: "
+                        f"use 4, 8, 16 and further powers of two."
                     )
         if self.initial_resolution not in [4 * 2**level for level in range(self.levels + 1)]:
             raise UserError(
-                f"initial_resolution={self.initial_resolution} is none of a level: use a power of "
-                f"two from 4 to {4 * 2**self.levels}."
+                f"initial_resolution={self.initial_resolution} is not the resolution of a level: "
+                f"use a power of two from 4 to {4 * 2**self.levels}."
             )
 
     def within(self, total_kimg: float) -> "Growth":
@@ -133,7 +133,7 @@ class Growth:
         return f"{times * height}x{times * width}" + (" fading in" if lod % 1 else "")
 
     def starts(self) -> dict[int, int]:
-        """The images seen when each stage begins; stages without length are left out."""
+        """The images seen when each stage begins, by stage; stages without length are left out."""
         train, fade = self._lengths()
         if train + fade == 0:
             return {2 * self.levels: 0}
@@ -170,7 +170,7 @@ class Growth:
         return each * processes
 
     def lr_factor(self, images: int) -> float:
-        """What the learning rate is multiplied with."""
+        """The factor of the learning rate."""
         factor = self.lr_factors.get(self.resolution(images), 1.0)
         if self.rampup_kimg:
             left = max(0.0, 1 - images / (1000 * self.rampup_kimg))
@@ -182,26 +182,26 @@ class Growth:
         return self.ticks_kimg.get(self.resolution(images), 160)
 
     def moment(self, images: int, processes: int = 1, steps: int = 1) -> int:
-        """The images seen when the schedule was last looked at; everything is as it was then.
+        """The images seen when the schedule was last evaluated.
 
-        The official loop looks every `repeats` iterations, of `steps` batches each, so that lod,
-        batch and learning rate stay as they are in between. Only growth changes the batch, and so
-        the looks are evenly spaced within each level; this walks over the levels.
+        The official loop evaluates it every `repeats` iterations, of `steps` batches each; lod,
+        batch and learning rate stay the same in between. Only growth changes the batch, so
+        evaluations are evenly spaced within each level; this walks over the levels.
         """
         train, fade = self._lengths()
-        look = 0
+        evaluated = 0
         for level in range(self.levels - self.first + 1):  # from the first on
             end = images
             if level < self.levels - self.first and train + fade:
                 # The most images with this level as the highest; a fade begins just after.
                 last = level * (train + fade) + train if fade else (level + 1) * train - 1
                 end = min(images, last)
-            if look <= end:
-                stride = self.batch(look, processes) * self.repeats * steps
-                look += ((end - look) // stride + 1) * stride
-                if look > images:
-                    return look - stride
-        return look
+            if evaluated <= end:
+                stride = self.batch(evaluated, processes) * self.repeats * steps
+                evaluated += ((end - evaluated) // stride + 1) * stride
+                if evaluated > images:
+                    return evaluated - stride
+        return evaluated
 
     def _lengths(self) -> tuple[int, int]:
         """In images."""

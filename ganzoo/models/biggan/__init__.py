@@ -64,10 +64,6 @@ class BigGAN(FromSeeds):
             paper).
         augment, gradient_penalty, r1, r2: see `Objective`.
         shared: the arguments of `GAN`.
-
-    Raises:
-        UserError: the networks have different numbers of classes, an option is unknown, or a
-            penalty meets torch.compile of the discriminator.
     """
 
     generator: ConditionalGenerator

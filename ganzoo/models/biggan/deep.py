@@ -34,9 +34,6 @@ class DeepGenerator(ConditionalGenerator):
             to 1, as beside the published weights; see `StoredBatchNorm`.
         spectral_norm, sn_eps, sn_iterations, bn_eps, bn_momentum, init, zero_biases: see
             `Generator`.
-
-    Raises:
-        UserError: as `Generator`.
     """
 
     def __init__(
@@ -139,9 +136,6 @@ class DeepDiscriminator(ProjectionDiscriminator):
         depth: blocks a stage, of which the first one halves the size and changes the width.
         reduction: a block's 3x3 convolutions have its output's feature maps divided by this.
         spectral_norm, sn_eps, sn_iterations, init, zero_biases: see `Discriminator`.
-
-    Raises:
-        UserError: as `Generator`.
     """
 
     def __init__(

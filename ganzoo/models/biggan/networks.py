@@ -111,10 +111,6 @@ class Generator(ConditionalGenerator):
         bn_eps, bn_momentum: epsilon and momentum of BatchNorm.
         init: initialization: orthogonal, normal (a standard deviation of 0.02) or xavier.
         zero_biases: initialize biases by 0 instead of PyTorch's random values.
-
-    Raises:
-        UserError: the size cannot be halved so, or has no known widths; nz cannot be split evenly;
-            attention at a height that does not occur.
     """
 
     def __init__(
@@ -248,9 +244,6 @@ class Discriminator(ProjectionDiscriminator):
             are higher than the image are left out.
         spectral_norm, sn_eps, sn_iterations, init, zero_biases: see `Generator`; the table of
             classes has a spectral norm, too.
-
-    Raises:
-        UserError: as `Generator`.
     """
 
     def __init__(

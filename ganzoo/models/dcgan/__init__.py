@@ -45,9 +45,6 @@ class DCGAN(FromSeeds):
         prior: distribution of the latents; see `ganzoo.draws`.
         augment, gradient_penalty, r1, r2: see `Objective`.
         shared: the arguments of `GAN`.
-
-    Raises:
-        UserError: a penalty together with BatchNorm in the discriminator, or with torch.compile.
     """
 
     def __init__(

@@ -29,8 +29,6 @@ class Generator(nn.Module):
             instead of each of its channels. What the layer multiplies is the same.
         max_width: the most filters that any layer may have.
         eps: BatchNorm's.
-
-    Raises UserError when image_size cannot be halved down to a base grid.
     """
 
     def __init__(
@@ -93,8 +91,6 @@ class Discriminator(nn.Module):
             none. Without any, the convolutions have biases instead.
         max_width: the most filters that any layer may have.
         eps: of the normalization.
-
-    Raises UserError when image_size cannot be halved down to a base grid, or norm is unknown.
     """
 
     def __init__(

@@ -65,9 +65,6 @@ class PGGAN(FromSeeds):
         label_weight: weight of the auxiliary classifier's cross-entropy.
         prior: distribution of the latents; see `ganzoo.draws`.
         shared: the arguments of `GAN`.
-
-    Raises:
-        UserError: a penalty together with torch.compile of the discriminator.
     """
 
     generator: Generator

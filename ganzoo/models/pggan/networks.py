@@ -98,9 +98,6 @@ class Generator(Growing):
         blocks: for each level, features of the level below -> features.
         to_rgb: for each level, features -> image.
         output: last operation on the image.
-
-    Raises:
-        UserError: image_size cannot be halved down to a base grid.
     """
 
     slope, rgb_kernel = 0.2, 1
@@ -210,9 +207,6 @@ class Discriminator(Growing):
         from_rgb: for each level, image -> features.
         blocks: for each level, features -> features of the level below; for level 0, the scores.
         jumps: the level that is not faded in, if there is one.
-
-    Raises:
-        UserError: image_size cannot be halved down to a base grid, or both normalizations are on.
     """
 
     def __init__(
