@@ -422,6 +422,22 @@ def test_images_grow(tmp_path: Path) -> None:
     assert gan.stages() == {80: "16x16"}
 
 
+def test_penalties_are_those_of_full_size_images() -> None:
+    growth = Growth(16, 0.016, 0.032, initial_resolution=8)
+    gan = cyclegan(growth=growth, pool=0, r1=2.0).double()
+    gan.report.note = lambda *_: None  # type: ignore[method-assign]
+    assert gan.lod == 1
+    real, fake = torch.rand(3, 3, 8, 8).double(), torch.rand(3, 3, 8, 8).double()
+    given = (["A"], {"A": real}, {"A": fake}, torch.rand(3, 1).double())
+    loss = gan._discriminator_loss(*given)
+    gan.objective.r1 = 0.0
+    penalty = loss - gan._discriminator_loss(*given)
+    large = F.interpolate(real, scale_factor=2, mode="nearest").requires_grad_()
+    (slope,) = torch.autograd.grad(gan.discriminator["A"](F.avg_pool2d(large, 2)).sum(), large)
+    expected = 0.5 * slope.square().sum((1, 2, 3)).mean()  # r1 / 2, halved like the loss
+    assert penalty.item() == pytest.approx(expected.item(), rel=1e-12)
+
+
 def test_what_grows_translates_and_judges_at_its_size() -> None:
     gan = growing()
     assert gan.stages() == {0: "8x8", 17: "16x16 fading in", 48: "16x16"}
