@@ -83,13 +83,7 @@ class Wary(pickle.Unpickler):
 
 
 def read(path: Path) -> Any:
-    """What a file of torch.save or of pickle holds, its tensors on the CPU.
-
-    Objects of classes that are not known are `Inert`.
-
-    Raises:
-        UserError: no such file, or one of another kind.
-    """
+    """The contents of a file of torch.save or pickle, on the CPU; unknown classes are `Inert`."""
     if not path.is_file():
         raise UserError(f"There is no file {path}: give the checkpoint to import.")
     wary = SimpleNamespace(
@@ -110,13 +104,11 @@ def read(path: Path) -> Any:
 
 
 def import_checkpoint(source: Path, out: Path) -> GAN:
-    """Make a checkpoint of ganzoo of a file of another project; return its model.
+    """Write a checkpoint of ganzoo with the networks of another project's file; return its model.
 
-    Of a folder the files that are named `latest_net_*.pth` are taken together, or `G.pth`,
-    `G_ema.pth` and `D.pth` (or the like: see `ajbrock_files`), or else `pytorch_model.bin`.
-
-    Raises:
-        UserError: a file of no known kind, or a network that ours cannot be.
+    In a folder, the files `latest_net_*.pth` belong together, or `G.pth`, `G_ema.pth` and `D.pth`
+    (see `ajbrock_files`). Raises `UserError` for unknown files and for networks that differ from
+    ours.
     """
     given: Any
     if files := ajbrock_files(source):

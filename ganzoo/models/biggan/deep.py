@@ -20,18 +20,17 @@ from ganzoo.nn.layers import enlarged, halved_grid
 
 
 class DeepGenerator(ConditionalGenerator):
-    """BigGAN-deep's generator: the class vector and the whole of z condition every block.
+    """BigGAN-deep's generator: class embedding and all of z condition every block.
 
     Args:
-        image_size, channels, classes, ch, widths, bottom_width, attention: see `Generator`.
-        nz: length of z.
-        shared: length of the class vectors.
-        depth: blocks a stage, of which the last one doubles the size.
-        reduction: a block's 3x3 convolutions have its input's feature maps divided by this.
-        image_maps: outputs of the last convolution, of which the first `channels` are the image;
+        image_size, channels, classes, nz, ch, widths, shared, bottom_width, attention: see
+            `Generator`.
+        depth: number of blocks in a stage, the last of which doubles the size.
+        reduction: a block's 3x3 convolutions have this many times fewer maps than its input.
+        image_maps: outputs of the last convolution, the first `channels` of which are the image;
             None: no others. The published weights have `ch`.
-        statistics: 0, or how many sets of BatchNorm's statistics there are for truncations from 0
-            to 1, as beside the published weights; see `StoredBatchNorm`.
+        statistics: number of sets of BatchNorm statistics for truncations from 0 to 1, which the
+            published weights come with; 0 for none. See `StoredBatchNorm`.
         spectral_norm, sn_eps, sn_iterations, bn_eps, bn_momentum, init, zero_biases: see
             `Generator`.
     """
@@ -132,9 +131,9 @@ class DeepDiscriminator(ProjectionDiscriminator):
 
     Args:
         image_size, channels, classes, ch, bottom_width, attention: see `Discriminator`.
-        widths: of the stem and of each stage, in units of ch; None for the paper's at this size.
-        depth: blocks a stage, of which the first one halves the size and changes the width.
-        reduction: a block's 3x3 convolutions have its output's feature maps divided by this.
+        widths: feature maps of the stem and of each stage, in units of ch; None for the paper's.
+        depth: number of blocks in a stage; the first one halves the size and changes the width.
+        reduction: a block's 3x3 convolutions have this many times fewer maps than its output.
         spectral_norm, sn_eps, sn_iterations, init, zero_biases: see `Discriminator`.
     """
 

@@ -88,7 +88,7 @@ class Generator(ConditionalGenerator):
     Args:
         image_size: H and W in pixels, or one number for both. Both are halved together as long as
             neither falls below `bottom_width`, which leads to the first grid.
-        channels: of the image.
+        channels: number of channels of the image.
         classes: number of classes; 0 for none.
         nz: length of z.
         ch: number of feature maps that `widths` are multiples of.
@@ -233,17 +233,15 @@ class Discriminator(ProjectionDiscriminator):
 
     Args:
         image_size: H and W in pixels, or one number for both; see `Generator`.
-        channels: of the image.
-        classes: how many; 0 for none.
-        ch: feature maps, the unit of `widths`.
-        widths: of the blocks, in units of ch; None for the paper's at this size. What is more than
-            there are halvings keeps the size.
-        wide: a block's first convolution widens, not its second.
-        bottom_width: of the last grid, at least (twice that up to 32 pixels).
-        attention: heights of feature maps after whose first block there is attention; those that
-            are higher than the image are left out.
+        channels, classes, ch: see `Generator`.
+        widths: feature maps of each block, in units of ch; None for the paper's at this size.
+            Blocks beyond the number of halvings keep the size.
+        wide: widen in a block's first convolution, not in its second.
+        bottom_width: smallest height or width of the last grid (twice that up to 32 pixels).
+        attention: heights of feature maps after whose first block there is attention; heights above
+            the image's are ignored.
         spectral_norm, sn_eps, sn_iterations, init, zero_biases: see `Generator`; the table of
-            classes has a spectral norm, too.
+            classes is normalized spectrally, too.
     """
 
     def __init__(

@@ -88,7 +88,7 @@ class UNetGenerator(nn.Module):
     """Images [N, inputs, H, W] -> images [N, outputs, H, W] in [-1, 1], with skip connections.
 
     Args:
-        inputs, outputs: channels.
+        inputs, outputs: numbers of channels.
         ngf: filters after the first halving; twice as many with each one after it, up to 8 ngf.
         halvings: 7 for the authors' `unet_128`, 8 for `unet_256`: down to one pixel.
         norm: "instance" (without parameters), "batch" or "none".
@@ -199,7 +199,7 @@ class PixelDiscriminator(nn.Module):
     """Images [N, inputs, H, W] -> a logit for every pixel, [N, 1, H, W], by its colors alone.
 
     Args:
-        inputs: channels.
+        inputs: number of channels.
         ndf: filters of the first layer, half of the second's.
         norm: "instance" (without parameters), "batch" or "none".
     """
@@ -258,7 +258,7 @@ def at_any_size(
 
 
 def _reflected(side: int, goal: int) -> Tensor:
-    """Which of `side` pixels stands at each of `goal` places, with the whole in their middle."""
+    """For each of `goal` places, the pixel of `side` to put there; the image is in the middle."""
     start = (goal - side) // 2
     places = torch.arange(-start, goal - start).remainder(max(1, 2 * (side - 1)))
     return side - 1 - (side - 1 - places).abs()

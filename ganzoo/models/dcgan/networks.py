@@ -21,14 +21,14 @@ class Generator(nn.Module):
 
     Args:
         image_size: H and W in pixels, or one number for both; see `base_grid`.
-        nc: channels of the image.
+        nc: number of channels of the image.
         nz: length of z.
         ngf: filters of the last hidden layer; each layer before it has twice as many.
         kernel: side of the kernels of all layers but the first.
         projection: normalize each unit of the first layer by itself, as the paper's code does,
-            instead of each of its channels. What the layer multiplies is the same.
-        max_width: the most filters that any layer may have.
-        eps: BatchNorm's.
+            instead of each of its channels.
+        max_width: largest number of filters of a layer.
+        eps: epsilon of BatchNorm.
     """
 
     def __init__(
@@ -83,14 +83,13 @@ class Discriminator(nn.Module):
 
     Args:
         image_size: H and W in pixels, or one number for both; see `base_grid`.
-        nc: channels of the image.
+        nc, max_width: see `Generator`.
         ndf: filters of the first layer; each layer after it has twice as many.
         kernel: side of the kernels of all layers but the last.
-        norm: "batch" as published; "layer" (over each image, as in WGAN-GP) or "none" where a
-            gradient penalty asks that images do not depend on each other. The first layer has
-            none. Without any, the convolutions have biases instead.
-        max_width: the most filters that any layer may have.
-        eps: of the normalization.
+        norm: normalization of all layers but the first: "batch" as published; "layer" (over each
+            image, as in WGAN-GP) or "none" for gradient penalties, which need logits that do not
+            depend on other images. With "none" the convolutions have biases instead.
+        eps: epsilon of the normalization.
     """
 
     def __init__(
