@@ -227,7 +227,7 @@ def test_a_search_in_the_wrong_direction_is_refused(tmp_path: Path) -> None:
     ):
         result = run([*line, *with_metrics(*TINY_DCGAN), *keys, *keys_], env=ENVIRONMENT)
         assert result.returncode == 1
-        assert f"give hydra.sweeper.direction={wanted}" in result.stdout
+        assert f"set hydra.sweeper.direction={wanted}" in result.stdout
 
 
 @pytest.mark.slow
