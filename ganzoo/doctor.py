@@ -23,7 +23,8 @@ from ganzoo.data.decode import Header
 from ganzoo.data.encoded import EncodedImages
 from ganzoo.data.findings import Finding, Record, findings, is_plain
 from ganzoo.data.module import Batch
-from ganzoo.data.source import Source
+from ganzoo.data.outputs import refuse_among
+from ganzoo.data.source import Source, evenly
 from ganzoo.data.sources.pack import Pack
 from ganzoo.data.visit import sweep
 from ganzoo.errors import UserError, shown
@@ -97,7 +98,8 @@ def report(source: Source, picture: Path | None, workers: int | None) -> int:
     if not len(source):
         raise UserError(f"{source.name} has no images: choose other data, or another split.")
     if picture is not None:
-        refuse_among_images(picture, source)
+        remedy = "choose another place with --sheet FILE.png, or use --sheet none"
+        refuse_among(picture, source.folder, remedy)
     found = list(check(source))
     record = examine(source, os.cpu_count() or 1 if workers is None else workers)
     if len(record.indices):
@@ -115,18 +117,6 @@ def report(source: Source, picture: Path | None, workers: int | None) -> int:
         sheet(source, record.indices).save(picture)
         print(f"images as the networks would see them: {shown(str(picture))}")
     return sum(finding.problem for finding in found)
-
-
-def refuse_among_images(path: Path, source: Source) -> None:
-    """Raises UserError if a picture at `path` would become part of the data."""
-    if not isinstance(source, EncodedImages):
-        return
-    root = source.listing.files.root
-    if root.is_dir() and path.resolve().is_relative_to(root.resolve()):
-        raise UserError(
-            f"{path} is in {root} and would become one of its images: choose another place with "
-            "--sheet FILE.png, or use --sheet none."
-        )
 
 
 def check(source: Source) -> Iterator[Finding]:
@@ -249,7 +239,7 @@ def sheet(source: Source, indices: np.ndarray) -> Image.Image:
     scale = max(1, SHEET_SIDE // max(height, width))
 
     def images(row: Sequence[int], columns: int) -> Tensor:
-        chosen = [row[place] for place in spread(len(row), columns)]
+        chosen = [row[place] for place in evenly(len(row), columns)]
         pixels = source.__getitems__(chosen)["image"].float() / 127.5 - 1
         return pixels.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
 
@@ -258,7 +248,7 @@ def sheet(source: Source, indices: np.ndarray) -> Image.Image:
         columns = min(most // len(rows), SHEET_COLUMNS)
         return named_rows({name: images(row, columns) for name, row in rows.items()})
     many = list(rows.values())
-    kept = [many[place] for place in spread(len(many), most)]
+    kept = [many[place] for place in evenly(len(many), most)]
     return grid(torch.cat([images(row, most // len(kept)) for row in kept]))
 
 
@@ -272,11 +262,6 @@ def by_class(source: Source, indices: np.ndarray) -> dict[str, list[int]]:
         shown(name): indices[read == label].tolist() for label, name in enumerate(source.classes)
     }
     return {name: row for name, row in rows.items() if row}
-
-
-def spread(count: int, most: int) -> list[int]:
-    """At most `most` of `count` places, evenly spaced from the first to the last."""
-    return np.linspace(0, count - 1, min(count, most)).astype(int).tolist()
 
 
 if __name__ == "__main__":

@@ -5,20 +5,41 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from threading import Lock
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, TiffImagePlugin
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
+with suppress(ImportError):  # makes Pillow read iPhones' photographs, if it is installed
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+
+Image.init()
+# Nothing else is opened: Pillow would hand PostScript, for example, to another program.
+FORMATS = [
+    name
+    for name in ("JPEG", "PNG", "GIF", "BMP", "PPM", "TIFF", "WEBP", "AVIF", "JPEG2000", "HEIF")
+    if name in Image.OPEN  # some depend on how Pillow was built
+]
 EXTENSIONS = [
-    ".bmp", ".gif", ".jpeg", ".jpg", ".npy", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
+    *([".avif"] if "AVIF" in FORMATS else []), ".bmp", ".gif",
+    *([".heic", ".heif"] if "HEIF" in FORMATS else []), ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg",
+    ".npy", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
 ]  # fmt: skip
+# Pictures all the same, which are not read.
+UNREAD = {
+    ".arw", ".avif", ".cr2", ".cr3", ".dng", ".eps", ".exr", ".hdr", ".heic", ".heif", ".ico",
+    ".j2k", ".jxl", ".nef", ".orf", ".pbm", ".pnm", ".psd", ".raf", ".rw2", ".svg", ".tga",
+}.difference(EXTENSIONS)  # fmt: skip
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # Pillow's mode for a number of channels
 GOALS = {1: "gray", 2: "gray and opacity", 3: "RGB", 4: "RGBA"}
 FILTERS = ["bicubic", "bilinear", "area"]
@@ -27,6 +48,16 @@ NPY = b"\x93NUMPY"
 EXIF_KEYS = {"exif", "xmp", "XML:com.adobe.xmp"}  # Pillow's info has one if there may be EXIF
 
 _WARNINGS = Lock()  # filters of warnings are global, and threads decode in parallel
+
+
+def extension(name: str) -> str:
+    """The extension of a file, in lower case."""
+    return PurePosixPath(name).suffix.lower()
+
+
+def images_among(names: Sequence[str]) -> list[str]:
+    """The names that have the extension of an image."""
+    return [name for name in names if extension(name) in EXTENSIONS]
 
 
 class Box(NamedTuple):
@@ -54,10 +85,11 @@ class Header(NamedTuple):
 class Decoder:
     """Bytes of an image file -> uint8 [channels, *size], or larger if `resize` allows it.
 
-    EXIF orientation is applied, transparency is laid on white (kept with 2 or 4 channels), 16-bit
-    gray is scaled by 1 / 257. 16-bit color is reduced to its high bytes, color profiles are not
-    applied, and the first frame of an animation is used. Arrays (.npy) are [H, W], [H, W, C] or
-    [C, H, W], of uint8, uint16 (scaled by 1 / 257), bool, or floats in [0, 1].
+    EXIF orientation is applied, transparency is laid on white (kept with 2 or 4 channels), and gray
+    of up to 16 bits is divided by its largest value / 255. 16-bit color is reduced to its high
+    bytes, color profiles are not applied, and the first frame of an animation is used. Arrays
+    (.npy) are [H, W], [H, W, C] or [C, H, W], of uint8, uint16 (divided by 257), bool, or floats in
+    [0, 1].
 
     Args:
         size: height and width to deliver.
@@ -98,7 +130,7 @@ class Decoder:
             array = _load(file.read())
             planes = _planes(array, self.channels)
             return Header(f"array {array.dtype} {len(planes)} channels", planes.shape[1:])
-        with _opened(file) as image:
+        with opened(file) as image:
             self._check(image)
             orientation, broken_exif = _orientation(image)
             height, width = image.height, image.width
@@ -157,7 +189,7 @@ class Decoder:
         return torch.from_numpy(np.ascontiguousarray(planes))
 
     def _picture(self, data: bytes) -> Tensor:
-        with _opened(io.BytesIO(data)) as image:
+        with opened(io.BytesIO(data)) as image:
             self._check(image)
             orientation, _ = _orientation(image)
             stored = image.size
@@ -181,6 +213,8 @@ class Decoder:
             )
         if image.mode == "F":
             raise ValueError("floating point pixels have no fixed range")
+        if image.mode == "I" and image.format == "TIFF":
+            raise ValueError("32-bit or signed pixels have no fixed range")
 
 
 def center(pixels: Tensor, size: tuple[int, int]) -> Tensor:
@@ -237,10 +271,7 @@ def _upright(pixels: Tensor, orientation: int) -> Tensor:
 def _flat(image: Image.Image, keep_opacity: bool) -> Image.Image:
     """In 8 bits, in any color mode, and without transparency unless it is kept."""
     if image.mode.startswith("I"):
-        pixels = np.asarray(image).astype(np.int64)
-        if pixels.min() < 0 or pixels.max() > 65535:
-            raise ValueError("pixels of more than 16 bits")
-        return Image.fromarray(((pixels + 128) // 257).astype(np.uint8))
+        image = _gray(image)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         if not keep_opacity:
@@ -248,15 +279,33 @@ def _flat(image: Image.Image, keep_opacity: bool) -> Image.Image:
     return image
 
 
-def _opened(file: BinaryIO) -> Image.Image:
-    """`Image.open` without its warnings on damaged EXIF data and on size."""
+def _gray(image: Image.Image) -> Image.Image:
+    """Gray of 9 to 16 bits in 8 bits; with opacity if one gray value stands for transparent."""
+    pixels = np.asarray(image).astype(np.int64)
+    most, clear = 65535, image.info.get("transparency")
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        most = 2 ** image.tag_v2[TiffImagePlugin.BITSPERSAMPLE][0] - 1
+        if image.tag_v2[TiffImagePlugin.PHOTOMETRIC_INTERPRETATION] == 0:  # white is zero
+            pixels = most - pixels
+    if pixels.min() < 0 or pixels.max() > most:
+        raise ValueError(f"pixels from {pixels.min()} to {pixels.max()}")
+    gray = Image.fromarray(((2 * 255 * pixels + most) // (2 * most)).astype(np.uint8))
+    if clear is not None:
+        gray.putalpha(Image.fromarray(np.where(pixels == clear, 0, 255).astype(np.uint8)))
+    return gray
+
+
+def opened(file: BinaryIO) -> Image.Image:
+    """`Image.open` for `FORMATS`, without warnings on damaged EXIF data and on size."""
     with _WARNINGS, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return Image.open(file)
+        return Image.open(file, formats=FORMATS)
 
 
 def _orientation(image: Image.Image) -> tuple[int, bool]:
     """1 to 8 as in EXIF, and whether the EXIF data are broken."""
+    if image.format == "TIFF":
+        return 1, False  # Pillow turns these by itself
     if image.format in ("JPEG", "PNG") and not EXIF_KEYS & image.info.keys():
         return 1, False  # getexif would decode all pixels of a PNG
     exif = Image.Exif()

@@ -4,20 +4,18 @@ import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from PIL import UnidentifiedImageError
 from torch import Tensor
 
 from ganzoo import __version__
 from ganzoo.data.decode import FILTERS, RESIZES, Box, Decoder, Header
-from ganzoo.data.files import Files
-from ganzoo.data.source import Source, pair
+from ganzoo.data.files import Files, Tree
+from ganzoo.data.source import SAMPLED, Source, evenly, pair
 from ganzoo.errors import UserError, check_choice, first, shown
-
-INSPECTED = 2000  # number of files whose headers are read before training
 
 
 class Listing(NamedTuple):
@@ -28,6 +26,7 @@ class Listing(NamedTuple):
     classes: list[str] | None = None
     labels: Tensor | None = None
     notes: Sequence[str] = ()
+    warnings: Sequence[str] = ()  # notes on what is probably a mistake
 
 
 class EncodedImages(Source):
@@ -54,13 +53,6 @@ class EncodedImages(Source):
         self.decoder = Decoder(pair(image_size), channels, resize, filter, box)
         self.shape = (channels, *self.decoder.size)
         self.varies = resize in ("width", "none")
-
-    @property
-    def decoding(self) -> dict[str, Any]:
-        """The options of decoding, to make a source that delivers images in the same way."""
-        size, channels = self.decoder.size, self.decoder.channels
-        resize, filter = self.decoder.resize, self.decoder.filter
-        return {"image_size": size, "channels": channels, "resize": resize, "filter": filter}
 
     def _list(self) -> Listing:
         """Find the images; UserError if there are none."""
@@ -101,13 +93,19 @@ class EncodedImages(Source):
     def conversions(self) -> list[str]:
         good = [header for header in self._headers.values() if isinstance(header, Header)]
         converted = self.decoder.notes(good, len(self))
-        return [*self.listing.files.notes, *self.listing.notes, *converted]
+        listing = self.listing
+        return [*listing.warnings, *listing.files.notes, *listing.notes, *converted]
 
     @cached_property
     def _headers(self) -> dict[int, Header | str]:
-        places = np.linspace(0, len(self) - 1, min(len(self), INSPECTED)).astype(int).tolist()
+        places = evenly(len(self), SAMPLED)
         with ThreadPoolExecutor() as threads:
             return dict(zip(places, threads.map(self.header, places), strict=True))
+
+    @property
+    def folder(self) -> Path | None:  # type: ignore[override]
+        files = self.listing.files
+        return files.root if isinstance(files, Tree) else None
 
     def labels(self) -> Tensor | None:
         return self.listing.labels
@@ -142,6 +140,19 @@ class EncodedImages(Source):
             for digest in threads.map(digest_of, parts):
                 total.update(digest)
         return total.hexdigest()
+
+    def fingerprint(self) -> str:
+        """Of the names and sizes of all files, and of the first bytes of some."""
+
+        def start(index: int) -> bytes:
+            with self.listing.files.open(self.name_of(index)) as file:
+                return hashlib.sha256(file.read(65536)).digest()
+
+        names = self.listing.names
+        digest = hashlib.sha256(repr((list(names), self.listing.files.sizes(names))).encode())
+        with ThreadPoolExecutor() as threads:
+            digest.update(b"".join(threads.map(start, evenly(len(names), SAMPLED))))
+        return digest.hexdigest()
 
     def header(self, index: int) -> Header | str:
         """Facts about image `index`, or why it cannot be read."""

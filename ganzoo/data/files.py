@@ -2,10 +2,10 @@
 
 import io
 import os
+import stat
 import tarfile
 import zipfile
-from collections.abc import Iterator
-from functools import cached_property
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Protocol
 
@@ -27,6 +27,9 @@ class Files(Protocol):
     def open(self, name: str) -> BinaryIO:
         """Open one file. Raises OSError, or the errors of the archive's library."""
 
+    def sizes(self, names: Sequence[str]) -> list[int]:
+        """Sizes of files in bytes; empty if they are unknown until the files are read."""
+
 
 def open_files(root: Path) -> Files:
     """The files in a folder, zip or tar. Raises UserError for anything else."""
@@ -37,10 +40,14 @@ def open_files(root: Path) -> Files:
             f"There is no folder, zip or tar {root}: set data.source.root to your images."
         )
     try:
+        if not root.is_file():  # opening a pipe would wait forever
+            raise UserError(
+                f"{root} is a pipe, socket or device: set data.source.root to a folder, zip or tar."
+            )
+        if tarfile.is_tarfile(root):  # before zip: any file that ends in a zip passes for one
+            return Tar(root)
         if zipfile.is_zipfile(root):
             return Zip(root)
-        if tarfile.is_tarfile(root):
-            return Tar(root)
     except OSError as error:
         raise UserError(
             f"{root} cannot be read ({error.strerror}): change its permissions, or copy it."
@@ -55,42 +62,30 @@ class Tree:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._loops: list[str] = []
-        self._locked: list[str] = []
-        self.names = sorted(self._walk(root, "", frozenset()))
-        self.notes, self.problems = [], []
-        if self._loops:
+        self.notes: list[str] = []
+        self.problems: list[str] = []
+        loops: list[str] = []
+        locked: list[str] = []
+        self.names = sorted(_walk(root, "", frozenset(), loops, locked))
+        if loops:
             self.notes.append(
-                f"{len(self._loops)} links in {root} lead to a folder above them and are not "
-                f"followed: {first(self._loops)}."
+                f"{len(loops)} links in {root} lead to a folder above them and are not followed: "
+                f"{first(loops)}."
             )
-        if self._locked:
+        if locked:
             self.problems.append(
-                f"{len(self._locked)} folders in {root} cannot be opened ({first(self._locked)}): "
-                "change their permissions, or move them out."
+                f"{len(locked)} folders in {root} cannot be opened ({first(locked)}): change their "
+                "permissions, or move them out."
             )
 
     def open(self, name: str) -> BinaryIO:
-        return (self.root / name).open("rb")
+        path = self.root / name
+        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe would wait forever
+            raise ValueError("it is a pipe, socket, device or folder")
+        return path.open("rb")
 
-    def _walk(self, folder: Path, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[str]:
-        try:
-            status = folder.stat()
-            entries = list(os.scandir(folder))
-        except OSError:
-            self._locked.append(prefix or ".")
-            return
-        here = (status.st_dev, status.st_ino)
-        if here in above:
-            self._loops.append(prefix.rstrip("/"))
-            return
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if _is_folder(entry):
-                yield from self._walk(Path(entry.path), f"{prefix}{entry.name}/", above | {here})
-            else:
-                yield prefix + entry.name
+    def sizes(self, names: Sequence[str]) -> list[int]:
+        return [os.stat(self.root / name).st_size for name in names]
 
 
 class One(Tree):
@@ -102,15 +97,18 @@ class One(Tree):
 
 
 class _Archive:
-    """Common part of zip and tar: checks names, and finds the root in the archive."""
+    """Common part of zip and tar: checks names, and finds the root in the archive.
 
-    def __init__(self, root: Path) -> None:
+    Args:
+        root: path of the archive.
+        members: names of all regular files, with forward slashes.
+        ignored: names of links, devices and other members that are left out.
+    """
+
+    def __init__(self, root: Path, members: Sequence[str], ignored: Sequence[str]) -> None:
         self.root = root
-        self.notes: list[str] = []
         self.problems: list[str] = []
-        members = self._members()
-        out = [name for name in members if _leads_out(name)]
-        if out:
+        if out := [name for name in members if _leads_out(name)]:
             raise UserError(
                 f"{root} has paths that lead out of it ({first(out)}): it is damaged or malicious; "
                 "pack the images again."
@@ -118,30 +116,44 @@ class _Archive:
         visible = [m for m in members if not any(p.startswith(".") for p in m.split("/"))]
         self._within = _common_folder(visible)
         self.names = sorted({name[len(self._within) :] for name in visible})
+        self.notes = []
         if self._within:
             self.notes.append(
                 f"Everything in {root.name} is in its folder {shown(self._within)}, which is used "
                 "as the root."
             )
-
-    def _members(self) -> list[str]:
-        """Names of all regular files, normalized."""
-        raise NotImplementedError
+        if ignored:
+            self.notes.append(
+                f"{len(ignored)} links or devices in {root.name} are ignored: {first(ignored)}."
+            )
 
 
 class Zip(_Archive):
     """All files in a zip."""
 
-    def open(self, name: str) -> BinaryIO:
-        return self._zip.open(self._within + name)  # type: ignore[return-value]
-
-    def _members(self) -> list[str]:
+    def __init__(self, root: Path) -> None:
+        self.root = root
         try:
-            return [info.filename for info in self._zip.infolist() if not info.is_dir()]
+            infos = self._zip.infolist()
         except (zipfile.BadZipFile, OSError) as error:
             raise UserError(
-                f"{self.root} cannot be read as a zip ({error}): fetch or make it again."
+                f"{root} cannot be read as a zip ({error}): fetch or make it again."
             ) from error
+        # Some programs for Windows write backslashes between folders.
+        found = {info.filename.replace("\\", "/"): info for info in infos}
+        links = [n for n, info in found.items() if stat.S_ISLNK(info.external_attr >> 16)]
+        self._stored = {
+            name: (info.filename, info.file_size)
+            for name, info in found.items()
+            if not name.endswith("/") and name not in links
+        }
+        super().__init__(root, list(self._stored), links)
+
+    def open(self, name: str) -> BinaryIO:
+        return self._zip.open(self._stored[self._within + name][0])  # type: ignore[return-value]
+
+    def sizes(self, names: Sequence[str]) -> list[int]:
+        return [self._stored[self._within + name][1] for name in names]
 
     @property
     def _zip(self) -> zipfile.ZipFile:
@@ -155,7 +167,26 @@ class Zip(_Archive):
 
 
 class Tar(_Archive):
-    """All regular files in a tar that is not compressed."""
+    """All regular files in a tar that is not compressed, under each of their hard-linked names."""
+
+    def __init__(self, root: Path) -> None:
+        self._places: dict[str, tuple[int, int]] = {}  # offset and size of each file
+        ignored = []
+        for member in _members(root):
+            name = str(PurePosixPath(member.name))
+            target = str(PurePosixPath(member.linkname))
+            if member.issparse():
+                raise UserError(
+                    f"{shown(name)} in {root} is stored as a sparse file: make the tar again "
+                    "without --sparse."
+                )
+            if member.isfile():
+                self._places[name] = member.offset_data, member.size
+            elif member.islnk() and target in self._places:  # a hard link to an earlier member
+                self._places[name] = self._places[target]
+            elif not member.isdir():
+                ignored.append(name)
+        super().__init__(root, list(self._places), ignored)
 
     def open(self, name: str) -> BinaryIO:
         start, size = self._places[self._within + name]
@@ -163,25 +194,64 @@ class Tar(_Archive):
             file.seek(start)
             return io.BytesIO(file.read(size))
 
-    def _members(self) -> list[str]:
-        return list(self._places)
+    def sizes(self, names: Sequence[str]) -> list[int]:
+        return [self._places[self._within + name][1] for name in names]
 
-    @cached_property
-    def _places(self) -> dict[str, tuple[int, int]]:
+
+def _members(root: Path) -> list[tarfile.TarInfo]:
+    """All members of a tar. Raises UserError if it is compressed or incomplete."""
+    try:
+        tar = tarfile.open(root, "r:")  # noqa: SIM115  closed below
+    except tarfile.ReadError as error:
+        raise UserError(
+            f"{root} is a compressed tar, whose files cannot be read one by one: unpack it "
+            f"(tar xf {root.name}), or make it a plain tar."
+        ) from error
+    with tar, root.open("rb") as file:
         try:
-            with tarfile.open(self.root, "r:") as tar:
-                members = {str(PurePosixPath(m.name)): m for m in tar if m.isfile() or m.issym()}
-        except tarfile.ReadError as error:
-            raise UserError(
-                f"{self.root} is a compressed tar, whose files cannot be read one by one: "
-                f"unpack it (tar xf {self.root.name}), or make it a plain tar."
-            ) from error
-        links = [name for name, member in members.items() if member.issym()]
-        if links:
-            self.notes.append(
-                f"{len(links)} links in {self.root.name} are ignored: {first(links)}."
-            )
-        return {n: (m.offset_data, m.size) for n, m in members.items() if m.isfile()}
+            members = tar.getmembers()
+            last = members[-1]
+            blocks = 0 if last.islnk() or last.issym() else -(-last.size // tarfile.BLOCKSIZE)
+            file.seek(last.offset_data + blocks * tarfile.BLOCKSIZE)
+            # Python's tarfile stops without an error at a damaged header, but a complete tar ends
+            # in blocks of zeros.
+            complete = last.issparse() or file.read(tarfile.BLOCKSIZE) == tarfile.NUL * 512
+        except (tarfile.TarError, IndexError):
+            complete = False
+    if not complete:
+        raise UserError(
+            f"{root} is a damaged or incomplete tar: it does not end as a tar ends. Fetch or make "
+            "it again."
+        )
+    return members
+
+
+def _walk(
+    folder: Path,
+    prefix: str,
+    above: frozenset[tuple[int, int]],
+    loops: list[str],
+    locked: list[str],
+) -> Iterator[str]:
+    """Names of all files below `folder`; fills `loops` and `locked` with folders not entered."""
+    try:
+        status = folder.stat()
+        entries = list(os.scandir(folder))
+    except OSError:
+        locked.append(prefix or ".")
+        return
+    here = (status.st_dev, status.st_ino)
+    if here in above:
+        loops.append(prefix.rstrip("/"))
+        return
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        name = f"{prefix}{entry.name}"
+        if _is_folder(entry):
+            yield from _walk(Path(entry.path), f"{name}/", above | {here}, loops, locked)
+        else:
+            yield name
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -199,6 +199,8 @@ def _plain(source: Source, record: Record) -> Iterator[Finding]:
 def _files(source: Source, record: Record) -> Iterator[Finding]:
     if not isinstance(source, EncodedImages):
         return
+    for warning in source.listing.warnings:
+        yield Finding(warning, True)
     for note in (*source.listing.files.notes, *source.listing.notes):
         yield Finding(f"{note} Training does the same: check that this is intended.")
     modes = Counter[str]()

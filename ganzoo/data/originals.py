@@ -1,12 +1,12 @@
 """Image files in their own sizes, each read in full."""
 
 import io
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ganzoo.data.decode import EXTENSIONS, Decoder
+from ganzoo.data.decode import EXTENSIONS, Decoder, extension, images_among
 from ganzoo.data.encoded import EncodedImages, Listing, reason
 from ganzoo.data.files import Files, One, open_files
 from ganzoo.errors import UserError
@@ -41,10 +41,7 @@ class Originals(EncodedImages):
         self.keep_alpha = keep_alpha and self.transparency
 
     def _list(self) -> Listing:
-        names = self.files.names
-        return Listing(
-            self.files, [n for n in names if PurePosixPath(n).suffix.lower() in EXTENSIONS]
-        )
+        return Listing(self.files, images_among(self.files.names))
 
     @property
     def ignored(self) -> int:
@@ -87,7 +84,7 @@ def open_originals(
         UserError: there are no images.
     """
     try:
-        single = src.is_file() and src.suffix.lower() in EXTENSIONS
+        single = src.is_file() and extension(src.name) in EXTENSIONS
         files = One(src) if single else open_files(src)
     except UserError as error:
         message = str(error).replace("set data.source.root to", "give the path of")

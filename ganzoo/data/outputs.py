@@ -77,13 +77,9 @@ class Plan:
                 raise UserError(f"{both} would both become {path}: omit --png, or rename one.")
             places[path] = i
         files = self.source.files
-        root = files.root.resolve()
-        single = isinstance(files, One)
-        if root.is_dir() and not single and self.dst.resolve().is_relative_to(root):
-            raise UserError(
-                f"{self.dst} is in {root}, which contains the inputs: choose a DST outside of it."
-            )
-        reads = {(root / name).resolve() for name in files.names} | {root}
+        reads = {(files.root / name).resolve() for name in files.names} | {files.root.resolve()}
+        if not isinstance(files, One):
+            refuse_among(self.dst, files.root, "choose a DST outside of it")
         for path in self.targets.values():
             if path.resolve() in reads:
                 raise UserError(f"{path} is an input, which is never replaced: choose another DST.")
@@ -103,6 +99,21 @@ class Plan:
         ]
         workers = min(4, os.cpu_count() or 1) if workers is None else workers
         return sweep(self.source, chunks, _batch, min(workers, len(chunks)), "translating")
+
+
+def refuse_among(path: Path, folder: Path | None, remedy: str) -> None:
+    """Raises UserError if an output would lie in a folder whose images are inputs.
+
+    Args:
+        path: the output, a file or folder.
+        folder: the folder of the inputs; see `Source.folder`.
+        remedy: what to do.
+    """
+    if folder and folder.is_dir() and path.resolve().is_relative_to(folder.resolve()):
+        raise UserError(
+            f"{path} is in {folder.resolve()}, which contains the inputs, and would become one of "
+            f"them: {remedy}."
+        )
 
 
 def target_name(name: str, channels: int, png: bool) -> str:

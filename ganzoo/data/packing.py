@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from ganzoo import __version__
 from ganzoo.data.module import Batch
+from ganzoo.data.outputs import refuse_among
 from ganzoo.data.source import Source
 from ganzoo.data.sources.pack import FACTS, FORMAT, level_file, levels_of, pyramid
 from ganzoo.data.visit import sweep
@@ -56,6 +57,7 @@ def write_pack(
         raise UserError(f"{source.problems[0]} Or use --skip-bad to leave them out.")
     if out.exists():
         raise UserError(f"{out} already exists: choose another name, or remove it.")
+    refuse_among(out, source.folder, "choose a place outside of it")
     sizes = levels_of(source.shape[1:]) if levels else [source.shape[1:]]
     partial = out.with_name(out.name + ".partial")
     if partial.exists():  # left by a process that was killed

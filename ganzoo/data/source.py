@@ -1,12 +1,19 @@
 """The interface of all data sets, and how a split is held out."""
 
+import copy
 import hashlib
-from collections.abc import Sequence
+import importlib.util
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
 from ganzoo.errors import UserError, check_choice
+
+SAMPLED = 2000  # number of images that stand for all of them where reading all would take long
 
 
 class Source:
@@ -24,6 +31,9 @@ class Source:
             [C, H, W], which has to be cropped.
         classes: names of the classes in the order of the labels, or None without labels.
         split: the part of the data set that this is, such as "train"; "" without splits.
+        test_split: the part that training on "train" never sees; "" if there is none.
+        folder: the folder in which every image would become part of the data, None if there is
+            none.
         notes: sentences for the log on how images are converted; reading it raises UserError if
             files are damaged.
         problems: sentences on folders or archives that cannot be opened.
@@ -34,6 +44,8 @@ class Source:
     varies: bool = False
     classes: list[str] | None = None
     split: str = ""
+    test_split: str = ""
+    folder: Path | None = None
     notes: Sequence[str] = ()
     problems: Sequence[str] = ()
 
@@ -51,7 +63,16 @@ class Source:
         Raises:
             UserError: there are none, or they may be among these.
         """
-        raise UserError(f"{self.name} has no images that are held out from training.")
+        if not self.test_split:
+            raise UserError(f"{self.name} has no images that are held out from training.")
+        check_training(self.split)
+        other = copy.copy(self)
+        for name in vars(self):  # what was read from the files of this split
+            if isinstance(getattr(type(self), name, None), cached_property):
+                del other.__dict__[name]
+        other.split = self.test_split
+        other.name = self.name.replace(f"{self.split})", f"{other.split})")
+        return other
 
     def labels(self) -> Tensor | None:
         """Labels of all images, int64 [len(self)], or None."""
@@ -77,6 +98,10 @@ class Source:
                 digest.update(np.ascontiguousarray(value.numpy()).data)
         return digest.hexdigest()
 
+    def fingerprint(self) -> str:
+        """SHA-256 that differs if the images do, wherever they are stored; quickly computed."""
+        return self.digest(evenly(len(self), 200))
+
     def __len__(self) -> int:
         raise NotImplementedError
 
@@ -94,6 +119,49 @@ def pair(image_size: int | Sequence[int]) -> tuple[int, int]:
     if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
         raise UserError(f"image_size must be a positive int or [height, width], not {image_size}.")
     return size[0], size[1]
+
+
+def evenly(length: int, count: int) -> list[int]:
+    """At most `count` of `length` places, evenly spaced from the first to the last."""
+    return np.linspace(0, length - 1, min(length, count)).astype(int).tolist()
+
+
+@contextmanager
+def fetching(
+    what: str, root: Path, by_hand: str, package: str = "", extra: str = ""
+) -> Iterator[None]:
+    """Turn errors of a download, or of unpacking, into a sentence that tells them apart.
+
+    Args:
+        what: name of the data set.
+        root: folder to which it is written.
+        by_hand: what to do if it cannot be fetched.
+        package: package that is needed for it.
+        extra: name of the extra dependencies with this package.
+
+    Raises:
+        UserError: anything failed.
+    """
+    if package and importlib.util.find_spec(package) is None:
+        raise UserError(
+            f'{what} needs the package {package}: run pip install "ganzoo-lightning[{extra}]".'
+        )
+    try:
+        yield
+    except PermissionError as error:
+        raise UserError(
+            f"{what} cannot be written to {root} (permission denied): set data.source.root to a "
+            "folder that you may write to."
+        ) from error
+    except Exception as error:  # libraries raise many types
+        why = " ".join(str(error).split())[:300] or type(error).__name__
+        # Errors of the network and of the disk are OSErrors; a refusal by the host is not.
+        hint = (
+            "check the network and the free space on the disk"
+            if isinstance(error, OSError)
+            else "its host may limit downloads, or a file is damaged"
+        )
+        raise UserError(f"{what} could not be fetched ({why}): {hint}. {by_hand}") from error
 
 
 def check_training(split: str) -> None:

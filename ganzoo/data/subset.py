@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 
 import torch
 from torch import Generator, Tensor
@@ -29,7 +30,9 @@ class Subset(Source):
             raise UserError(f"data.subset must be at least 1, not {count}.")
         if classes is not None and not classes:
             raise UserError("data.classes is empty: name some classes, or set it to null.")
-        self.source, self.chosen, self.count = source, classes, count
+        # Hydra reads the names of folders such as 0 and 10 as numbers.
+        self.chosen = None if classes is None else [str(name) for name in classes]
+        self.source, self.count = source, count
         self.name = source.name
 
     @property
@@ -47,6 +50,10 @@ class Subset(Source):
     @property
     def split(self) -> str:  # type: ignore[override]
         return self.source.split
+
+    @property
+    def folder(self) -> Path | None:  # type: ignore[override]
+        return self.source.folder
 
     @property
     def notes(self) -> list[str]:  # type: ignore[override]
@@ -74,6 +81,9 @@ class Subset(Source):
     def smaller(self, size: tuple[int, int]) -> "Subset | None":
         source = self.source.smaller(size)
         return None if source is None else Subset(source, self.chosen, self.count)
+
+    def fingerprint(self) -> str:
+        return self.source.fingerprint()
 
     def digest(self, indices: Sequence[int]) -> str:
         digest = self.source.digest(self._indices[list(indices)].tolist())

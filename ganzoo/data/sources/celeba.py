@@ -8,8 +8,8 @@ import torchvision
 
 from ganzoo.data.decode import Box
 from ganzoo.data.encoded import EncodedImages, Listing
-from ganzoo.data.files import open_files
-from ganzoo.data.source import check_training, part
+from ganzoo.data.files import Files, open_files
+from ganzoo.data.source import fetching, part
 from ganzoo.errors import UserError, check_choice, first
 
 SIZE = (218, 178)
@@ -20,6 +20,7 @@ CROPS = {
     "center108": Box(SIZE, 55, 35, 108, 108),
     "resize": Box(SIZE, 0, 0, *SIZE),  # the full image, stretched
 }
+NUMBER = 202_599
 IMAGES = "img_align_celeba"
 ATTRIBUTES, PARTITION = "list_attr_celeba", "list_eval_partition"
 SPLITS = {"train": "0", "valid": "1", "test": "2"}
@@ -30,17 +31,19 @@ class CelebA(EncodedImages):
 
     Args:
         root: the folder of the images, their zip, or a folder that contains one of them, directly
-            or in torchvision's folder `celeba` or the official `Img`, `Anno` and `Eval`.
+            or in torchvision's folder `celeba` or the official `Img`, `Anno` and `Eval`; also
+            Kaggle's archive.zip.
         image_size, channels, filter: see `Decoder`.
         crop: "cx89cy121-128" (PGGAN), "center178", "center160", "center108", or "resize" for the
             full image, stretched. The crop is then resized to `image_size`.
         attributes: names such as ["Male", "Smiling"]; their combinations are the classes.
         split: "train", "valid", "test" (as published, or else by `held_out`), or "all".
         held_out: share of the images that is "test" if the published split is missing.
-        download: whether torchvision downloads missing files to `root` and checks the others.
+        download: whether torchvision downloads files to `root` if some that are needed are missing.
     """
 
     name = "CelebA"
+    test_split = "test"
 
     def __init__(
         self,
@@ -58,75 +61,74 @@ class CelebA(EncodedImages):
         check_choice("data.source.split", split, [*SPLITS, "all"])
         resize = "stretch" if crop == "resize" else "crop"
         super().__init__(image_size, channels, resize, filter, CROPS[crop])
-        self.root, self.crop, self.attributes = Path(root), crop, list(attributes)
+        self.root, self.attributes = Path(root).expanduser(), list(attributes)
         self.split, self.share, self.download = split, held_out, download
 
     def prepare(self) -> None:
-        if not self.download:
+        if not self.download or (self._images() is not None and not self._missing_lists()):
             return
-        try:
+        with fetching("CelebA", self.root, by_hand(self.root), "gdown", "celeba"):
             torchvision.datasets.CelebA(str(self.root), download=True)
-        except Exception as error:  # quotas and missing packages come as many types
-            raise UserError(
-                f"CelebA could not be downloaded ({' '.join(str(error).split())[:200]}): its host "
-                f"limits downloads. {by_hand(self.root)}"
-            ) from error
-
-    def held_out(self) -> "CelebA":
-        check_training(self.split)
-        options = {k: v for k, v in self.decoding.items() if k != "resize"}  # follows from the crop
-        root, crop, attributes = str(self.root), self.crop, self.attributes
-        return CelebA(
-            root, crop=crop, attributes=attributes, split="test", held_out=self.share, **options
-        )
 
     def _list(self) -> Listing:
-        files = open_files(self._find_images())
+        place = self._images()
+        if place is None:
+            raise UserError(
+                f"CelebA is not in {self.root.resolve()}: set data.source.root to it, or "
+                f"data.source.download=true. {by_hand(self.root)}"
+            )
+        files = open_files(place)
         names = [name for name in files.names if name.lower().endswith((".jpg", ".png"))]
         if not names:
             raise UserError(f"{files.root} has no images. {by_hand(self.root)}")
-        notes = []
-        kept = self._split(names)
+        notes, warnings = [], []
+        if len(names) < 0.99 * NUMBER:
+            warnings.append(
+                f"{files.root} has only {len(names):,} of CelebA's {NUMBER:,} images: unpack or "
+                "copy them again, unless you only want some of them."
+            )
+        kept = self._split(files, names)
         if len(kept) < len(names):
             notes.append(f"{len(kept)} of {len(names)} images are in the {self.split} split.")
             names = [names[i] for i in kept]
         if not self.attributes:
-            return Listing(files, names, notes=notes)
-        table = self._rows(ATTRIBUTES, names, "attributes")
+            return Listing(files, names, notes=notes, warnings=warnings)
+        table = self._rows(files, ATTRIBUTES, names, "attributes")
         columns = {
             name: [("" if row[name] == "1" else "not ") + name for row in table]
             for name in table[0]
         }
         classes, labels = classes_of(columns, self.attributes)
-        return Listing(files, names, classes, torch.tensor(labels), notes)
+        return Listing(files, names, classes, torch.tensor(labels), notes, warnings)
 
-    def _find_images(self) -> Path:
-        if self.root.is_file():
-            return self.root
+    def _images(self) -> Path | None:
+        """The folder or archive of the images, None if there is none."""
+        places = [self.root] if self.root.is_file() else []
         for folder in self._folders():
-            if (folder / IMAGES / IMAGES).is_dir():  # layout of Kaggle's archive
-                return folder / IMAGES / IMAGES
-            if (folder / IMAGES).is_dir():
-                return folder / IMAGES
-            if (folder / f"{IMAGES}.zip").is_file():
-                return folder / f"{IMAGES}.zip"
-        if self.root.is_dir() and any(self.root.glob("*.jpg")):
-            return self.root
-        raise UserError(
-            f"CelebA is not in {self.root}: set data.source.root to it, or "
-            f"data.source.download=true. {by_hand(self.root)}"
-        )
+            for name in (IMAGES, f"{IMAGES}_png"):
+                # Kaggle's archive has a folder in a folder of the same name.
+                places += [folder / name / name, folder / name, folder / f"{name}.zip"]
+            places.append(folder / "archive.zip")  # as Kaggle calls it
+        if any(path.suffix in (".jpg", ".png") for path in self.root.glob("*.*g")):
+            places.append(self.root)
+        return next((place for place in places if place.exists()), None)
 
     def _folders(self) -> list[Path]:
         return [self.root, *(self.root / name for name in ("celeba", "Img", "Anno", "Eval"))]
 
-    def _split(self, names: list[str]) -> list[int]:
+    def _missing_lists(self) -> bool:
+        """Whether a list that the options need is not on the disk."""
+        needed = [ATTRIBUTES] if self.attributes else []
+        needed += [PARTITION] if self.split != "all" and not self.share else []
+        return any(self._find_list(name) is None for name in needed)
+
+    def _split(self, files: Files, names: list[str]) -> list[int]:
         if self.split == "all":
             return list(range(len(names)))
-        if self._find_list(PARTITION) is None:
+        if self._text(files, PARTITION) is None:
             check_choice(f"split without {PARTITION}.txt", self.split, ["train", "test"])
             return part(names, self.split, self.share)
-        rows = self._rows(PARTITION, names, "split")
+        rows = self._rows(files, PARTITION, names, "split")
         (column,) = rows[0]
         return [i for i, row in enumerate(rows) if row[column] == SPLITS[self.split]]
 
@@ -138,15 +140,26 @@ class CelebA(EncodedImages):
                     return path
         return None
 
-    def _rows(self, name: str, images: list[str], what: str) -> list[dict[str, str]]:
+    def _text(self, files: Files, name: str) -> tuple[str, str] | None:
+        """Name and text of a list of CelebA, next to the images or in their archive."""
+        if path := self._find_list(name):
+            return str(path), path.read_text()
+        for inside in (f"{name}.csv", f"{name}.txt"):
+            if inside in files.names:
+                with files.open(inside) as file:
+                    return inside, file.read().decode()
+        return None
+
+    def _rows(self, files: Files, name: str, images: list[str], what: str) -> list[dict[str, str]]:
         """The row of each image in a list of CelebA: column -> value."""
-        path = self._find_list(name)
-        if path is None:
+        found = self._text(files, name)
+        if found is None:
             raise UserError(
                 f"The {what} of CelebA are in {name}.txt, which is not next to the images in "
-                f"{self.root}: put it there."
+                f"{self.root.resolve()}: put it there."
             )
-        lines = path.read_text().replace(",", " ").splitlines()
+        path, text = found
+        lines = text.replace(",", " ").splitlines()
         if lines and lines[0].strip().isdecimal():  # the number of rows
             lines = lines[1:]
         header: list[str] = [what]
@@ -156,14 +169,14 @@ class CelebA(EncodedImages):
             if "." not in first_word:
                 header = values if first_word == "image_id" else [first_word, *values]
             else:
-                table[first_word] = dict(zip(header, values, strict=True))
-        missing = [image for image in images if Path(image).name not in table]
+                table[Path(first_word).stem] = dict(zip(header, values, strict=True))
+        missing = [image for image in images if Path(image).stem not in table]
         if missing:
             raise UserError(
                 f"{path} has no row for {len(missing)} of the images, such as {missing[0]}: use "
                 "the list that belongs to these images."
             )
-        return [table[Path(image).name] for image in images]
+        return [table[Path(image).stem] for image in images]
 
 
 def by_hand(root: Path) -> str:
@@ -176,8 +189,8 @@ def by_hand(root: Path) -> str:
     files = ", ".join(f"{name} (MD5 {md5})" for name, md5 in wanted.items())
     return (
         f"Get {files} by hand from the site of its authors, put them unchanged into "
-        f"{root / 'celeba'}, and run again; without attributes and splits, only the images are "
-        "needed."
+        f"{root.resolve() / 'celeba'}, and run again; without attributes and splits, only the "
+        "images are needed."
     )
 
 

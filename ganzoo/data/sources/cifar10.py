@@ -1,12 +1,13 @@
 """CIFAR-10 (Krizhevsky 2009), read by torchvision."""
 
 from functools import cached_property
+from pathlib import Path
 
 import torch
 import torchvision
 from torch import Tensor
 
-from ganzoo.data.source import Source, check_training
+from ganzoo.data.source import Source, fetching
 from ganzoo.errors import UserError, check_choice
 
 
@@ -20,29 +21,22 @@ class CIFAR10(Source):
     """
 
     shape = (3, 32, 32)
+    test_split = "test"
 
     def __init__(self, root: str = "data", split: str = "train", download: bool = False) -> None:
         check_choice("data.source.split", split, ["train", "test"])
         self.name = f"CIFAR-10 ({split})"
-        self.root, self.split, self.download = root, split, download
+        self.root, self.split, self.download = Path(root).expanduser(), split, download
 
     @property
     def classes(self) -> list[str]:  # type: ignore[override]
         return list(self._data.classes)
 
     def prepare(self) -> None:
+        by_hand = f"Put cifar-10-python.tar.gz into {self.root} by hand and run again."
         if self.download:
-            try:
+            with fetching("CIFAR-10", self.root, by_hand):
                 torchvision.datasets.CIFAR10(self.root, download=True)
-            except (OSError, RuntimeError) as error:
-                raise UserError(
-                    f"CIFAR-10 could not be downloaded ({' '.join(str(error).split())}): put "
-                    f"cifar-10-python.tar.gz into {self.root} by hand and run again."
-                ) from error
-
-    def held_out(self) -> "CIFAR10":
-        check_training(self.split)
-        return CIFAR10(self.root, "test")
 
     def labels(self) -> Tensor:
         return torch.tensor(self._data.targets)

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ganzoo.data.encoded import Listing
-from ganzoo.data.source import check_training
 from ganzoo.data.sources.folder import Folder
 from ganzoo.errors import UserError, check_choice
 
@@ -16,7 +16,7 @@ class Domain(Folder):
         root: the folder of a data set, its zip, or a folder with `name` or `name`.zip.
         name: name of the data set, such as horse2zebra.
         domain: "A" or "B".
-        image_size, channels, resize, filter: see `Decoder`.
+        image_size, resize, decoding: see `EncodedImages`.
         split: "train", "test" or "all".
     """
 
@@ -26,20 +26,15 @@ class Domain(Folder):
         name: str,
         domain: str,
         image_size: int | Sequence[int],
-        channels: int = 3,
-        resize: str = "stretch",
-        filter: str = "bicubic",
         split: str = "train",
+        resize: str = "stretch",
+        **decoding: Any,
     ) -> None:
         check_choice("domain", domain, ["A", "B"])
         splits = {part: f"{part}{domain}" for part in ("train", "test")}
-        super().__init__(root, image_size, channels, False, resize, filter, split, splits=splits)
+        super().__init__(root, image_size, False, split, splits=splits, resize=resize, **decoding)
         self.set, self.domain = name, domain
         self.name = f"{name} {domain} ({split})"
-
-    def held_out(self) -> "Domain":
-        check_training(self.split)
-        return Domain(str(self.root), self.set, self.domain, split="test", **self.decoding)
 
     def _list(self) -> Listing:
         self.root = self._place()

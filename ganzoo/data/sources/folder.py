@@ -1,15 +1,22 @@
 """Any tree of image files: a folder, a zip or a tar."""
 
+import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from typing import Any
 
 import torch
 
-from ganzoo.data.decode import EXTENSIONS
+from ganzoo.data.decode import EXTENSIONS, UNREAD, extension, images_among
 from ganzoo.data.encoded import EncodedImages, Listing
-from ganzoo.data.files import open_files
-from ganzoo.data.source import check_training, part
+from ganzoo.data.files import Files, open_files
+from ganzoo.data.source import part
 from ganzoo.errors import UserError, check_choice, first
+
+LABELS = "dataset.json"  # in data sets made by the dataset_tool.py of StyleGAN, EDM and others
+
+Classes = tuple[list[str] | None, list[int] | None]  # names of the classes, class of each image
 
 
 class Folder(EncodedImages):
@@ -20,40 +27,35 @@ class Folder(EncodedImages):
 
     Args:
         root: path of a folder, a zip, or an uncompressed tar.
-        image_size, channels, resize, filter: see `Decoder`.
-        labels: whether the folders in `root` are classes; None for yes if all images are in one.
+        image_size, decoding: see `EncodedImages`.
+        labels: whether the folders in `root` are classes, or those in its `dataset.json`, if it
+            has one; None for yes if all images are in one.
         split: "train", "test" or "all".
         held_out: share of the images that is "test"; see `part`.
         splits: name of the folder of each split, such as {"train": "trainA", "test": "testA"};
             None to split by `held_out`.
     """
 
+    test_split = "test"
+
     def __init__(
         self,
         root: str,
         image_size: int | Sequence[int],
-        channels: int = 3,
         labels: bool | None = None,
-        resize: str = "crop",
-        filter: str = "bicubic",
         split: str = "train",
         held_out: float = 0.0,
         splits: Mapping[str, str] | None = None,
+        **decoding: Any,
     ) -> None:
-        super().__init__(image_size, channels, resize, filter)
+        super().__init__(image_size, **decoding)
         if splits is None:
             part([], split, held_out)  # raises UserError for bad options
         else:
             check_choice("data.source.split", split, [*splits, "all"])
-        self.splits = splits
-        self.root, self.with_labels = Path(root), labels
+        self.root, self.with_labels, self.splits = Path(root).expanduser(), labels, splits
         self.split, self.share = split, held_out
         self.name = self.root.stem or str(root)
-
-    def held_out(self) -> "Folder":
-        check_training(self.split)
-        root, labels = str(self.root), self.with_labels
-        return Folder(root, labels=labels, split="test", held_out=self.share, **self.decoding)
 
     def _list(self) -> Listing:
         if (self.root / "pack.json").is_file():
@@ -62,23 +64,16 @@ class Folder(EncodedImages):
                 f"data.source.root={self.root}."
             )
         files = open_files(self.root)
-        suffixes = {name: PurePosixPath(name).suffix.lower() for name in files.names}
-        names = [name for name in files.names if suffixes[name] in EXTENSIONS]
+        names = images_among(files.names)
+        notes, warnings = self._left_out(files, len(names))
         if not names:
-            blocked = f" {files.problems[0]}" if files.problems else ""
             raise UserError(
                 f"{self.root} has no images ({', '.join(EXTENSIONS)}): set data.source.root to a "
-                f"folder that has some.{blocked}"
+                f"folder that has some. {' '.join([*files.problems[:1], *warnings])}".strip()
             )
         if self.splits is not None:
             names = self._in_splits(names)
-        others = sorted({s or "no extension" for s in suffixes.values() if s not in EXTENSIONS})
-        notes = []
-        if others:
-            count = sum(suffix not in EXTENSIONS for suffix in suffixes.values())
-            ignored = f"are not images and are ignored: {first(others)}"
-            notes.append(f"{count} files in {self.root} {ignored}.")
-        classes, labels = self._classes(names)
+        classes, labels = self._classes(files, names)
         kept = part(names, self.split, self.share) if self.splits is None else range(len(names))
         if len(kept) < len(names):
             notes.append(f"{len(kept)} of {len(names)} images are in the {self.split} split.")
@@ -88,7 +83,29 @@ class Folder(EncodedImages):
             classes,
             None if labels is None else torch.tensor(labels)[kept],
             notes,
+            warnings,
         )
+
+    def _left_out(self, files: Files, images: int) -> tuple[list[str], list[str]]:
+        """Notes on files that are not read, and warnings if that is probably a mistake."""
+        counts = Counter(extension(name) for name in files.names if name != LABELS)
+        others = Counter({e: n for e, n in counts.items() if e not in {*EXTENSIONS, *UNREAD}})
+        unread = Counter({e: n for e, n in counts.items() if e in UNREAD})
+        notes, warnings = [], []
+        if unread:
+            heif = {".heic", ".heif"} & unread.keys()
+            warnings.append(
+                f"{unread.total()} pictures in {self.root} have a format that is not read "
+                f"({first(sorted(unread))}): convert them to PNG or JPEG"
+                f"{', or run pip install pillow-heif' if heif else ''}."
+            )
+        if others:
+            ignored = (
+                f"{others.total()} files in {self.root} are not images and are ignored: "
+                f"{first(sorted(e or 'no extension' for e in others))}."
+            )
+            (warnings if others.total() > images else notes).append(ignored)
+        return notes, warnings
 
     def _in_splits(self, names: list[str]) -> list[str]:
         """The images in the folders of the split, anywhere below the root."""
@@ -113,16 +130,42 @@ class Folder(EncodedImages):
             kept += inside
         return kept
 
-    def _classes(self, names: list[str]) -> tuple[list[str] | None, list[int] | None]:
+    def _classes(self, files: Files, names: list[str]) -> Classes:
+        if self.with_labels is False:
+            return None, None
+        if LABELS in files.names and (found := self._classes_in_json(files, names)) is not None:
+            return found
         loose = [name for name in names if "/" not in name]
         if self.with_labels and loose:
             raise UserError(
                 f"{len(loose)} images in {self.root} are not in a class folder ({first(loose)}): "
                 "move them into one, or set data.source.labels=false."
             )
-        if loose or self.with_labels is False:
+        return (None, None) if loose else numbered([name.split("/", 1)[0] for name in names])
+
+    def _classes_in_json(self, files: Files, names: list[str]) -> Classes | None:
+        """Classes in `dataset.json`, whose folders are not classes; None if it is another file."""
+        try:
+            with files.open(LABELS) as file:
+                listed = json.load(file)["labels"]
+            table = dict(listed or [])
+        except (ValueError, KeyError, TypeError):
+            return None
+        if not table:
             return None, None
-        tops = [name.split("/", 1)[0] for name in names]
-        classes = sorted(set(tops))
-        number = {name: label for label, name in enumerate(classes)}
-        return classes, [number[top] for top in tops]
+        missing = [name for name in names if not isinstance(table.get(name), int)]
+        if missing:
+            raise UserError(
+                f"{LABELS} in {self.root} has no class, a whole number, for {len(missing)} images "
+                f"({first(missing)}): complete it, or set data.source.labels=false."
+            )
+        return numbered([str(table[name]) for name in names])
+
+
+def numbered(names: Sequence[str]) -> tuple[list[str], list[int]]:
+    """The sorted classes, numerically if all are numbers, and the number of each one in `names`."""
+    classes = sorted(set(names))
+    if all(name.isdecimal() for name in classes):
+        classes.sort(key=int)
+    number = {name: label for label, name in enumerate(classes)}
+    return classes, [number[name] for name in names]

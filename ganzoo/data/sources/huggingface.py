@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import torch
 
 from ganzoo.data.encoded import EncodedImages, Listing
-from ganzoo.data.source import check_training, part
+from ganzoo.data.source import part
 from ganzoo.errors import UserError, first
 
 Paths = str | Sequence[str]
@@ -25,7 +25,7 @@ class HuggingFace(EncodedImages):
     Args:
         path: "user/name" on the Hub, a folder of parquet or other files, or "parquet" for the files
             in `data_files`.
-        image_size, channels, resize, filter: see `Decoder`.
+        image_size, decoding: see `EncodedImages`.
         config: name of the configuration, for data sets that have several.
         split: one of the data set's splits; if it has no "test", "train" is split by `held_out`.
         image: column of encoded images; None if there is only one.
@@ -37,22 +37,22 @@ class HuggingFace(EncodedImages):
         held_out: share of "train" that is "test" if there is no such split; see `part`.
     """
 
+    test_split = "test"
+
     def __init__(
         self,
         path: str,
         image_size: int | Sequence[int],
-        channels: int = 3,
         config: str | None = None,
         split: str = "train",
         image: str | None = None,
         label: str | None = None,
         data_files: Paths | Mapping[str, Paths] | None = None,
         download: bool = False,
-        resize: str = "crop",
-        filter: str = "bicubic",
         held_out: float = 0.0,
+        **decoding: Any,
     ) -> None:
-        super().__init__(image_size, channels, resize, filter)
+        super().__init__(image_size, **decoding)
         part([], "all", held_out)  # raises UserError for a bad share
         self.path, self.config, self.data_files = path, config, data_files
         self.image, self.label, self.download = image, label, download
@@ -62,19 +62,6 @@ class HuggingFace(EncodedImages):
     def prepare(self) -> None:
         if self.download:
             _ = self._splits
-
-    def held_out(self) -> "HuggingFace":
-        check_training(self.split)
-        return HuggingFace(
-            self.path,
-            config=self.config,
-            split="test",
-            image=self.image,
-            label=self.label,
-            data_files=self.data_files,
-            held_out=self.share,
-            **self.decoding,
-        )
 
     def _list(self) -> Listing:
         shared = bool(self.share) and "test" not in self._splits
@@ -208,6 +195,9 @@ class Rows:
         if value is None:
             raise ValueError("there is no image in this row")
         return io.BytesIO(value)
+
+    def sizes(self, names: Sequence[str]) -> list[int]:
+        return []
 
 
 def _library() -> Any:

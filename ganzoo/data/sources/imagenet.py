@@ -5,15 +5,16 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import torch
 import torchvision
 from torchvision.datasets.imagenet import ARCHIVE_META, META_FILE, load_meta_file
 
-from ganzoo.data.decode import EXTENSIONS
+from ganzoo.data.decode import images_among
 from ganzoo.data.encoded import EncodedImages, Listing
 from ganzoo.data.files import Tree
-from ganzoo.data.source import check_training
+from ganzoo.data.source import fetching
 from ganzoo.errors import UserError, check_choice, first
 
 log = logging.getLogger(__name__)
@@ -34,25 +35,26 @@ class ImageNet(EncodedImages):
 
     Args:
         root: the folder that contains `train` and `val`, or Kaggle's `ILSVRC`.
-        image_size, channels, resize: see `Decoder`.
+        image_size, decoding: see `EncodedImages`.
         split: "train" or "val".
         filter: see `Decoder`; "area" of the "crop" is the preprocessing of Brock et al. 2019.
         unpack: whether torchvision unpacks the archives in `root` if the split is missing.
     """
 
+    test_split = "val"
+
     def __init__(
         self,
         root: str,
         image_size: int | Sequence[int],
-        channels: int = 3,
         split: str = "train",
-        resize: str = "crop",
         filter: str = "area",
         unpack: bool = False,
+        **decoding: Any,
     ) -> None:
         check_choice("data.source.split", split, ["train", "val"])
-        super().__init__(image_size, channels, resize, filter)
-        self.root, self.split, self.unpack = Path(root), split, unpack
+        super().__init__(image_size, filter=filter, **decoding)
+        self.root, self.split, self.unpack = Path(root).expanduser(), split, unpack
         self.name = f"ImageNet ({split})"
 
     def prepare(self) -> None:
@@ -68,29 +70,16 @@ class ImageNet(EncodedImages):
                 f"image-net.org and put them into {self.root}."
             )
         log.info("unpacking %s, which takes a while", " and ".join(archives))
-        try:
+        again = f"Remove {self.root / self.split} if it exists, and run again."
+        with fetching("Unpacking ImageNet", self.root, again, "scipy", "imagenet"):
             torchvision.datasets.ImageNet(str(self.root), self.split)
-        except ModuleNotFoundError as error:
-            raise UserError(
-                f"Unpacking ImageNet needs the package {error.name}: run pip install "
-                '"ganzoo-lightning[imagenet]".'
-            ) from error
-        except Exception as error:  # full disk, damaged tar, wrong checksum
-            raise UserError(
-                f"ImageNet could not be unpacked ({' '.join(str(error).split())}): fix this, "
-                f"remove {self.root / self.split} if it exists, and run again."
-            ) from error
-
-    def held_out(self) -> "ImageNet":
-        check_training(self.split)
-        return ImageNet(str(self.root), split="val", **self.decoding)
 
     def _list(self) -> Listing:
         if self._base is None:
             raise self._nowhere()
         folder = self._base / self.split
         files = Tree(folder)
-        names = [n for n in files.names if PurePosixPath(n).suffix.lower() in EXTENSIONS]
+        names = images_among(files.names)
         packed = [name for name in files.names if name.endswith(".tar")]
         if packed:
             raise UserError(
@@ -102,7 +91,8 @@ class ImageNet(EncodedImages):
             raise UserError(f"{folder} has no images: set data.source.root to their folder.")
         wnids = self._wnids(folder, names)
         train = self._base / "train"
-        known = folders(train) if train.is_dir() else sorted(set(wnids))
+        folders = [p.name for p in train.iterdir() if p.is_dir()] if train.is_dir() else wnids
+        known = sorted({name for name in folders if not name.startswith(".")})
         number = {wnid: label for label, wnid in enumerate(known)}
         unknown = sorted(set(wnids) - set(known))
         if unknown:
@@ -170,8 +160,3 @@ class ImageNet(EncodedImages):
             f"{title} ({wnid})" if times[title] > 1 else title
             for title, wnid in zip(titles, wnids, strict=True)
         ]
-
-
-def folders(folder: Path) -> list[str]:
-    """Names of the folders in a folder, sorted."""
-    return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))

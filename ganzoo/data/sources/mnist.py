@@ -4,20 +4,16 @@ Also MNIST-RGB, whose images have three digits each.
 """
 
 import gzip
-import shutil
-from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 import torchvision
 from torch import Tensor
-from torchvision.datasets.mnist import read_image_file, read_label_file
 
-from ganzoo.data.source import Source, check_training
+from ganzoo.data.source import Source, fetching
 from ganzoo.errors import UserError, check_choice
 
 SIDE = 28
@@ -36,6 +32,7 @@ class MNIST(Source):
         download: whether to download missing files to `root`, checked by torchvision.
     """
 
+    test_split = "test"
     title = "MNIST"
     reader = torchvision.datasets.MNIST
     elsewhere = ""  # another way to get the files, for messages
@@ -53,7 +50,12 @@ class MNIST(Source):
         if pad < 0:
             raise UserError(f"data.source.pad must not be negative: {pad}.")
         self.name = f"{self.title} ({split})"
-        self.root, self.split, self.pad, self.channels = Path(root), split, pad, channels
+        self.root, self.split, self.pad, self.channels = (
+            Path(root).expanduser(),
+            split,
+            pad,
+            channels,
+        )
         self.download = download
         self.classes = list(self.reader.classes)
 
@@ -72,17 +74,9 @@ class MNIST(Source):
     def prepare(self) -> None:
         if not self.download or (self._find("images-idx3") and self._find("labels-idx1")):
             return
-        try:
+        by_hand = f"Put its four idx files into {self.root} by hand."
+        with fetching(self.title, self.root, by_hand):
             self.reader(str(self.root), download=True)
-        except (OSError, RuntimeError) as error:
-            raise UserError(
-                f"{self.title} could not be downloaded ({' '.join(str(error).split())}): put its "
-                f"four idx files into {self.root} by hand."
-            ) from error
-
-    def held_out(self) -> "MNIST":
-        check_training(self.split)
-        return type(self)(str(self.root), "test", self.pad, self.channels)
 
     def labels(self) -> Tensor:
         return self._labels
@@ -99,7 +93,7 @@ class MNIST(Source):
 
     @cached_property
     def _images(self) -> Tensor:
-        images = self._read("images-idx3", read_image_file)
+        images = self._read("images-idx3")
         if images.shape != (len(self), SIDE, SIDE):
             raise UserError(
                 f"The images of {self.name} in {self.root} have shape {list(images.shape)}, but "
@@ -109,7 +103,7 @@ class MNIST(Source):
 
     @cached_property
     def _labels(self) -> Tensor:
-        return self._read("labels-idx1", read_label_file)
+        return self._read("labels-idx1").long()
 
     def _find(self, kind: str) -> Path | None:
         for folder in (self.root, self.root / self.reader.__name__ / "raw"):
@@ -119,7 +113,7 @@ class MNIST(Source):
                     return path
         return None
 
-    def _read(self, kind: str, reader: Callable[[str], Tensor]) -> Tensor:
+    def _read(self, kind: str) -> Tensor:
         path = self._find(kind)
         if path is None:
             raise UserError(
@@ -128,15 +122,13 @@ class MNIST(Source):
                 f"{self.elsewhere}."
             )
         try:
-            if path.suffix != ".gz":
-                return reader(str(path))
-            with TemporaryDirectory() as folder:  # torchvision's readers need a plain file
-                plain = Path(folder) / path.stem
-                with gzip.open(path) as packed, plain.open("wb") as file:
-                    shutil.copyfileobj(packed, file)
-                return reader(str(plain))
+            data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+            dimensions = data[3]  # idx: a magic number, the size of each dimension, the values
+            shape = np.frombuffer(data, ">i4", dimensions, offset=4)
+            values = np.frombuffer(data, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
         except Exception as error:  # damaged headers may raise anything
             raise UserError(f"{path} is damaged or incomplete: download it again.") from error
+        return torch.from_numpy(values.copy())
 
 
 class FashionMNIST(MNIST):
@@ -159,6 +151,8 @@ class MNISTRGB(Source):
         num: number of images.
         seed: random seed of the choice of digits.
     """
+
+    test_split = "test"
 
     def __init__(
         self,
@@ -187,9 +181,11 @@ class MNISTRGB(Source):
     def prepare(self) -> None:
         self.digits.prepare()
 
-    def held_out(self) -> "MNISTRGB":
-        digits = self.digits.held_out()
-        return MNISTRGB(str(digits.root), "test", self.num, self.seed, digits.pad)
+    def held_out(self) -> Source:
+        other = super().held_out()
+        assert isinstance(other, MNISTRGB)
+        other.digits = self.digits.held_out()
+        return other
 
     def labels(self) -> Tensor:
         return self.digits.labels()[self._chosen] @ torch.tensor([100, 10, 1])

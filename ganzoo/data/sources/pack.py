@@ -11,6 +11,7 @@ A pack is a folder:
 """
 
 import copy
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -21,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ganzoo.data.source import Source, check_training, pair, part
+from ganzoo.data.source import Source, pair, part
 from ganzoo.disk import sha256
 from ganzoo.errors import UserError
 
@@ -40,6 +41,8 @@ class Pack(Source):
         held_out: share of the images that is "test"; see `part`.
     """
 
+    test_split = "test"
+
     def __init__(
         self,
         root: str,
@@ -48,7 +51,7 @@ class Pack(Source):
         held_out: float = 0.0,
     ) -> None:
         part([], split, held_out)  # raises UserError for bad options
-        self.root, self.split, self.share = Path(root), split, held_out
+        self.root, self.split, self.share = Path(root).expanduser(), split, held_out
         self.asked = None if image_size is None else pair(image_size)
         self.name = self.root.name
 
@@ -77,10 +80,6 @@ class Pack(Source):
             notes.append(f"{len(self)} of {of} images are in the {self.split} split.")
         return notes
 
-    def held_out(self) -> "Pack":
-        check_training(self.split)
-        return Pack(str(self.root), self.asked, "test", self.share)
-
     def labels(self) -> Tensor | None:
         return self._labels
 
@@ -103,6 +102,9 @@ class Pack(Source):
         other.asked = size
         other.__dict__.pop("_images", None)  # those of this level
         return other
+
+    def fingerprint(self) -> str:
+        return hashlib.sha256(repr(sorted(self.facts["sha256"].items())).encode()).hexdigest()
 
     def check(self) -> None:
         """Compare every file with its SHA-256. Raises UserError naming one that differs."""

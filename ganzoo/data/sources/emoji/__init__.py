@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ganzoo.data.source import Source, check_training, pair
+from ganzoo.data.source import Source, pair
 from ganzoo.errors import UserError, check_choice
 
 PACK = Path(__file__).parent / "emoji64.zip"
@@ -42,6 +42,8 @@ class Emoji(Source):
         channels: 3, or 1 for luminance (ITU-R 601).
     """
 
+    test_split = "test"
+
     def __init__(
         self,
         vendor: str = "noto",
@@ -60,7 +62,6 @@ class Emoji(Source):
                 "one of these as image_size, or set data.source.image_size=64 to resize from that."
             )
         self.name = f"emoji ({vendor}, {split})"
-        self.vendor = vendor
         self.vendors = ["noto", "twemoji"] if vendor == "both" else [vendor]
         self.split, self.variants, self.side, self.channels = split, variants, height, channels
         self.classes = CLASSES
@@ -77,10 +78,6 @@ class Emoji(Source):
         if self.channels == 1:
             notes.append("Emoji are converted from RGB to luminance (ITU-R 601).")
         return notes
-
-    def held_out(self) -> "Emoji":
-        check_training(self.split)
-        return Emoji(self.vendor, "test", self.variants, self.side, self.channels)
 
     def labels(self) -> Tensor:
         return self._labels
