@@ -21,9 +21,9 @@ from ganzoo import cli
 from ganzoo.data.choosing import sources_of
 from ganzoo.data.decode import Header
 from ganzoo.data.encoded import EncodedImages
+from ganzoo.data.files import refuse_among
 from ganzoo.data.findings import Finding, Record, findings, is_plain
 from ganzoo.data.module import Batch
-from ganzoo.data.outputs import refuse_among
 from ganzoo.data.source import Source, evenly
 from ganzoo.data.sources.pack import Pack
 from ganzoo.data.visit import sweep
@@ -33,7 +33,7 @@ from ganzoo.pictures.grids import grid, named_rows
 CHUNK = 64  # number of images that are read together,
 CHUNK_BYTES = 8 * 2**20  # or fewer, of this size in total
 
-CLASSES_LISTED = 40  # if there are more classes, the largest and the smallest are listed
+CLASSES_LISTED = 40
 BAR = 40  # characters of the longest bar
 NAME = 30  # characters of the name of a class
 SIZES_LISTED = 5
@@ -209,24 +209,17 @@ def facts(source: Source, record: Record) -> Iterator[str]:
 
 
 def bars(classes: Sequence[str], labels: Tensor) -> Iterator[str]:
-    """A bar chart of the classes; if there are very many, of the largest and the smallest."""
+    """A bar chart of the first classes."""
     counts = torch.bincount(labels, minlength=len(classes)).tolist()
     yield f"{len(classes)} classes:"
-    order = list(range(len(classes)))
-    if len(classes) > CLASSES_LISTED:
-        order.sort(key=lambda label: -counts[label])
-    names = [shown(name) for name in classes]
+    names = [shown(name) for name in classes[:CLASSES_LISTED]]
     names = [name if len(name) <= NAME else f"{name[: NAME - 3]}..." for name in names]
-    wide = max(map(len, names))
-    lines = [
-        f"  {names[label]:{wide}} {counts[label]:>9,} "
-        + "#" * -(-BAR * counts[label] // max(1, *counts))
-        for label in order
-    ]
-    half = CLASSES_LISTED // 2
-    if len(lines) > CLASSES_LISTED:
-        lines[half:-half] = [f"  ... {len(lines) - 2 * half:,} classes in between"]
-    yield from lines
+    for name, count in zip(names, counts, strict=False):
+        yield f"  {name:{max(map(len, names))}} {count:>9,} " + "#" * -(
+            -BAR * count // max(1, *counts)
+        )
+    if more := len(classes) - len(names):
+        yield f"  and {more:,} more, with {min(counts):,} to {max(counts):,} images"
 
 
 # -- the contact sheet -----------------------------------------------------------------------------

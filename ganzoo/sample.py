@@ -93,6 +93,7 @@ def run(args: argparse.Namespace) -> None:
     """Write what the command line asks for."""
     check(args)
     device = cli.device(args.device)
+    from ganzoo.data.choosing import refuse_among_training
     from ganzoo.engine.checkpoint import load
     from ganzoo.engine.kinds import only_from_seeds
     from ganzoo.engine.sampling import batches_for, statistics
@@ -101,6 +102,7 @@ def run(args: argparse.Namespace) -> None:
     from ganzoo.pictures.grids import grid, named_rows, singles
 
     gan = only_from_seeds(load(args.checkpoint, device))
+    refuse_among_training(args.out, gan.config)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     gif, png = (args.out.suffix.lower() == ending for ending in (GIF, PNG))
     batches = batches_for(gan, args.standing, args.truncation is not None)

@@ -72,7 +72,7 @@ def train(*overrides: str, **keys: Any) -> GAN:
 
 def train_config(cfg: DictConfig) -> GAN:
     """Train what a composed config describes, in the folder `cfg.run_dir`; return the model."""
-    run_dir = Path(cfg.run_dir).resolve()
+    run_dir = Path(cfg.run_dir).expanduser().resolve()
     with recording(run_dir, cfg):
         gan, children = attempt(cfg, run_dir, [])
         while gan.control.go_back_to is not None:

@@ -190,7 +190,8 @@ def test_a_broken_image_ends_the_run_and_loses_nothing(
     assert not (tmp_path / "run" / "done").exists()
 
     bad.write_bytes(whole)
-    train(tiny(f"run_dir={tmp_path / 'run'}", *of_photos))
+    assert "images have changed" in refused(tmp_path / "run", *of_photos)
+    train(tiny(f"run_dir={tmp_path / 'run'}", *of_photos, "data.accept_changed=true"))
     assert checkpoint(tmp_path / "run")["ganzoo"]["images_seen"] == 80
 
 

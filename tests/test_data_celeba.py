@@ -179,6 +179,7 @@ def test_what_to_get_by_hand(download, tmp_path: Path, monkeypatch) -> None:
         raise RuntimeError("Too many users have viewed or downloaded this file recently.")
 
     monkeypatch.setattr(torchvision.datasets.CelebA, "download", refused)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
     source = CelebA(str(tmp_path), 64, download=download)
 
     def use() -> int:
@@ -194,6 +195,57 @@ def test_what_to_get_by_hand(download, tmp_path: Path, monkeypatch) -> None:
     assert f"put them unchanged into {tmp_path / 'celeba'}" in message
     assert ("Too many users" in message) == download
     assert "\n" not in message
+
+    # The remedy, carried out: the files where the message says.
+    zip_of(write_images(tmp_path / "got"), tmp_path / "celeba" / "img_align_celeba.zip")
+    (tmp_path / "celeba" / "list_attr_celeba.txt").write_text(attribute_list())
+    source = CelebA(str(tmp_path), 64, attributes=["Male"], download=download)
+    source.prepare()
+    assert len(source.labels()) == NUM
+    assert "only 12 of CelebA's 202,599 images" in source.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (PermissionError("no"), "set data.source.root to a folder that you may write to"),
+        (ConnectionError("unreachable"), "check the network"),
+        (RuntimeError("Too many users"), "its host may limit downloads"),
+    ],
+)
+def test_why_a_download_failed(error, says, tmp_path: Path, monkeypatch) -> None:
+    def failing(self) -> None:
+        raise error
+
+    source = CelebA(str(tmp_path), 64, download=True)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"needs the package gdown: .*\[celeba\]"):
+        source.prepare()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    monkeypatch.setattr(torchvision.datasets.CelebA, "download", failing)
+    with pytest.raises(UserError, match=says):
+        source.prepare()
+
+
+def test_kaggles_archive_and_png(images: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "kaggle" / "archive.zip"
+    archive.parent.mkdir()
+    with zipfile.ZipFile(archive, "w") as file:
+        for name in NAMES:
+            file.write(images / name, f"img_align_celeba/img_align_celeba/{name}")
+        file.writestr("list_attr_celeba.csv", csv_of(attribute_list(), "image_id"))
+        file.writestr("list_eval_partition.csv", csv_of(partition_list(), "image_id"))
+    pngs = tmp_path / "png" / "img_align_celeba_png"
+    pngs.mkdir(parents=True)
+    for name in NAMES:
+        Image.open(images / name).save((pngs / name).with_suffix(".png"))
+    (pngs.parent / "list_attr_celeba.txt").write_text(attribute_list())
+    (pngs.parent / "list_eval_partition.txt").write_text(partition_list())
+    males = [("" if row[1] == 1 else "not ") + "Male" for row in VALUES]
+    for root in (archive, archive.parent, pngs.parent):
+        source = CelebA(str(root), 64, attributes=["Male"])
+        assert [source.classes[label] for label in source.labels()] == males
+        assert len(CelebA(str(root), 64, split="test")) == PARTITION.count(2)
 
 
 @pytest.mark.parametrize("option", [{"crop": "center1"}, {"split": "val"}, {"filter": "box"}])

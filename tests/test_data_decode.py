@@ -231,3 +231,75 @@ def test_a_box_is_of_images_of_one_size() -> None:
     decoder = Decoder((4, 4), box=Box((218, 178), 57, 25, 128, 128))
     with pytest.raises(ValueError, match="it is 8x8, not 218x178"):
         decoder(encoded(Image.new("RGB", (8, 8)), "PNG"))
+
+
+# -- what files say of themselves ------------------------------------------------------------------
+
+
+def gray_tiff(values: bytes, bits: int, photometric: int = 1, signed: bool = False) -> bytes:
+    """A little-endian TIFF of 8x8 gray pixels."""
+    tags = [(256, 8), (257, 8), (258, bits), (259, 1), (262, photometric), (273, 8), (277, 1)]
+    tags += [(278, 8), (279, len(values)), (339, 2 if signed else 1)]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    start = struct.pack("<I", 8 + len(values))
+    return b"II*\0" + start + values + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
+RAMP = np.linspace(0, 1, 64)
+
+
+def test_gray_tiffs_of_12_and_16_bits() -> None:
+    expected = np.round(RAMP * 255).reshape(8, 8)
+    twelve = np.round(RAMP * 4095).astype(int)
+    packed = b"".join(
+        bytes([a >> 4, (a & 15) << 4 | b >> 8, b & 255])
+        for a, b in zip(twelve[::2], twelve[1::2], strict=True)
+    )
+    sixteen = np.round(RAMP * 65535).astype("<u2")
+    for data in (
+        gray_tiff(packed, 12),
+        gray_tiff(sixteen.tobytes(), 16),
+        gray_tiff((65535 - sixteen).tobytes(), 16, photometric=0),  # white is zero
+    ):
+        got = Decoder((8, 8), channels=1)(data)[0].numpy()
+        assert np.abs(got - expected).max() <= 1
+
+
+@pytest.mark.parametrize(("kind", "bits", "signed"), [("<u4", 32, False), ("<i2", 16, True)])
+def test_gray_of_unknown_range_is_refused(kind, bits, signed) -> None:
+    data = gray_tiff(np.round(RAMP * 255).astype(kind).tobytes(), bits, signed=signed)
+    with pytest.raises(ValueError, match="no fixed range"):
+        Decoder((8, 8), channels=1)(data)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_tiff_is_turned_once(orientation) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(crops(1, 40, 60)[0], "TIFF", exif=exif)
+    upright = Image.open(io.BytesIO(data))
+    expected = pixels_of(upright)
+    assert torch.equal(Decoder(tuple(expected.shape[1:]))(data), expected)
+
+
+def test_a_transparent_gray_of_sixteen_bits_lies_on_white() -> None:
+    values = np.full((8, 8), 30000, np.uint16)
+    values[:4] = 0
+    file = io.BytesIO()
+    Image.fromarray(values).save(file, "PNG", transparency=0)
+    got = Decoder((8, 8))(file.getvalue())
+    assert (got[:, :4] == 255).all()
+    assert (got[:, 4:] == round(30000 / 257)).all()
+
+
+def test_postscript_never_reaches_another_program(monkeypatch) -> None:
+    from PIL import EpsImagePlugin
+
+    def called(*args, **options) -> None:
+        pytest.fail("Ghostscript was asked")
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", called)
+    data = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n%%EndComments\nshowpage\n%%EOF\n"
+    for read in (Decoder((8, 8)), lambda data: Decoder((8, 8)).header(io.BytesIO(data))):
+        with pytest.raises(OSError, match="cannot identify"):
+            read(data)

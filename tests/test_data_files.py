@@ -1,8 +1,10 @@
 """The same images wherever they lie: folder, zip, tar, pack. What lies there and is no image."""
 
 import io
+import json
 import os
 import pickle
+import shutil
 import tarfile
 import zipfile
 from pathlib import Path
@@ -17,6 +19,7 @@ from ganzoo.data.loader import unchanged
 from ganzoo.data.packing import write_pack
 from ganzoo.data.sources.folder import Folder
 from ganzoo.data.sources.pack import Pack
+from ganzoo.data.subset import Subset
 from ganzoo.errors import UserError
 
 NAMES = ["b/2.jpg", "a/10.jpg", "a/9.png", "b/deep/é ü 日本.jpg", "b/1.jpeg"]
@@ -200,3 +203,96 @@ def test_held_out_images_are_the_same_everywhere(everywhere, tmp_path) -> None:
     for options in ({"split": "val"}, {"held_out": 1.0}, {"split": "test"}):
         with pytest.raises(UserError, match=r"held_out|held out|split"):
             folder(**options)
+
+
+# -- what containers say of themselves -------------------------------------------------------------
+
+
+def test_hard_links_in_a_tar_are_files(tree, tmp_path) -> None:
+    root = tmp_path / "photos"
+    shutil.copytree(tree, root)
+    os.link(root / "a" / "9.png", root / "b" / "same.png")
+    files = open_files(tarred(root, tmp_path / "a.tar"))
+    assert files.names == open_files(root).names
+    assert files.open("b/same.png").read() == files.open("a/9.png").read()
+    assert files.notes == []
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.8])
+def test_a_truncated_tar_is_refused(share, tree, tmp_path) -> None:
+    data = tarred(tree, tmp_path / "a.tar").read_bytes()
+    (tmp_path / "cut.tar").write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(UserError, match="damaged or incomplete tar"):
+        open_files(tmp_path / "cut.tar")
+
+
+def test_a_tar_that_ends_in_a_zip_is_a_tar(tree, tmp_path) -> None:
+    root = tmp_path / "photos"
+    shutil.copytree(tree, root)
+    zipped(tree, root / "z.zip")
+    assert len(Folder(str(tarred(root, tmp_path / "a.tar")), 32)) == len(NAMES)
+
+
+def test_backslashes_in_a_zip_are_folders(tree, tmp_path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in NAMES:
+            info = zipfile.ZipInfo()
+            info.filename = name.replace("/", "\\")
+            archive.writestr(info, (tree / name).read_bytes())
+    source = Folder(str(tmp_path / "a.zip"), 32)
+    assert (source.classes, source.labels().tolist()) == (["a", "b"], [0, 0, 1, 1, 1])
+    source.__getitems__([0, 1, 2, 3, 4])
+
+
+def test_pipes_are_refused_by_name(tree, tmp_path) -> None:
+    root = tmp_path / "photos"
+    shutil.copytree(tree, root)
+    os.mkfifo(root / "a" / "pipe.png")
+    with pytest.raises(UserError, match=r"inspected images .*a/pipe\.png; .*pipe, socket, device"):
+        _ = Folder(str(root), 32).notes
+    with pytest.raises(UserError, match="is a pipe, socket or device"):
+        open_files(root / "a" / "pipe.png")
+
+
+@pytest.mark.parametrize("labeled", [True, False])
+def test_shards_with_a_json_of_labels_are_no_classes(labeled, tree, tmp_path) -> None:
+    names = [f"{i // 3:05}/img{i:08}.jpg" for i in range(5)]
+    labels = [[name, 10 * (i % 2)] for i, name in enumerate(names)] if labeled else None
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in names:
+            archive.write(tree / "b/2.jpg", name)
+        archive.writestr("dataset.json", json.dumps({"labels": labels}))
+    source = Folder(str(tmp_path / "a.zip"), 32)
+    if labeled:
+        assert (source.classes, source.labels().tolist()) == (["0", "10"], [0, 1, 0, 1, 0])
+    else:
+        assert source.labels() is source.classes is None
+
+
+def test_numbers_as_classes_are_in_their_order(tmp_path) -> None:
+    for name in ("10", "9", "0"):
+        (tmp_path / name).mkdir()
+        crops(1, 20, 20)[0].save(tmp_path / name / "a.png")
+    source = Folder(str(tmp_path), 16)
+    assert (source.classes, source.labels().tolist()) == (["0", "9", "10"], [0, 2, 1])
+    assert len(Subset(source, classes=[0, 10])) == 2  # Hydra reads these names as numbers
+
+
+# -- the identity of data --------------------------------------------------------------------------
+
+
+def test_the_fingerprint_is_of_the_content(everywhere, tree, tmp_path) -> None:
+    def of(path: Path) -> str:
+        return Folder(str(path), 32).fingerprint()
+
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(tree, moved)
+    assert {of(path) for path in everywhere.values()} == {of(moved)}
+    data = bytearray((moved / "a/9.png").read_bytes())
+    data[-20] ^= 1  # the same size
+    (moved / "a/9.png").write_bytes(data)
+    assert of(moved) != of(tree)
+    (moved / "a/9.png").write_bytes((tree / "a/9.png").read_bytes())
+    assert of(moved) == of(tree)
+    (moved / "a/9.png").rename(moved / "a/8.png")
+    assert of(moved) != of(tree)

@@ -1,6 +1,7 @@
 """Training on each data set in the layout in which it is distributed; any shape of image."""
 
 from pathlib import Path
+from shutil import _ntuple_diskusage as Usage
 
 import numpy as np
 import pytest
@@ -146,3 +147,49 @@ def test_pictures_are_refused_where_six_channels_are_wanted(tmp_path: Path) -> N
         UserError, match=r"12 of 12 .* \(000001\.jpg.*at most 4 channels; 6 channels need"
     ):
         trained(tmp_path / "run", *options)
+
+
+# -- a run and its images --------------------------------------------------------------------------
+
+
+def test_a_run_knows_its_images_by_their_content(tmp_path: Path, monkeypatch) -> None:
+    write_images(tmp_path / "photos")
+    (tmp_path / "link").symlink_to(tmp_path / "photos")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    def part(root: str, kimg: float, *options: str) -> None:
+        keys = (f"data.source.root={root}", f"total_kimg={kimg}", f"run_dir={tmp_path / 'run'}")
+        train(config(*BASE, "data=folder", "data.workers=0", *keys, *options, tiny=False))
+
+    for i, root in enumerate((tmp_path / "photos", "photos/", "./photos", "link", "~/photos")):
+        part(str(root), 0.016 * (i + 1))
+    (tmp_path / "photos").rename(tmp_path / "moved")
+    part("moved", 0.1)
+    (tmp_path / "moved" / "000003.jpg").unlink()
+    with pytest.raises(UserError, match=r"images have changed .* data\.accept_changed=true"):
+        part("moved", 0.2)
+    part("moved", 0.2, "data.accept_changed=true")
+    assert "the run resumes with them" in log_of(tmp_path / "run")
+    part("moved", 0.22)  # what is accepted once is what the run is trained on
+
+
+def test_a_run_folder_among_its_images_is_refused(tmp_path: Path) -> None:
+    write_images(tmp_path / "photos")
+    options = ("data=folder", f"data.source.root={tmp_path / 'photos'}", "data.workers=0")
+    with pytest.raises(UserError, match="choose a run_dir outside of it"):
+        trained(tmp_path / "photos" / "run", *options)
+
+
+@pytest.mark.parametrize("obstacle", ["temporary folder", "shared memory"])
+def test_a_thread_reads_where_workers_cannot(obstacle, tmp_path: Path, monkeypatch) -> None:
+    write_images(tmp_path / "photos")
+    if obstacle == "shared memory":
+        monkeypatch.setattr("ganzoo.data.loader.shutil.disk_usage", lambda _: Usage(0, 0, 2**15))
+        monkeypatch.setattr("ganzoo.engine.preflight.check_room", lambda *_: None)
+    else:
+        monkeypatch.setattr("ganzoo.data.loader.tempfile.gettempdir", lambda: "/tmp/" + "x" * 90)
+    options = ("data=folder", f"data.source.root={tmp_path / 'photos'}", "data.workers=1")
+    trained(tmp_path / "run", *options)
+    assert "A thread reads the images instead of 1 processes" in log_of(tmp_path / "run")
+    assert obstacle in log_of(tmp_path / "run")

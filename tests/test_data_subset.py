@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 import torch
-from test_data_images import attach, batches, make
+from makers.batches import attach, batches, make
 
 from ganzoo.data.sources.emoji import Emoji
 from ganzoo.data.sources.synthetic import Synthetic

@@ -168,6 +168,28 @@ def test_modes_and_sizes_that_are_mixed(photos, capsys) -> None:
     assert "1 of 23 images lose more than half" in output
 
 
+def test_pictures_that_are_not_read_and_files_that_outnumber_images(photos, capsys) -> None:
+    photo_of(photos, 0).rename(photos / "cats" / "00.jfif")
+    for i in range(2):
+        (photos / "cats" / f"{i}.nef").write_bytes(b"of a camera")
+    (problem,) = problems(asked(capsys, str(photos), code=1))
+    assert f"2 pictures in {photos} have a format that is not read (.nef): convert" in problem
+    for i in range(2):
+        (photos / "cats" / f"{i}.nef").unlink()
+    for i in range(21):
+        (photos / "cats" / f"{i}.txt").write_text("a caption")
+        if i == 19:
+            assert problems(asked(capsys, str(photos), code=0)) == []
+    (problem,) = problems(asked(capsys, str(photos), code=1))
+    assert f"21 files in {photos} are not images and are ignored: .txt" in problem
+
+
+def test_only_images_of_one_color(tmp_path, capsys) -> None:
+    for i in range(6):
+        Image.new("RGB", (16, 16), (i * 40, 9, 9)).save(tmp_path / f"{i}.png")
+    assert "6 of 6 images have a single color" in asked(capsys, str(tmp_path), code=1)
+
+
 # -- the embedded data, whose repeats are known ----------------------------------------------------
 
 

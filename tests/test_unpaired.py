@@ -76,7 +76,12 @@ def attach(
         device=torch.device("cpu"),
     )
     data.trainer = SimpleNamespace(
-        lightning_module=module, global_rank=rank, world_size=world, num_nodes=1, training=True
+        lightning_module=module,
+        global_rank=rank,
+        world_size=world,
+        num_nodes=1,
+        training=True,
+        default_root_dir="runs",
     )
     return data
 

@@ -10,10 +10,14 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ganzoo.config import CONF, check_trusted, make
+from ganzoo.data.files import refuse_among
 from ganzoo.data.source import Source
 from ganzoo.data.sources.pack import FACTS
 from ganzoo.data.unpaired import Unpaired
 from ganzoo.errors import UserError
+
+# Sources of all images below their root.
+READS_ALL = [f"ganzoo.data.sources.{name}" for name in ("folder.Folder", "domains.Domain")]
 
 
 def source_of(
@@ -93,6 +97,20 @@ def training_data(path: str | Path, config: Mapping[str, Any] | None) -> Any:
         raise UserError(f"{path} does not say what it was trained on: give data=NAME.")
     check_trusted(path, config["data"], ["ganzoo.data."])
     return make(config["data"])
+
+
+def refuse_among_training(path: Path, config: Mapping[str, Any] | None) -> None:
+    """Raises UserError if an output would lie among the images that a model was trained on.
+
+    Args:
+        path: the output.
+        config: the config of the model's checkpoint, if it has one.
+    """
+    data = (config or {}).get("data") or {}
+    for part in ("source", "a", "b"):
+        node = data.get(part) or {}
+        if node.get("_target_") in READS_ALL and node.get("root"):
+            refuse_among(path, Path(node["root"]).expanduser(), "choose an --out outside of it")
 
 
 @cache

@@ -25,7 +25,7 @@ with suppress(ImportError):  # makes Pillow read iPhones' photographs, if it is 
 
 Image.init()
 # Nothing else is opened: Pillow would hand PostScript, for example, to another program.
-FORMATS = [
+FORMATS: list[str] = [
     name
     for name in ("JPEG", "PNG", "GIF", "BMP", "PPM", "TIFF", "WEBP", "AVIF", "JPEG2000", "HEIF")
     if name in Image.OPEN  # some depend on how Pillow was built

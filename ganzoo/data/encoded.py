@@ -142,14 +142,16 @@ class EncodedImages(Source):
         return total.hexdigest()
 
     def fingerprint(self) -> str:
-        """Of the names and sizes of all files, and of the first bytes of some."""
+        """Of the names, sizes and labels of all files, and of the first bytes of some."""
 
         def start(index: int) -> bytes:
             with self.listing.files.open(self.name_of(index)) as file:
                 return hashlib.sha256(file.read(65536)).digest()
 
         names = self.listing.names
-        digest = hashlib.sha256(repr((list(names), self.listing.files.sizes(names))).encode())
+        labels = None if self.listing.labels is None else self.listing.labels.tolist()
+        facts = list(names), self.listing.files.sizes(names), labels
+        digest = hashlib.sha256(repr(facts).encode(errors="surrogateescape"))
         with ThreadPoolExecutor() as threads:
             digest.update(b"".join(threads.map(start, evenly(len(names), SAMPLED))))
         return digest.hexdigest()

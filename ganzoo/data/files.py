@@ -198,6 +198,21 @@ class Tar(_Archive):
         return [self._places[self._within + name][1] for name in names]
 
 
+def refuse_among(path: Path, folder: Path | None, remedy: str) -> None:
+    """Raises UserError if an output would lie in a folder whose images are inputs.
+
+    Args:
+        path: the output, a file or folder.
+        folder: the folder of the inputs; see `Source.folder`.
+        remedy: what to do.
+    """
+    if folder and folder.is_dir() and path.resolve().is_relative_to(folder.resolve()):
+        raise UserError(
+            f"{path} is in {folder.resolve()}, which contains the inputs, and would become one of "
+            f"them: {remedy}."
+        )
+
+
 def _members(root: Path) -> list[tarfile.TarInfo]:
     """All members of a tar. Raises UserError if it is compressed or incomplete."""
     try:

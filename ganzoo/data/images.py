@@ -30,7 +30,7 @@ class ImageData(DataModule):
         source: the images.
         image_size: size of the images in a batch, one int or [height, width].
         channels: expected number of channels, compared with that of the source.
-        batch_size, workers: see `DataModule`.
+        batch_size, workers, accept_changed: see `DataModule`.
         seed: random seed of the order and of the crops.
         mirror: show every image twice an epoch, once flipped left to right.
         crop: None, "random" (another window of the image each time), or "center".
@@ -50,9 +50,10 @@ class ImageData(DataModule):
         subset: int | None = None,
         classes: Sequence[str] | None = None,
         balanced: bool = False,
-        workers: int = 0,
+        workers: int | None = 0,
+        accept_changed: bool = False,
     ) -> None:
-        super().__init__(batch_size, workers)
+        super().__init__(batch_size, workers, accept_changed)
         check_choice("data.crop", crop, [None, "random", "center"])
         if subset is not None or classes is not None:
             source = Subset(source, classes, subset)

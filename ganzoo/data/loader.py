@@ -1,11 +1,17 @@
 """Reading batches ahead of the training step, in worker processes or in a thread."""
 
+import logging
 import os
+import shutil
 import signal
+import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from threading import Thread
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Thread, current_thread, main_thread
 from typing import Any
 
 import torch
@@ -15,6 +21,12 @@ from torch.utils.data import DataLoader, Dataset
 from ganzoo.data.source import Source
 from ganzoo.data.stream import Indices, Size
 from ganzoo.errors import UserError
+
+log = logging.getLogger(__name__)
+
+# Workers hand over batches through sockets in the temporary folder, whose paths take up to 107
+# bytes, 32 of them for names that Python chooses.
+LONGEST_TEMP = 75
 
 
 class Batches(Dataset):
@@ -48,27 +60,92 @@ class Loader(DataLoader):
     Datasets return a UserError instead of raising it because PyTorch would replace the message of
     an exception in a worker by the worker's traceback.
 
+    Args:
+        dataset: delivers complete batches.
+        order: the indices of each batch.
+        workers: number of processes that read; with 0 a thread of this process reads ahead.
+        batch_bytes: size of a batch, as far as known, to see whether workers can hand it over.
+        options: further options of the DataLoader.
+
     Attributes:
         waited: seconds spent waiting for batches.
     """
 
-    waited = 0.0
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **{"worker_init_fn": keep_working, **options})
+    def __init__(
+        self, dataset: Dataset, order: Any, workers: int, batch_bytes: int = 0, **options: Any
+    ) -> None:
+        if workers and (why := _obstacle(2 * workers * batch_bytes)):  # each reads two ahead
+            log.warning(
+                "A thread reads the images instead of %d processes, since %s.", workers, why
+            )
+            workers = 0
+        super().__init__(
+            dataset,
+            batch_sampler=order,
+            collate_fn=unchanged,
+            num_workers=workers,
+            worker_init_fn=keep_working,
+            **options,
+        )
+        self.waited = 0.0
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        read = super().__iter__()
+        with _children_unwatched():
+            read: Any = super().__iter__()
         batches = read if self.num_workers else _ahead(read)
         while True:
             start = time.perf_counter()
-            batch = next(batches, None)
+            try:
+                batch = next(batches, None)
+            except RuntimeError as error:
+                if self.num_workers and any(worker.exitcode for worker in read._workers):
+                    raise UserError(
+                        "A process that reads images was killed, probably because memory or shared "
+                        "memory (/dev/shm) ran out: run the same command again to continue, with "
+                        "fewer such processes (data.workers=1) or none (data.workers=0)."
+                    ) from error
+                raise
             self.waited += time.perf_counter() - start
             if batch is None:
                 return
             if isinstance(batch, UserError):
                 raise batch
             yield batch
+
+
+def cores() -> int:
+    """Number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def _obstacle(need: int) -> str | None:
+    """Why workers could not hand over `need` bytes; they would wait forever without an error."""
+    folder, shared = tempfile.gettempdir(), Path("/dev/shm")
+    if len(folder) > LONGEST_TEMP:
+        return (
+            f"the path of the temporary folder ({folder}) is too long: set TMPDIR to a shorter one"
+        )
+    if shared.is_dir() and (free := shutil.disk_usage(shared).free) < need:
+        return (
+            f"they need {need / 2**20:.1f} MiB of shared memory and {shared} has "
+            f"{free / 2**20:.1f} MiB left: enlarge it (docker run --shm-size=1g) to use them"
+        )
+    return None
+
+
+@contextmanager
+def _children_unwatched() -> Iterator[None]:
+    """Undo that torch raises an error wherever this process is when a worker is killed.
+
+    Without its handler the error comes when the worker's batch is missed, between two iterations,
+    so that the run can save its state.
+    """
+    if sys.platform == "win32" or current_thread() is not main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGCHLD)
+    yield
+    signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
 
 
 def _ahead(batches: Iterator[Any]) -> Iterator[Any]:

@@ -1,14 +1,22 @@
 """What data of one domain and of two have in common: checks before training, and the loader."""
 
 import logging
-from typing import Any
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import lightning as L
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ganzoo.data.loader import Loader, unchanged
+from ganzoo.data.files import refuse_among
+from ganzoo.data.loader import Loader, cores
 from ganzoo.data.stream import BatchSize, batch_size_at
+from ganzoo.errors import UserError
+
+if TYPE_CHECKING:
+    from ganzoo.data.images import ImageData
 
 log = logging.getLogger(__name__)
 
@@ -25,13 +33,22 @@ class DataModule(L.LightningDataModule):
         batch_size: images of one discriminator step over all devices, or a function from images
             seen to that number.
         workers: processes that load images; with 0 a thread of the training process reads ahead.
+            None for one per core, but at most 4.
+        accept_changed: resume a run although its images are not the same any more.
+
+    Attributes:
+        domains: the training images of each domain, by its name.
     """
 
     trainer: Any  # set by the Trainer; its module is a GAN, which Lightning's types cannot say
 
-    def __init__(self, batch_size: BatchSize, workers: int) -> None:
+    def __init__(
+        self, batch_size: BatchSize, workers: int | None = 0, accept_changed: bool = False
+    ) -> None:
         super().__init__()
-        self.batch_size, self.workers = batch_size, workers
+        self.batch_size, self.accept_changed = batch_size, accept_changed
+        self.workers = min(4, cores()) if workers is None else workers
+        self._fingerprints: dict[str, str] = {}
         self.prepare_data_per_node = False  # see `_prepare_on_other_nodes`
         self._announced = False
         self._loader: Loader | None = None
@@ -49,10 +66,35 @@ class DataModule(L.LightningDataModule):
             size = module.batch_size or self.batch_size
             batch_size_at(size, module.images_seen, self.trainer.world_size)
         notes = self.check()
+        if stage == "fit":
+            for name, domain in self.domains.items():
+                remedy = "choose a run_dir outside of it"
+                refuse_among(Path(self.trainer.default_root_dir), domain.source.folder, remedy)
+                self._fingerprints[name] = domain.source.fingerprint()
         if self.trainer.global_rank == 0 and not self._announced:
             for line in notes:
                 log.info(line)
             self._announced = True
+
+    def state_dict(self) -> dict[str, Any]:
+        """What identifies the images, for the checkpoint: their content, not their place."""
+        return {"fingerprints": self._fingerprints} if self._fingerprints else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Raises UserError if a resumed run was trained on other images."""
+        if state_dict["fingerprints"] == self._fingerprints:
+            return
+        if not self.accept_changed:
+            raise UserError(
+                "The images have changed since the run was saved (other names, sizes or contents): "
+                "restore them, choose another run_dir, or set data.accept_changed=true to resume "
+                "with other images."
+            )
+        log.warning("The images have changed since the run was saved; the run resumes with them.")
+
+    @property
+    def domains(self) -> "Mapping[str, ImageData]":
+        raise NotImplementedError
 
     def check_model(self, module: Any) -> None:
         """Raises UserError if the model needs data of another kind."""
@@ -72,13 +114,14 @@ class DataModule(L.LightningDataModule):
         return self._loader.waited if self._loader is not None else 0.0
 
     def _load(self, images: Dataset, order: Any) -> DataLoader:
-        self._loader = Loader(
-            images,
-            batch_sampler=order,
-            collate_fn=unchanged,
-            num_workers=self.workers,
-            pin_memory=self.trainer.lightning_module.device.type == "cuda",
+        module = self.trainer.lightning_module
+        batch = batch_size_at(
+            module.batch_size or self.batch_size, module.images_seen, self.trainer.world_size
         )
+        pixels = sum(math.prod(domain.source.shape) for domain in self.domains.values())
+        share = batch * module.discriminator_steps // self.trainer.world_size
+        cuda = module.device.type == "cuda"
+        self._loader = Loader(images, order, self.workers, share * pixels, pin_memory=cuda)
         return self._loader
 
     def _prepare_on_other_nodes(self) -> None:

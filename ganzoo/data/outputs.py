@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from ganzoo.data.decode import MODES
-from ganzoo.data.files import One
+from ganzoo.data.files import One, refuse_among
 from ganzoo.data.module import Batch
 from ganzoo.data.originals import Originals
 from ganzoo.data.visit import Seen, sweep
@@ -99,21 +99,6 @@ class Plan:
         ]
         workers = min(4, os.cpu_count() or 1) if workers is None else workers
         return sweep(self.source, chunks, _batch, min(workers, len(chunks)), "translating")
-
-
-def refuse_among(path: Path, folder: Path | None, remedy: str) -> None:
-    """Raises UserError if an output would lie in a folder whose images are inputs.
-
-    Args:
-        path: the output, a file or folder.
-        folder: the folder of the inputs; see `Source.folder`.
-        remedy: what to do.
-    """
-    if folder and folder.is_dir() and path.resolve().is_relative_to(folder.resolve()):
-        raise UserError(
-            f"{path} is in {folder.resolve()}, which contains the inputs, and would become one of "
-            f"them: {remedy}."
-        )
 
 
 def target_name(name: str, channels: int, png: bool) -> str:

@@ -13,8 +13,8 @@ import numpy as np
 from tqdm import tqdm
 
 from ganzoo import __version__
+from ganzoo.data.files import refuse_among
 from ganzoo.data.module import Batch
-from ganzoo.data.outputs import refuse_among
 from ganzoo.data.source import Source
 from ganzoo.data.sources.pack import FACTS, FORMAT, level_file, levels_of, pyramid
 from ganzoo.data.visit import sweep

@@ -1,6 +1,7 @@
 """Real images as networks see them, always in the same order, for metrics to compare with."""
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -9,7 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from ganzoo.data.images import ImageData
-from ganzoo.data.loader import Batches, Loader, unchanged
+from ganzoo.data.loader import Batches, Loader
 from ganzoo.data.pixels import moved, to_uint8
 from ganzoo.draws import Draws, seed_of
 from ganzoo.errors import UserError
@@ -80,9 +81,9 @@ class Reference:
         """The chunks with the given numbers, on `device`."""
         loader = Loader(
             Batches(self.data.source),
-            batch_sampler=[self._part(number).tolist() for number in which],
-            collate_fn=unchanged,
-            num_workers=self.data.workers,
+            [self._part(number).tolist() for number in which],
+            self.data.workers,
+            CHUNK * math.prod(self.data.source.shape),
         )
         for number, batch in zip(which, loader, strict=False):
             read = moved(batch["image"], device)

@@ -100,7 +100,8 @@ class Source:
 
     def fingerprint(self) -> str:
         """SHA-256 that differs if the images do, wherever they are stored; quickly computed."""
-        return self.digest(evenly(len(self), 200))
+        digest = self.digest(evenly(len(self), 200))
+        return hashlib.sha256(f"{len(self)} {digest}".encode()).hexdigest()
 
     def __len__(self) -> int:
         raise NotImplementedError

@@ -36,7 +36,8 @@ class Unpaired(DataModule):
             `source`.
         image_size: size of the images in a batch, one int or [height, width].
         channels, channels_b: number of channels of A and of B; None for the same as A.
-        batch_size, workers: see `DataModule`; a batch has that many images of each domain.
+        batch_size, workers, accept_changed: see `DataModule`; a batch has that many images of each
+            domain.
         seed: random seed of the order and of the crops.
         source: options of both sources; there are test images only if `split` is "train".
         load_size: size that the sources deliver, to be cropped. None for `image_size`, times
@@ -68,16 +69,17 @@ class Unpaired(DataModule):
         mirror: bool = True,
         subset: int | None = None,
         test_pairs: bool = False,
-        workers: int = 0,
+        workers: int | None = 0,
+        accept_changed: bool = False,
     ) -> None:
-        super().__init__(batch_size, workers)
+        super().__init__(batch_size, workers, accept_changed)
         self.image_size, self.test_pairs = pair(image_size), test_pairs
         self.channels = {"A": channels, "B": channels if channels_b is None else channels_b}
         self._makers, self._options = {"A": a, "B": b}, dict(source or {})
         if load_size is None:
             scale = ENLARGED if crop else 1
             load_size = [round(side * scale) for side in self.image_size]
-        self.domains = {
+        self._domains = {
             name: ImageData(
                 self._source(name, image_size=pair(load_size)),
                 image_size,
@@ -87,11 +89,15 @@ class Unpaired(DataModule):
                 mirror,
                 crop,
                 subset,
-                workers=workers,
+                workers=self.workers,
             )
             for name in self._makers
         }
         self._said_no_tests = False
+
+    @property
+    def domains(self) -> dict[str, ImageData]:
+        return self._domains
 
     def prepare_data(self) -> None:
         for domain in self.domains.values():

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from ganzoo.data.loader import unchanged
+from ganzoo.data.loader import Loader
 from ganzoo.data.module import Batch
 from ganzoo.data.source import Source
 from ganzoo.errors import UserError
@@ -46,9 +46,7 @@ def sweep(
             f"{source.name} delivers images of several sizes, but one size is needed here: set "
             "resize=crop or resize=stretch."
         )
-    loader = DataLoader(
-        _Looked(source, look), batch_sampler=chunks, collate_fn=unchanged, num_workers=workers
-    )
+    loader = Loader(_Looked(source, look), chunks, workers)
     with tqdm(
         desc=what, total=sum(map(len, chunks)), unit=" images", dynamic_ncols=True, disable=None
     ) as bar:

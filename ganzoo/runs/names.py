@@ -20,6 +20,8 @@ from ganzoo.distributed import cluster
 # Keys that may change when a run is resumed.
 CHANGEABLE = ("run_dir", "sweep_dir", "total_kimg", "model.total_kimg", "trainer", "callbacks",
               "metrics", "logger", "data.workers", "data.source.download", "data.source.unpack",
+              # The images are identified by what they contain: see `Source.fingerprint`.
+              "data.source.root", "data.a.root", "data.b.root", "data.accept_changed",
               "dry", "init_from")  # fmt: skip
 LONGEST = 100  # characters of a name; file systems allow 255 bytes
 

@@ -37,6 +37,7 @@ class Folders(Callback):
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         # Hydra makes the run folder before it calls `main`; its name is made from the config.
         HydraConfig.instance().set_config(config)
+        config.hydra.run.dir = os.path.expanduser(config.hydra.run.dir)
         _made(config.hydra.run.dir)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
@@ -49,6 +50,7 @@ class Folders(Callback):
             _stop(
                 "A search needs a metric: keep callbacks.evaluate, or sweep without hydra/sweeper."
             )
+        config.hydra.sweep.dir = os.path.expanduser(config.hydra.sweep.dir)
         _made(config.hydra.sweep.dir)
         if "sampler" in config.hydra.sweeper and config.hydra.sweeper.sampler.get("seed") is None:
             # The same trials when the sweep is run again, so that it resumes.

@@ -91,7 +91,8 @@ class Folder(EncodedImages):
         counts = Counter(extension(name) for name in files.names if name != LABELS)
         others = Counter({e: n for e, n in counts.items() if e not in {*EXTENSIONS, *UNREAD}})
         unread = Counter({e: n for e, n in counts.items() if e in UNREAD})
-        notes, warnings = [], []
+        notes: list[str] = []
+        warnings: list[str] = []
         if unread:
             heif = {".heic", ".heif"} & unread.keys()
             warnings.append(

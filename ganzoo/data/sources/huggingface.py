@@ -85,50 +85,30 @@ class HuggingFace(EncodedImages):
     @cached_property
     def _splits(self) -> dict[str, Any]:
         """All splits; the cache comes first, so that a run resumes with the data it began with."""
-        remedy = "check data.source.path, config and data_files"
-        library = _library()
-        try:
-            return self._read(library, network=False)
-        except Exception as error:  # bad formats, bad names, missing files
-            if not self.download:
-                remedy += ", or set data.source.download=true to download it"
-                raise self._unreadable(error, remedy) from error
-        try:
-            return self._read(library, network=True)
-        except Exception as error:
-            raise self._unreadable(error, remedy) from error
-
-    def _read(self, library: Any, network: bool) -> dict[str, Any]:
-        if not network and "://" in str(self.data_files):
-            raise ValueError("its data_files are on the network")
-        with _network(network):
-            return dict(library.load_dataset(self.path, self.config, data_files=self.data_files))
-
-    def _unreadable(self, error: Exception, remedy: str) -> UserError:
-        reason = " ".join(str(error).split())[:300]
-        return UserError(f"{self.path} cannot be read ({reason}): {remedy}.")
+        library, remedy = _library(), "check data.source.path, config and data_files"
+        for network in (False, True) if self.download else (False,):
+            try:
+                if not network and "://" in str(self.data_files):
+                    raise ValueError("its data_files are on the network")
+                with _network(network):
+                    files = self.data_files
+                    return dict(library.load_dataset(self.path, self.config, data_files=files))
+            except Exception as error:  # bad formats, bad names, missing files
+                reason = error
+        if not self.download:
+            remedy += ", or set data.source.download=true to download it"
+        why = " ".join(str(reason).split())[:300]
+        raise UserError(f"{self.path} cannot be read ({why}): {remedy}.") from reason
 
     def _image_column(self, features: Mapping[str, Any]) -> str:
         pictures = [name for name, f in features.items() if isinstance(f, _library().Image)]
         encoded = [name for name, f in features.items() if _holds_bytes(f)]
-        offered = pictures + encoded
-        if self.image in offered:
-            return self.image
-        if not offered:
+        found = [self.image] if self.image is not None else pictures or encoded
+        if len(found) != 1 or found[0] not in pictures + encoded:
             raise UserError(
-                f"{self.path} has no column of images among {first(list(features), 40)}: choose "
-                "another data.source.path or config."
-            )
-        if self.image is not None:
-            raise UserError(
-                f"{self.path} has no column of images {self.image}: data.source.image may be "
-                f"{', '.join(offered)}."
-            )
-        found = pictures or encoded
-        if len(found) > 1:
-            raise UserError(
-                f"{self.path} has several columns of images: set data.source.image to one of "
-                f"{', '.join(found)}."
+                f"{self.path} has the columns {first(list(features), 40)}; columns of images are "
+                f"{', '.join(pictures + encoded) or 'none of them'}: set data.source.image to one "
+                "of these, or choose another data.source.path or config."
             )
         return found[0]
 

@@ -79,20 +79,10 @@ class LSUN(EncodedImages):
         for name in self._folders(category):
             if _holds_lmdb(self.root / name):
                 return name
-        wanted = self._folders(category)[0]
-        if not self.root.is_dir():
-            raise UserError(
-                f"There is no folder {self.root}: set data.source.root to the folder that contains "
-                f"{wanted}."
-            )
-        there = sorted(path.name for path in self.root.iterdir() if _holds_lmdb(path))
-        zips = sorted(path.name for path in self.root.glob("*.zip"))
-        for name in self._folders(category):
-            if f"{name}.zip" in zips:
-                raise UserError(f"{name}.zip is not unpacked: run unzip {name}.zip in {self.root}.")
-        holds = first([*there, *zips], 40) or "no databases"
+        there = [p.name for p in self.root.glob("*") if _holds_lmdb(p) or p.suffix == ".zip"]
         raise UserError(
-            f"LSUN's {wanted} is not in {self.root}, which contains {holds}: choose another "
+            f"LSUN's {self._folders(category)[0]} is not in {self.root}, which contains "
+            f"{first(sorted(there), 40) or 'no databases'}: unzip it there, choose another "
             "data.source.category or split, or set data.source.root to the folder that contains it."
         )
 

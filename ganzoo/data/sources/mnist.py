@@ -183,8 +183,9 @@ class MNISTRGB(Source):
 
     def held_out(self) -> Source:
         other = super().held_out()
-        assert isinstance(other, MNISTRGB)
-        other.digits = self.digits.held_out()
+        digits = self.digits.held_out()
+        assert isinstance(other, MNISTRGB) and isinstance(digits, MNIST)
+        other.digits = digits
         return other
 
     def labels(self) -> Tensor:
