@@ -350,7 +350,7 @@ def test_archives_that_are_wrong_or_missing(archives: Path) -> None:
     source = ImageNet(str(archives), SIDE, unpack=True)
     told = refused(source.prepare)  # their checksums are wrong
     assert "corrupted" in told
-    assert f"remove {archives / 'train'}" in told
+    assert f"Remove {archives / 'train'}" in told
     (archives / "ILSVRC2012_devkit_t12.tar.gz").unlink()
     assert "without ILSVRC2012_devkit_t12.tar.gz" in refused(source.prepare)
     (archives / "ILSVRC2012_img_train.tar").unlink()

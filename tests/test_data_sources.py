@@ -275,7 +275,7 @@ def test_folder_missing_or_empty(tmp_path) -> None:
     with pytest.raises(UserError, match=r"no folder, zip or tar .*nowhere"):
         len(Folder(str(tmp_path / "nowhere"), 4))
     (tmp_path / "a.txt").write_text("a")
-    with pytest.raises(UserError, match=r"no images \(\.bmp, .*\.png"):
+    with pytest.raises(UserError, match=r"no images \(\.avif, .*\.png"):
         len(Folder(str(tmp_path), 4))
     with pytest.raises(UserError, match="resize"):
         Folder(str(tmp_path), 4, resize="fit")
@@ -370,7 +370,7 @@ def test_fashion_mnist_downloads_only_when_asked(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(Torchvision, "download", download)
     FashionMNIST(str(tmp_path)).prepare()
     asked = FashionMNIST(str(tmp_path), download=True)
-    with pytest.raises(UserError, match=r"could not be fetched \(no network\): .* Put its four"):
+    with pytest.raises(UserError, match=r"failed \(no network\): .* Put its four"):
         asked.prepare()
     write_fashion(tmp_path)
     asked.prepare()  # the files are there

@@ -342,7 +342,7 @@ def test_several_sizes_have_to_be_cropped(mixed: Path) -> None:
         data.check()
     source = Folder(str(mixed), 24, resize="width")
     with pytest.raises(UserError, match=r"several sizes.*resize=crop"):
-        write_pack(source, mixed / "pack", workers=0)
+        write_pack(source, mixed.parent / "pack", workers=0)
 
 
 # -- the embedded set ------------------------------------------------------------------------------

@@ -71,7 +71,8 @@ class Source:
             if isinstance(getattr(type(self), name, None), cached_property):
                 del other.__dict__[name]
         other.split = self.test_split
-        other.name = self.name.replace(f"{self.split})", f"{other.split})")
+        if self.name.endswith(f"{self.split})"):
+            other.name = self.name.replace(f"{self.split})", f"{other.split})")
         return other
 
     def labels(self) -> Tensor | None:
@@ -134,7 +135,7 @@ def fetching(
     """Turn errors of a download, or of unpacking, into a sentence that tells them apart.
 
     Args:
-        what: name of the data set.
+        what: what is tried, such as "Downloading MNIST".
         root: folder to which it is written.
         by_hand: what to do if it cannot be fetched.
         package: package that is needed for it.
@@ -151,7 +152,7 @@ def fetching(
         yield
     except PermissionError as error:
         raise UserError(
-            f"{what} cannot be written to {root} (permission denied): set data.source.root to a "
+            f"{what} failed, because {root} may not be written to: set data.source.root to a "
             "folder that you may write to."
         ) from error
     except Exception as error:  # libraries raise many types
@@ -162,7 +163,7 @@ def fetching(
             if isinstance(error, OSError)
             else "its host may limit downloads, or a file is damaged"
         )
-        raise UserError(f"{what} could not be fetched ({why}): {hint}. {by_hand}") from error
+        raise UserError(f"{what} failed ({why}): {hint}. {by_hand}") from error
 
 
 def check_training(split: str) -> None:

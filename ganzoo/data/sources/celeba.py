@@ -67,7 +67,7 @@ class CelebA(EncodedImages):
     def prepare(self) -> None:
         if not self.download or (self._images() is not None and not self._missing_lists()):
             return
-        with fetching("CelebA", self.root, by_hand(self.root), "gdown", "celeba"):
+        with fetching("Downloading CelebA", self.root, by_hand(self.root), "gdown", "celeba"):
             torchvision.datasets.CelebA(str(self.root), download=True)
 
     def _list(self) -> Listing:

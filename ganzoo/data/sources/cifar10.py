@@ -35,7 +35,7 @@ class CIFAR10(Source):
     def prepare(self) -> None:
         by_hand = f"Put cifar-10-python.tar.gz into {self.root} by hand and run again."
         if self.download:
-            with fetching("CIFAR-10", self.root, by_hand):
+            with fetching("Downloading CIFAR-10", self.root, by_hand):
                 torchvision.datasets.CIFAR10(self.root, download=True)
 
     def labels(self) -> Tensor:

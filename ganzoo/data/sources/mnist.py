@@ -75,7 +75,7 @@ class MNIST(Source):
         if not self.download or (self._find("images-idx3") and self._find("labels-idx1")):
             return
         by_hand = f"Put its four idx files into {self.root} by hand."
-        with fetching(self.title, self.root, by_hand):
+        with fetching(f"Downloading {self.title}", self.root, by_hand):
             self.reader(str(self.root), download=True)
 
     def labels(self) -> Tensor:
@@ -184,7 +184,8 @@ class MNISTRGB(Source):
     def held_out(self) -> Source:
         other = super().held_out()
         digits = self.digits.held_out()
-        assert isinstance(other, MNISTRGB) and isinstance(digits, MNIST)
+        assert isinstance(other, MNISTRGB)
+        assert isinstance(digits, MNIST)
         other.digits = digits
         return other
 
