@@ -52,6 +52,13 @@ def main() -> None:
         sys.exit(0 if known else 2)
 
 
+def expand_home(arguments: list[str]) -> list[str]:
+    """KEY=~/x as KEY=HOME/x: shells only expand ~ at the start, and Hydra cannot read it."""
+    pairs = [argument.partition("=~/") for argument in arguments]
+    home = os.path.expanduser("~")
+    return [f"{key}={home}/{rest}" if found else key for key, found, rest in pairs]
+
+
 @contextmanager
 def exits(name: str) -> Iterator[None]:
     """End the command `name` with the right exit code, and at most one sentence on stderr."""

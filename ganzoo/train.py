@@ -272,4 +272,5 @@ if __name__ == "__main__":
     # By its name, so that processes that a launcher of Hydra starts find it, too.
     from ganzoo.train import main as main_by_name
 
+    sys.argv[1:] = cli.expand_home(sys.argv[1:])
     main_by_name()

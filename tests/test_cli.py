@@ -152,3 +152,9 @@ def test_arguments(kind: Callable[[str], object], text: str, value: object) -> N
 def test_wrong_arguments(kind: Callable[[str], object], text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError):
         kind(text)
+
+
+def test_home_in_keys(monkeypatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    given = ["data=folder", "data.source.root=~/photos", "--help", "a=b~/c"]
+    assert cli.expand_home(given) == [given[0], "data.source.root=/home/me/photos", *given[2:]]
