@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import ResNet18_Weights
 
 from ganzoo.errors import UserError
 from ganzoo.models.biggan import networks
@@ -329,6 +328,8 @@ def _biggan(
     }
     gan, config = imported(model, weights, generator["image_size"], generator["channels"])
     if classes == 1000:  # the order of ImageNet's classes is that of their WordNet numbers
+        from torchvision.models import ResNet18_Weights  # takes a second
+
         gan.class_names = list(ResNet18_Weights.DEFAULT.meta["categories"])
     return gan, config
 

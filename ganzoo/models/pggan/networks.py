@@ -40,11 +40,15 @@ class Growing(nn.Module):
     first_stage = 1  # the official code's nf(r - 1) for 2^r pixels, where level 0 has r = 2
 
     def __init__(
-        self, image_size: int | Sequence[int], channels: int, classes: int, *fmaps: float
+        self,
+        image_size: int | Sequence[int],
+        channels: int,
+        classes: int,
+        fmaps: tuple[float, float, int],
     ) -> None:
         super().__init__()
         self.grid, self.levels = base_grid(image_size)
-        self.channels, self.classes = channels, classes
+        self.channels, self.classes, self.fmaps = channels, classes, fmaps
         stages = range(self.first_stage, self.first_stage + self.levels + 1)
         self.widths = [feature_maps(stage, *fmaps) for stage in stages]
 
@@ -122,7 +126,7 @@ class Generator(Growing):
         gan_zoo: bool = False,
     ) -> None:
         fmaps = fmap_base, fmap_decay, fmap_max
-        super().__init__(image_size, channels, classes, *fmaps)
+        super().__init__(image_size, channels, classes, fmaps)
         self.fused_scale, self.nz = fused_scale, nz or feature_maps(0, *fmaps)
         self.latent_norm = PixelNorm(pixelnorm_eps) if normalize_latents else nn.Identity()
         self.output = nn.Tanh() if tanh else nn.Identity()
@@ -226,8 +230,8 @@ class Discriminator(Growing):
         batchnorm: bool = False,
         gan_zoo: bool = False,
     ) -> None:
-        self.fmaps = fmap_base, fmap_decay, fmap_max
-        super().__init__(image_size, channels, classes, *self.fmaps)
+        fmaps = fmap_base, fmap_decay, fmap_max
+        super().__init__(image_size, channels, classes, fmaps)
         if batchnorm and layernorm:
             raise UserError("batchnorm and layernorm are both true: set one of them to false.")
         self.fused_scale, self.group_size = fused_scale, group_size
