@@ -6,6 +6,7 @@ Nothing here imports torch before a command needs it, so that `--help` is quick.
 """
 
 import argparse
+import difflib
 import io
 import os
 import runpy
@@ -79,6 +80,55 @@ def exits(name: str) -> Iterator[None]:
         sys.exit(130)
 
 
+@contextmanager
+def key_hints(name: str) -> Iterator[None]:
+    """After an error of Hydra, name the keys that were meant; its own advice is to add others.
+
+    Args:
+        name: config that the command composes, such as "train".
+    """
+    try:
+        yield
+    except SystemExit as stop:
+        if stop.code == 1:  # our own errors are sentences
+            for given, meant in _near_keys(name, sys.argv[1:]).items():
+                print(f"There is no key {given}: did you mean {meant}?", file=sys.stderr)
+        raise
+
+
+def _near_keys(name: str, arguments: list[str]) -> dict[str, str]:
+    """For each key that a config does not have, the most similar one."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from omegaconf import OmegaConf
+
+    from ganzoo.config import CONF
+
+    pairs = [argument.partition("=") for argument in arguments if "=" in argument]
+    groups = [
+        f"{key}={value}" for key, _, value in pairs if (CONF / key / f"{value}.yaml").is_file()
+    ]
+    GlobalHydra.instance().clear()  # Hydra's own attempt has failed
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose(name, groups)
+    keys = list(_dotted(OmegaConf.to_container(cfg)))
+    found = {}
+    for key in (key for key, _, _ in pairs if not (key in keys or (CONF / key).is_dir())):
+        same_end = [other for other in keys if other.endswith(f".{key.rpartition('.')[2]}")]
+        if near := difflib.get_close_matches(key, same_end or keys, 1, cutoff=0.4):
+            found[key] = near[0]
+    return found
+
+
+def _dotted(node: object, key: str = "") -> Iterator[str]:
+    """The dotted names of all keys in nested mappings."""
+    if isinstance(node, dict):
+        for name, value in node.items():
+            full = f"{key}.{name}" if key else str(name)
+            yield full
+            yield from _dotted(value, full)
+
+
 # -- arguments -------------------------------------------------------------------------------------
 
 
@@ -98,6 +148,10 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", default="auto", help="cpu, cuda, or auto: a GPU if available (%(default)s)"
     )
+    parser.add_argument(
+        "--trust", action="append", default=[], metavar="PACKAGE",
+        help="a package of your own that the checkpoint may be made of; may be repeated",
+    )  # fmt: skip
 
 
 def add_shape(parser: argparse.ArgumentParser) -> None:

@@ -1,6 +1,6 @@
-"""The ground of all configs: where they are, how objects are made of them, whom to trust."""
+"""The ground of all configs: where they are, how objects are made of them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,22 +10,24 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ganzoo.errors import UserError
+from ganzoo.values import check_call, check_value
 
 PACKAGE = Path(__file__).resolve().parent
 CONF = next(p for p in (PACKAGE / "conf", PACKAGE.parent / "conf") if p.is_dir())
 
-# What the config in a checkpoint may call when its model is rebuilt: the parts of models, and
-# torch's optimizers. The caller has to name anything else.
-TRUSTED = (
-    *(f"ganzoo.{part}." for part in ("models", "nn", "draws", "schedules")),
-    "torch.optim.",
-    "hydra.utils.get_method",
-)
 
+def make(node: Any, key: str = "") -> Any:
+    """`hydra.utils.instantiate`; one sentence for the user if the config does not fit the code.
 
-def make(node: Any) -> Any:
-    """`hydra.utils.instantiate`; one sentence for the user if the config does not fit the code."""
+    Args:
+        node: a config, or plain dicts and lists.
+        key: its dotted name, for messages; a part of a larger config knows its own.
+    """
+    if isinstance(node, DictConfig):
+        key = key or node._get_full_key("")
+        node = resolved(node)
     try:
+        check_types(node, key)
         return instantiate(node, _convert_="all")
     except InstantiationException as error:
         cause: BaseException | None = error
@@ -37,68 +39,77 @@ def make(node: Any) -> Any:
         raise UserError(f"The config does not fit the code: {message}.") from error
 
 
+def check_types(node: Any, key: str = "") -> None:
+    """Raise `UserError` if a value in a config is not of the type that the code declares."""
+    if isinstance(node, list):
+        for place, value in enumerate(node):
+            check_types(value, f"{key}[{place}]")
+    if not isinstance(node, Mapping):
+        return
+    for name, value in node.items():
+        check_types(value, f"{key}.{name}" if key else str(name))
+    if "_target_" not in node:
+        return
+    try:
+        called = get_object(node["_target_"])
+    except Exception:  # importing it may raise anything; `instantiate` then says it
+        return
+    given = {name: value for name, value in node.items() if not str(name).startswith("_")}
+    try:
+        check_call(called, given, key)
+    except UserError:
+        for name, value in given.items():
+            _check_no_option(f"{key}.{name}", value)
+        raise
+
+
+def _check_no_option(key: str, value: Any) -> None:
+    """Raise `UserError` for the option of a group that was given as the value of a key."""
+    for group in (key.replace(".", "/"), key.rpartition(".")[2]):
+        if isinstance(value, str) and (CONF / group / f"{value}.yaml").is_file():
+            raise UserError(f"{key}={value} is not the value of a key: use {group}={value}.")
+
+
 def resolved(cfg: DictConfig) -> dict[str, Any]:
-    """A config as plain dicts and lists, with all interpolations replaced by their values.
+    """A config, or a part of one, as plain dicts and lists, with interpolations replaced.
 
     Raises:
-        UserError: a value is missing, or a resolver raised one.
+        UserError: a value is missing, or cannot be found.
     """
     try:
         if missing := sorted(OmegaConf.missing_keys(cfg)):
             raise UserError(f"{' and '.join(missing)} must be given: add {missing[0]}=VALUE.")
         return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
     except OmegaConfBaseException as error:
-        # Of an error in a resolver, OmegaConf keeps only the name of its type and the message.
-        name, _, said = str(error).partition("\n")[0].partition(" raised while resolving ")
-        if name != UserError.__name__:
-            raise
-        raise UserError(said.partition(": ")[2]) from None
+        raise _in_a_sentence(error) from None
 
 
-def check_trusted(path: str | Path, config: Any, trust: Sequence[str] = ()) -> None:
-    """Raises UserError if the config in a checkpoint would call anything but parts of models.
+def check_keys(cfg: DictConfig, kinds: Mapping[str, Any]) -> None:
+    """Raise `UserError` if a key at the top of a config is missing or of another type.
 
     Args:
-        path: path of the checkpoint, for the message.
-        config: part of its config.
-        trust: prefixes of further names that it may call, such as "mypackage.".
+        cfg: the composed config.
+        kinds: types by key; see `ganzoo.values`.
     """
-    for target in _targets(config):
-        if not (target.startswith(tuple(trust)) or _is_trusted(target)):
-            raise UserError(
-                f"{path} wants to call {target}: if you trust its author, load it with "
-                f"trust=[{target.rpartition('.')[0]!r}]."
-            )
+    for key, kind in kinds.items():
+        if key not in cfg:
+            raise UserError(f"{key} is needed: leave out ~{key}.")
+        try:
+            value = cfg[key]
+            if OmegaConf.is_config(value):
+                value = OmegaConf.to_container(value, resolve=True)
+        except OmegaConfBaseException as error:
+            raise _in_a_sentence(error) from None
+        check_value(key, value, kind)
 
 
-def _is_trusted(target: str) -> bool:
-    """Whether a name leads to an object that is defined in one of the modules in `TRUSTED`.
-
-    What a trusted module imports is not trusted: `ganzoo.models.os` would be `os`.
-    """
-    if not target.startswith(TRUSTED):
-        return False
-    try:
-        found = get_object(target)
-    except Exception:  # importing it may raise anything
-        return False
-    home = f"{getattr(found, '__module__', '')}.{getattr(found, '__qualname__', '')}"
-    return home.startswith(TRUSTED)
-
-
-def _targets(node: Any) -> Iterator[str]:
-    """Every name that instantiating a config would import, and every interpolation.
-
-    The config was resolved when it was written, so an interpolation can only hide a name.
-    """
-    if isinstance(node, str) and "${" in node:
-        yield node
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            if key in ("_target_", "path") and isinstance(value, str):
-                yield value
-            else:
-                yield from _targets(value)
-    elif isinstance(node, list | tuple):
-        for value in node:
-            yield from _targets(value)
+def _in_a_sentence(error: OmegaConfBaseException) -> UserError:
+    # Of an error in a resolver, OmegaConf keeps only the name of its type and the message.
+    message = str(error).partition("\n")[0]
+    name, _, resolving = message.partition(" raised while resolving ")
+    message = resolving.partition(": ")[2] if resolving else message
+    if name == UserError.__name__:
+        return UserError(message)
+    message = message.strip('"')  # around the message of a KeyError
+    where = f"{error.full_key}: " if error.full_key else ""
+    return UserError(f"{where}{message.removesuffix('.')}.")

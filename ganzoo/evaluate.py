@@ -22,7 +22,8 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from ganzoo import cli
-from ganzoo.config import CONF, make
+from ganzoo import trust as trusted
+from ganzoo.config import CONF, check_keys, make
 from ganzoo.data.choosing import source_of, training_data
 from ganzoo.data.encoded import EncodedImages
 from ganzoo.data.images import ImageData
@@ -41,12 +42,14 @@ from ganzoo.metrics.scoring import fakes_of, scorer_of
 from ganzoo.metrics.suite import Fakes, Suite
 from ganzoo.metrics.truncation import check as check_thresholds
 from ganzoo.metrics.truncation import plot, sweep, write_table
+from ganzoo.values import EVALUATE, TRAIN, check_value
 
 log = logging.getLogger(__name__)
 
 
 def evaluate(cfg: DictConfig) -> Scores | list[Scores]:
     """Score what the config describes, log and write the scores; with `sweep` at each threshold."""
+    check_keys(cfg, EVALUATE)
     if (cfg.ckpt is None) == (cfg.fake is None):
         raise UserError("Give either ckpt=RUN_OR_CKPT, or fake=FOLDER and real=FOLDER.")
     if cfg.fake is not None and cfg.real is None:
@@ -70,14 +73,17 @@ def evaluate(cfg: DictConfig) -> Scores | list[Scores]:
 
 def prepared(cfg: DictConfig, path: Path, device: torch.device) -> tuple[GAN, Any, Suite]:
     """The model of a checkpoint, its data or `cfg.data`, and the metrics."""
-    gan = load(path, device)
+    gan = load(path, device, cfg.trust)
     assert gan.config is not None
     given = gan.config
     if cfg.get("data") is None:
-        data = training_data(path, given)
+        data = training_data(path, given, cfg.trust)
     else:
         for key in ("image_size", "channels"):
             if cfg[key] is None:
+                # It becomes part of a config of data, so that it must not name anything to call.
+                trusted.check(path, given.get(key), ())
+                check_value(f"{key} in {path}", given.get(key), TRAIN[key])
                 cfg[key] = given[key]
         data = make(cfg.data)
     data.prepare_data()
@@ -221,4 +227,5 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with cli.key_hints("evaluate"):
+        main()

@@ -64,8 +64,8 @@ def run(args: argparse.Namespace) -> None:
     from ganzoo.metrics.extractors import auto
     from ganzoo.metrics.nearest import by_features, by_pixels
 
-    gan = only_from_seeds(load(args.checkpoint, device))
-    data = training_data(args.checkpoint, gan.config)
+    gan = only_from_seeds(load(args.checkpoint, device, args.trust))
+    data = training_data(args.checkpoint, gan.config, args.trust)
     if args.data:
         data.source = source_of(args.data, data.source.shape[1:], data.channels)
     data.prepare_data()

@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> None:
     from ganzoo.pictures.film import save_gif
     from ganzoo.pictures.grids import grid, named_rows, singles
 
-    gan = only_from_seeds(load(args.checkpoint, device))
+    gan = only_from_seeds(load(args.checkpoint, device, args.trust))
     refuse_among_training(args.out, gan.config)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     gif, png = (args.out.suffix.lower() == ending for ending in (GIF, PNG))

@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ganzoo import cli
-from ganzoo.config import CONF, make, resolved
+from ganzoo.config import CONF, check_keys, make, resolved
 from ganzoo.data import choosing  # noqa: F401  defines ${classes:...}
 from ganzoo.distributed import cluster
 from ganzoo.distributed.batchnorm import BatchNormSync
@@ -39,6 +39,7 @@ from ganzoo.loggers.csv import MetricsCSV
 from ganzoo.runs import sweeps
 from ganzoo.runs.names import in_sweep
 from ganzoo.runs.record import check_same_run, recording, write_config, write_done
+from ganzoo.values import TRAIN
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +73,7 @@ def train(*overrides: str, **keys: Any) -> GAN:
 
 def train_config(cfg: DictConfig) -> GAN:
     """Train what a composed config describes, in the folder `cfg.run_dir`; return the model."""
+    check_keys(cfg, TRAIN)
     run_dir = Path(cfg.run_dir).expanduser().resolve()
     with recording(run_dir, cfg):
         gan, children = attempt(cfg, run_dir, [])
@@ -273,4 +275,5 @@ if __name__ == "__main__":
     from ganzoo.train import main as main_by_name
 
     sys.argv[1:] = cli.expand_home(sys.argv[1:])
-    main_by_name()
+    with cli.key_hints("train"):
+        main_by_name()

@@ -37,9 +37,10 @@ class Done(NamedTuple):
 
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
-    options = {k: v for k, v in vars(args).items() if k not in ("checkpoint", "device")}
+    options = {k: v for k, v in vars(args).items() if k not in ("checkpoint", "device", "trust")}
     with cli.exits("translate"):
-        done = translate(load(args.checkpoint, cli.device(args.device)), **options)
+        gan = load(args.checkpoint, cli.device(args.device), args.trust)
+        done = translate(gan, **options)
         speed = f"{done.written / done.seconds:.1f} images/s"
         print(f"{done.written} images in {done.seconds:.1f} s ({speed}): {shown(str(args.dst))}")
         if done.ignored:

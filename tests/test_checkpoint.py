@@ -77,44 +77,6 @@ def test_truncation_and_labels(trained) -> None:
         gan.sample([0], label=1)
 
 
-@pytest.mark.parametrize(
-    "node",
-    [
-        {"_target_": "os.makedirs", "name": "MADE"},
-        {"_target_": "ganzoo.train.os.makedirs", "name": "MADE"},
-        {"_target_": "torch.optim.os.makedirs", "name": "MADE"},
-        {
-            "deep": [
-                {"_target_": "hydra.utils.get_method", "path": "ganzoo.loggers.wandb.os.makedirs"}
-            ]
-        },
-        "${oc.create:${oc.decode:'{_target_: os.makedirs, name: MADE}'}}",
-    ],
-)
-def test_a_checkpoint_cannot_call_what_it_likes(trained, tmp_path: Path, node) -> None:
-    made = tmp_path / "made"
-    contents = checkpoint(trained[0])
-    if isinstance(node, dict) and "name" in node:
-        node = {**node, "name": str(made)}
-    elif isinstance(node, str):
-        node = node.replace("MADE", str(made))
-    contents["ganzoo"]["config"]["model"]["augment"] = node
-    torch.save(contents, tmp_path / "evil.ckpt")
-    with pytest.raises(UserError, match="trust"):
-        ganzoo.load(tmp_path / "evil.ckpt")
-    assert not made.exists()
-
-
-def test_trust_is_given_by_name(trained, tmp_path: Path) -> None:
-    contents = checkpoint(trained[0])
-    model = contents["ganzoo"]["config"]["model"]
-    model["loss"] = {"_target_": "collections.OrderedDict"}
-    torch.save(contents, tmp_path / "own.ckpt")
-    with pytest.raises(UserError, match=r"wants to call collections.OrderedDict: .*trust="):
-        ganzoo.load(tmp_path / "own.ckpt")
-    ganzoo.load(tmp_path / "own.ckpt", trust=["collections."])
-
-
 def test_a_pickle_that_calls_something_is_refused(tmp_path: Path) -> None:
     class Evil:
         def __reduce__(self):

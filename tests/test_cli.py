@@ -14,7 +14,7 @@ from ganzoo import __version__, cli
 from ganzoo.config import PACKAGE
 from ganzoo.errors import UserError
 
-GROUND = {"__init__", "errors", "config", "draws", "disk", "cli"}
+GROUND = {"__init__", "errors", "config", "draws", "disk", "cli", "values", "trust"}
 NAMES = sorted({path.stem for path in PACKAGE.glob("*.py")} - GROUND | {"runs"})
 SCRIPT = [sys.executable, "-c", "from ganzoo.cli import main; main()"]
 

@@ -1,7 +1,7 @@
 """Files of other projects: read without running them, taken over, sampled from."""
 
-import os
 import pickle
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -31,7 +31,7 @@ class Evil:
         self.path = path
 
     def __reduce__(self) -> tuple:
-        return os.mkdir, (str(self.path),)
+        return shutil.copyfile, (__file__, str(self.path))
 
 
 @pytest.mark.parametrize("legacy", [False, True])

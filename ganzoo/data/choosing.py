@@ -9,7 +9,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ganzoo.config import CONF, check_trusted, make
+from ganzoo import trust as trusted
+from ganzoo.config import CONF, make
 from ganzoo.data.files import refuse_among
 from ganzoo.data.source import Source
 from ganzoo.data.sources.pack import FACTS
@@ -83,20 +84,35 @@ def sources_of(
         return found
 
 
-def training_data(path: str | Path, config: Mapping[str, Any] | None) -> Any:
+def training_data(
+    path: str | Path, config: Mapping[str, Any] | None, trust: Sequence[str] = ()
+) -> Any:
     """The `ImageData` that the model of a checkpoint was trained on.
 
     Args:
         path: path of the checkpoint, for messages.
         config: its config.
+        trust: packages of the user's own that the data may come from.
 
     Raises:
         UserError: the config has no data, or would call anything but data.
     """
     if not config or "data" not in config:
         raise UserError(f"{path} does not say what it was trained on: give data=NAME.")
-    check_trusted(path, config["data"], ["ganzoo.data."])
-    return make(config["data"])
+    trusted.check(path, config["data"], trusted.DATA, trust)
+    return make(_without_downloads(config["data"]), "data")
+
+
+def _without_downloads(node: Any) -> Any:
+    """A config of data that writes nothing into the folder that a checkpoint names."""
+    if isinstance(node, list | tuple):
+        return [_without_downloads(value) for value in node]
+    if not isinstance(node, Mapping):
+        return node
+    return {
+        key: False if key in ("download", "unpack") and value is True else _without_downloads(value)
+        for key, value in node.items()
+    }
 
 
 def refuse_among_training(path: Path, config: Mapping[str, Any] | None) -> None:

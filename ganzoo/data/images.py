@@ -16,6 +16,7 @@ from ganzoo.data.stream import BatchSize, Stream
 from ganzoo.data.subset import Subset
 from ganzoo.draws import Draws, integers, unit
 from ganzoo.errors import UserError, check_choice
+from ganzoo.values import Natural
 
 
 class ImageData(DataModule):
@@ -50,7 +51,7 @@ class ImageData(DataModule):
         subset: int | None = None,
         classes: Sequence[str] | None = None,
         balanced: bool = False,
-        workers: int | None = 0,
+        workers: Natural | None = 0,
         accept_changed: bool = False,
     ) -> None:
         super().__init__(batch_size, workers, accept_changed)

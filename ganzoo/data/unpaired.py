@@ -15,6 +15,7 @@ from ganzoo.data.source import Source, check_training, pair
 from ganzoo.data.stream import BatchSize, Indices, Stream
 from ganzoo.draws import seed_of
 from ganzoo.errors import UserError
+from ganzoo.values import Natural
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ class Unpaired(DataModule):
         mirror: bool = True,
         subset: int | None = None,
         test_pairs: bool = False,
-        workers: int | None = 0,
+        workers: Natural | None = 0,
         accept_changed: bool = False,
     ) -> None:
         super().__init__(batch_size, workers, accept_changed)

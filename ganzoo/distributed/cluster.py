@@ -196,6 +196,11 @@ def devices_explained(devices: object) -> Iterator[None]:
             f"sees: set trainer.devices={number}, or check CUDA_VISIBLE_DEVICES."
             f"{bound if under_slurm() else ''}"
         ) from error
+    except (TypeError, ValueError) as error:  # for words that are no accelerator and no number
+        said = " ".join(str(error).split()).removesuffix(".")
+        raise UserError(
+            f"Lightning refuses trainer.devices={devices} or another key of trainer: {said}."
+        ) from error
 
 
 # -- where they meet -------------------------------------------------------------------------------

@@ -4,17 +4,18 @@ A checkpoint is Lightning's, plus an entry `ganzoo` with the resolved config (pl
 numbers), the images seen, and the version of ganzoo. `saving` writes them.
 """
 
+import warnings
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from torch import Tensor, nn
 
 from ganzoo import __version__
-from ganzoo.config import check_trusted
+from ganzoo import trust as trusted
+from ganzoo.config import make
 from ganzoo.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,30 +40,55 @@ def find(path: str | Path) -> Path:
     return path
 
 
-def read(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """The contents of a checkpoint of ganzoo, read with `weights_only=True`.
+def read(path: str | Path, device: Any = "cpu") -> dict[str, Any]:
+    """The contents of a checkpoint of ganzoo, read without running anything in it.
 
-    Raises `UserError` if the file is damaged or was not written by ganzoo.
+    Args:
+        path: see `find`.
+        device: where to put tensors.
+
+    Raises:
+        UserError: the file is damaged or was not written by ganzoo.
     """
     path = find(path)
     try:
-        checkpoint = torch.load(path, map_location=device, weights_only=True)
+        check_sums(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of TorchScript, before refusing it
+            checkpoint = torch.load(path, map_location=device, weights_only=True)
+    except UserError:
+        raise
     except Exception as error:
         raise UserError(
             f"{path} cannot be read as a checkpoint ({type(error).__name__}): it is damaged or of "
             f"another kind; give a file that ganzoo wrote."
         ) from error
-    if not isinstance(checkpoint, dict) or "ganzoo" not in checkpoint:
+    written = checkpoint.get("ganzoo") if isinstance(checkpoint, dict) else None
+    if not isinstance(written, dict):
         raise UserError(
             f"{path} was not written by ganzoo: give the last.ckpt of one of its runs, or convert "
             f"it with python -m ganzoo.prepare import."
         )
-    if (written := checkpoint["ganzoo"]).get("format") != FORMAT:
+    if written.get("format") != FORMAT:
         raise UserError(
-            f"{path} was written by ganzoo {written['version']}, whose checkpoints ganzoo "
+            f"{path} was written by ganzoo {written.get('version')}, whose checkpoints ganzoo "
             f"{__version__} cannot read: install that version to use it."
         )
     return checkpoint
+
+
+def check_sums(path: Path) -> None:
+    """Raise `UserError` if a tensor, or anything else in a zip of `torch.save`, is damaged.
+
+    torch stores checksums but does not compare them, so it would read a flipped bit as a weight.
+    """
+    with zipfile.ZipFile(path) as file:
+        damaged = file.testzip()
+    if damaged:
+        raise UserError(
+            f"{path} is damaged: the checksum of {damaged} differs; use a copy of the file, or an "
+            f"older checkpoint."
+        )
 
 
 def load(
@@ -73,28 +99,29 @@ def load(
     Args:
         path: a `.ckpt` file, or a run folder (its `last.ckpt`).
         device: where to put it; the CPU by default.
-        trust: prefixes of further names that its config may call, such as `"mypackage."`.
+        trust: packages of your own that its config may call, such as `"mypackage"`.
 
     Raises:
         UserError: no such file, not a checkpoint of ganzoo, a config that calls what is not
             trusted, or options that this version does not know.
     """
     checkpoint = read(path)
-    config = checkpoint["ganzoo"]["config"]
+    about = checkpoint["ganzoo"]
+    config = about.get("config")
     if config is None:
         raise UserError(
             f"{path} does not say how its model was built: set `gan.config` before training from "
             f"Python, or load its `state_dict` into the networks yourself."
         )
-    check_trusted(path, config["model"], trust)
+    if not isinstance(config, dict) or "model" not in config or "state_dict" not in checkpoint:
+        raise UserError(f"{path} has no model or no weights: give a last.ckpt of a run.")
+    trusted.check(path, config["model"], trusted.MODEL, trust)
     try:
-        gan: GAN = instantiate(config["model"], _convert_="all")
-    except InstantiationException as error:
-        written = checkpoint["ganzoo"]["version"]
-        reason = str(error).replace("\n", " ")
+        gan: GAN = make(config["model"], "model")
+    except UserError as error:
         raise UserError(
-            f"{path} was written by ganzoo {written}, whose options this version does not know: "
-            f"install that version to use it ({reason})."
+            f"{path} was written by ganzoo {about.get('version')}, whose options this version does "
+            f"not know: install that version to use it ({str(error).removesuffix('.')})."
         ) from error
     gan.config = config
     restore(gan, checkpoint)

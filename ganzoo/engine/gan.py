@@ -44,6 +44,7 @@ from ganzoo.engine.report import Report
 from ganzoo.engine.turns import Turns, check_names
 from ganzoo.errors import UserError
 from ganzoo.nn.losses import Loss
+from ganzoo.values import Count
 
 Batch = dict[str, Tensor]
 
@@ -105,8 +106,8 @@ class GAN(L.LightningModule):
         ema_beta: float | None = None,
         ema_start_kimg: float = 0.0,
         ema_buffers: bool = False,
-        discriminator_steps: int = 1,
-        generator_steps: int = 1,
+        discriminator_steps: Count = 1,
+        generator_steps: Count = 1,
         accumulate: int | str = 1,
         clip: Mapping[str, float] | None = None,
         lr_factors: Mapping[str, Callable[[int], float]] | None = None,

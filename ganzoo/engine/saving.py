@@ -9,11 +9,17 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import nn
 
 from ganzoo.disk import whole
+from ganzoo.engine.checkpoint import read
 from ganzoo.errors import UserError
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning plugin: a checkpoint is written completely or not at all."""
+    """Lightning plugin: a checkpoint is written completely or not at all, and read by `read`."""
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        return read(path, map_location)
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None

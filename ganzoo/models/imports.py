@@ -5,15 +5,16 @@ inert stand-ins, and only tensors are taken.
 """
 
 import pickle
-import warnings
+import pickletools
+import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 
+from ganzoo.engine.checkpoint import check_sums
 from ganzoo.engine.gan import GAN
 from ganzoo.engine.saving import AtomicCheckpointIO
 from ganzoo.errors import UserError
@@ -28,15 +29,9 @@ from ganzoo.models.cyclegan.imports import authors_model, is_authors_cyclegan
 from ganzoo.models.pggan.imports import gan_zoo_model, is_gan_zoo, is_official, official_model
 from ganzoo.models.weights import Imported
 
-# What pickled tensors and arrays are made of. Anything else in a file is not called.
+# What pickled arrays are made of. Anything else in a file is not called.
 HARMLESS = {
     ("collections", "OrderedDict"),
-    ("torch._utils", "_rebuild_tensor"),
-    ("torch._utils", "_rebuild_tensor_v2"),
-    ("torch._utils", "_rebuild_parameter"),
-    ("torch", "Size"),
-    *(("torch", f"{kind}Storage") for kind in ("Float", "Double", "Half", "Long", "Int", "Byte")),
-    ("torch.storage", "UntypedStorage"),
     ("_codecs", "encode"),
     ("numpy", "dtype"),
     ("numpy", "ndarray"),
@@ -76,24 +71,28 @@ class Inert:
 
 
 class Wary(pickle.Unpickler):
-    """Calls nothing but what rebuilds tensors and arrays."""
+    """Calls nothing but what rebuilds arrays."""
 
     def find_class(self, module: str, name: str) -> Any:
         return super().find_class(module, name) if (module, name) in HARMLESS else Inert
 
 
 def read(path: Path) -> Any:
-    """The contents of a file of torch.save or pickle, on the CPU; unknown classes are `Inert`."""
+    """What a file of torch.save or of pickle holds, its tensors on the CPU.
+
+    Objects of classes that are not torch's own are `Inert`.
+
+    Raises:
+        UserError: no such file, or one that is damaged or of another kind, such as TorchScript.
+    """
     if not path.is_file():
         raise UserError(f"There is no file {path}: give the checkpoint to import.")
-    wary = SimpleNamespace(
-        Unpickler=Wary, load=lambda f, **_: Wary(f).load(), __name__="wary", Pickler=None
-    )
-    with suppress(Exception), warnings.catch_warnings():  # where it holds more than tensors
-        warnings.simplefilter("ignore")
-        return torch.load(path, map_location="cpu", weights_only=True)
     try:
-        return torch.load(path, map_location="cpu", pickle_module=wary, weights_only=False)
+        stand_ins: list[Any] = [(Inert, name) for name in named_in(path)]
+        with torch.serialization.safe_globals(stand_ins):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
     except Exception as error:  # whatever a damaged file makes of the unpickler
         with path.open("rb") as file, suppress(Exception):
             return Wary(file, encoding="latin1").load()
@@ -101,6 +100,16 @@ def read(path: Path) -> Any:
             f"{path} cannot be read as a checkpoint ({type(error).__name__}): it is damaged or of "
             f"another kind; give a file that torch.save or pickle wrote."
         ) from error
+
+
+def named_in(path: Path) -> set[str]:
+    """The classes and functions that a file of torch.save names, found without running it."""
+    if zipfile.is_zipfile(path):
+        check_sums(path)
+        return set(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    with path.open("rb") as file:  # files of torch before 1.6 are five pickles and the numbers
+        opcodes = [code for _ in range(5) for code in pickletools.genops(file)]
+    return {str(name).replace(" ", ".") for code, name, _ in opcodes if code.name == "GLOBAL"}
 
 
 def import_checkpoint(source: Path, out: Path) -> GAN:

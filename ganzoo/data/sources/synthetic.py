@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ganzoo.data.source import Source, pair
 from ganzoo.errors import UserError
+from ganzoo.values import Natural
 
 
 class Synthetic(Source):
@@ -21,7 +22,7 @@ class Synthetic(Source):
     """
 
     def __init__(
-        self, num: int, image_size: int | Sequence[int], channels: int = 3, classes: int = 10
+        self, num: int, image_size: int | Sequence[int], channels: int = 3, classes: Natural = 10
     ) -> None:
         if num < 1:
             raise UserError(f"data.source.num must be at least 1, not {num}.")

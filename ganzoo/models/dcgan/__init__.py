@@ -18,6 +18,7 @@ from ganzoo.models.dcgan.networks import Discriminator, Generator
 from ganzoo.nn.augment import DiffAugment
 from ganzoo.nn.losses import Loss, NonSaturating
 from ganzoo.nn.objective import Objective
+from ganzoo.values import Count
 
 __all__ = [
     "DCGAN",
@@ -52,7 +53,7 @@ class DCGAN(FromSeeds):
         generator: nn.Module,
         discriminator: nn.Module,
         loss: Loss | None = None,
-        nz: int = 100,
+        nz: Count = 100,
         prior: Sampler = normal,
         augment: DiffAugment | None = None,
         gradient_penalty: float = 0.0,
