@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
+from operator import attrgetter
 
 import torch
 from torch import Generator, Tensor
@@ -35,34 +35,20 @@ class Subset(Source):
         self.source, self.count = source, count
         self.name = source.name
 
-    @property
-    def shape(self) -> tuple[int, int, int]:  # type: ignore[override]
-        return self.source.shape
-
-    @property
-    def varies(self) -> bool:  # type: ignore[override]
-        return self.source.varies
+    shape = property(attrgetter("source.shape"))  # type: ignore[assignment]
+    varies = property(attrgetter("source.varies"))  # type: ignore[assignment]
+    split = property(attrgetter("source.split"))  # type: ignore[assignment]
+    folder = property(attrgetter("source.folder"))  # type: ignore[assignment]
+    problems = property(attrgetter("source.problems"))  # type: ignore[assignment]
 
     @property
     def classes(self) -> list[str] | None:  # type: ignore[override]
         return self.source.classes if self.chosen is None else list(self.chosen)
 
     @property
-    def split(self) -> str:  # type: ignore[override]
-        return self.source.split
-
-    @property
-    def folder(self) -> Path | None:  # type: ignore[override]
-        return self.source.folder
-
-    @property
     def notes(self) -> list[str]:  # type: ignore[override]
         part = f"{len(self)} of the {len(self.source)} images of {self.name} are used."
         return [part, *self.source.notes]
-
-    @property
-    def problems(self) -> Sequence[str]:  # type: ignore[override]
-        return self.source.problems
 
     def prepare(self) -> None:
         self.source.prepare()
