@@ -226,11 +226,11 @@ def _members(root: Path) -> list[tarfile.TarInfo]:
         try:
             members = tar.getmembers()
             last = members[-1]
-            blocks = 0 if last.islnk() or last.issym() else -(-last.size // tarfile.BLOCKSIZE)
+            blocks = -(-last.size // tarfile.BLOCKSIZE) if last.isreg() else 0
             file.seek(last.offset_data + blocks * tarfile.BLOCKSIZE)
             # Python's tarfile stops without an error at a damaged header, but a complete tar ends
             # in blocks of zeros.
-            complete = last.issparse() or file.read(tarfile.BLOCKSIZE) == tarfile.NUL * 512
+            complete = last.issparse() or file.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)
         except (tarfile.TarError, IndexError):
             complete = False
     if not complete:

@@ -35,11 +35,11 @@ class Subset(Source):
         self.source, self.count = source, count
         self.name = source.name
 
-    shape = property(attrgetter("source.shape"))  # type: ignore[assignment]
-    varies = property(attrgetter("source.varies"))  # type: ignore[assignment]
-    split = property(attrgetter("source.split"))  # type: ignore[assignment]
-    folder = property(attrgetter("source.folder"))  # type: ignore[assignment]
-    problems = property(attrgetter("source.problems"))  # type: ignore[assignment]
+    shape = property(attrgetter("source.shape"))
+    varies = property(attrgetter("source.varies"))
+    split = property(attrgetter("source.split"))
+    folder = property(attrgetter("source.folder"))
+    problems = property(attrgetter("source.problems"))
 
     @property
     def classes(self) -> list[str] | None:  # type: ignore[override]
