@@ -1,9 +1,11 @@
 """The ground of all configs: where they are, how objects are made of them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -14,6 +16,24 @@ from ganzoo.values import check_call, check_value
 
 PACKAGE = Path(__file__).resolve().parent
 CONF = next(p for p in (PACKAGE / "conf", PACKAGE.parent / "conf") if p.is_dir())
+
+
+def composed(name: str, overrides: Sequence[str], **options: bool) -> DictConfig:
+    """Compose a config of the package, also inside of a command that Hydra has started.
+
+    Args:
+        name: name of the config, such as "train".
+        overrides: KEY=VALUE as on the command line.
+        options: see `hydra.compose`.
+    """
+    instance = GlobalHydra.instance()
+    before = instance.hydra
+    instance.clear()
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return compose(name, list(overrides), **options)
+    finally:
+        instance.hydra = before
 
 
 def make(node: Any, key: str = "") -> Any:

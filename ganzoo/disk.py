@@ -26,7 +26,11 @@ def whole(path: Path, remedy: str = REMEDY) -> Iterator[Path]:
     Raises:
         UserError: the file cannot be written, for example because the disk is full.
     """
+    if path.exists() and not path.is_file():  # such as a folder, or /dev/null
+        raise UserError(f"{path} is not a regular file, and is left unchanged. {remedy}")
     partial = path.with_name(path.name + ".partial")
+    while partial.is_dir():  # somebody else's
+        partial = partial.with_name(partial.name + "_")
     try:
         yield partial
         with partial.open("r+b") as file:

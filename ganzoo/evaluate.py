@@ -57,6 +57,8 @@ def evaluate(cfg: DictConfig) -> Scores | list[Scores]:
     if cfg.sweep and (cfg.ckpt is None or cfg.truncation is not None or cfg.intra_class):
         raise UserError("A sweep needs ckpt=RUN_OR_CKPT, without truncation and intra_class.")
     device = cli.device(cfg.device)
+    if cfg.out:
+        check_out(Path(cfg.out))
     path = None if cfg.ckpt is None else find(cfg.ckpt)
     if cfg.sweep and path is not None:
         return of_sweep(cfg, path, device)
@@ -96,6 +98,8 @@ def of_checkpoint(cfg: DictConfig, path: Path, device: torch.device) -> Scores:
     gan, data, suite = prepared(cfg, path, device)
     if cfg.intra_class and isinstance(gan, Translating):
         raise UserError("Translations have no classes: set intra_class=null.")
+    if cfg.truncation is not None and isinstance(gan, Translating):
+        raise UserError("Translations have no latents to truncate: set truncation=null.")
     scorer = scorer_of(gan, data, suite, device)
     with statistics_of(gan, cfg) as standing:
         scores = scorer.score(cfg.raw, cfg.truncation, standing=standing)
@@ -126,7 +130,10 @@ def of_sweep(cfg: DictConfig, path: Path, device: torch.device) -> list[Scores]:
     if isinstance(gan, Translating):
         raise UserError("Translations have no latents to truncate: leave out sweep.")
     gan = only_from_seeds(gan)
-    suite.prepare(Reference(data, suite.num_real, suite.mirror), device)
+    reference = Reference(data, suite.num_real, suite.mirror)
+    if suite.needs_more(len(reference), suite.num_fake):
+        suite = suite.fitted(len(reference), suite.num_fake, {})
+    suite.prepare(reference, device)
     found = sweep(gan, suite, thresholds, cfg.raw, batches_for(gan, cfg.standing, True))
     if rank() == 0:
         for scores in found:
@@ -159,15 +166,22 @@ def of_folders(cfg: DictConfig, device: torch.device) -> Scores:
     data = ImageData(real, size, channels, cfg.batch_size, seed=0, mirror=False)
     for note in (*fake.notes, *data.check()):
         log.info("%s", note)
-    suite.prepare(Reference(data, suite.num_real), device)
-    num = min(len(fake), suite.num_fake)
+    reference, num = Reference(data, suite.num_real), min(len(fake), suite.num_fake)
+    if suite.needs_more(len(reference), num):
+        suite = suite.fitted(len(reference), num, {})
+    suite.prepare(reference, device)
+    # Not the first ones by name, which may all be of one class.
+    chosen = [i * len(fake) // num for i in range(num)]
+    if num < len(fake):
+        log.info("%d of the %d images in %s are scored, evenly spaced", num, len(fake), cfg.fake)
     with ThreadPoolExecutor() as threads:
 
         def images(numbers: Sequence[int]) -> Tensor:
-            parts = [list(numbers[start : start + 8]) for start in range(0, len(numbers), 8)]
+            which = [chosen[number] for number in numbers]
+            parts = [which[start : start + 8] for start in range(0, len(which), 8)]
             return torch.cat([b["image"] for b in threads.map(fake.__getitems__, parts)])
 
-        subject = {"images": str(cfg.fake), "sha256": fake.digest(range(num))}
+        subject = {"images": str(cfg.fake), "sha256": fake.digest(chosen)}
         scores = suite.score(Fakes(num, images, {}, subject))
     assert scores is not None
     return scores
@@ -196,8 +210,17 @@ def size_of(path: str, channels: int) -> set[tuple[int, int]]:
     return set(Counter(h.size for h in headers if not isinstance(h, str)))
 
 
+def check_out(path: Path) -> None:
+    """Raise `UserError` unless `path` is, or can become, a regular file."""
+    if (path.exists() and not path.is_file()) or not path.absolute().parent.is_dir():
+        raise UserError(
+            f"{path} is not a regular file in an existing folder: choose another out=FILE.json."
+        )
+
+
 def write(path: Path, scores: Scores) -> None:
     """Add scores to those in a file, replacing those of the same subject and protocol."""
+    path = path.resolve()  # a link stays a link
     try:
         entries = json.loads(path.read_text()) if path.is_file() else []
         new = (scores.subject, scores.protocol_id)

@@ -18,27 +18,33 @@ from typing import Any
 import hydra
 import lightning as L
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from lightning.fabric.plugins.environments import LightningEnvironment
-from omegaconf import DictConfig, OmegaConf
+from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
+from lightning.pytorch.callbacks import ProgressBar as LightningsBar
+from lightning.pytorch.profilers import AdvancedProfiler, SimpleProfiler
+from omegaconf import DictConfig, OmegaConf, open_dict
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ganzoo import cli
-from ganzoo.config import CONF, check_keys, make, resolved
+from ganzoo.callbacks.saving import SaveLast
+from ganzoo.callbacks.trainer import loggers_of
+from ganzoo.config import CONF, check_keys, composed, make, resolved
 from ganzoo.data import choosing  # noqa: F401  defines ${classes:...}
 from ganzoo.distributed import cluster
 from ganzoo.distributed.batchnorm import BatchNormSync
+from ganzoo.engine import stopping
 from ganzoo.engine.checkpoint import initialize_from, read, restore
 from ganzoo.engine.gan import GAN
 from ganzoo.engine.preflight import Preflight
 from ganzoo.engine.rollback import go_back
 from ganzoo.engine.saving import AtomicCheckpointIO
+from ganzoo.engine.stopping import Stopped
 from ganzoo.errors import NotFinite, UserError, check_choice
 from ganzoo.loggers.csv import MetricsCSV
 from ganzoo.runs import sweeps
 from ganzoo.runs.names import in_sweep
-from ganzoo.runs.record import check_same_run, recording, write_config, write_done
+from ganzoo.runs.record import check_same_run, is_done, recording, write_config, write_done
 from ganzoo.values import TRAIN
 
 log = logging.getLogger(__name__)
@@ -58,8 +64,7 @@ def train(*overrides: str, **keys: Any) -> GAN:
     """
     named = [f"{key}={value if isinstance(value, str) else json.dumps(value)}"
              for key, value in keys.items()]  # fmt: skip
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("train", [*overrides, *named], return_hydra_config=True)
+    cfg = composed("train", [*overrides, *named], return_hydra_config=True)
     before = HydraConfig.instance().cfg
     HydraConfig.instance().set_config(cfg)  # the name of the run folder is made from it
     try:
@@ -76,10 +81,14 @@ def train_config(cfg: DictConfig) -> GAN:
     check_keys(cfg, TRAIN)
     run_dir = Path(cfg.run_dir).expanduser().resolve()
     with recording(run_dir, cfg):
-        gan, children = attempt(cfg, run_dir, [])
-        while gan.control.go_back_to is not None:
-            go_back(gan, run_dir)
-            gan, children = attempt(cfg, run_dir, children)
+        try:
+            gan, children = attempt(cfg, run_dir, [])
+            while gan.control.go_back_to is not None:
+                go_back(gan, run_dir)
+                gan, children = attempt(cfg, run_dir, children)
+        except Stopped as stopped:
+            log.info("stopped by %s: run the same command with %s", stopped.name, same(run_dir))
+            raise
     return gan
 
 
@@ -108,22 +117,25 @@ def attempt(cfg: DictConfig, run_dir: Path, children: list[Any]) -> tuple[GAN, l
     data = make(cfg.data)
     gan: GAN = make(cfg.model)
     gan.config = config
-    if images_seen >= gan.total_images and not cfg.dry:
+    if resuming and images_seen >= gan.total_images and is_done(run_dir) and not cfg.dry:
         log.info("%s is complete: raise total_kimg to train longer", run_dir)
         restore(gan, read(last))
-        write_done(run_dir, gan.total_images)  # it may have been killed just before
         return gan, children
     if cfg.init_from and not images_seen:
         for sentence in initialize_from(gan, cfg.init_from):
             log.warning("init_from: %s", sentence)
 
     trainer = make_trainer(cfg, run_dir, images_seen)
+    for logger in loggers_of(trainer):
+        logger.clock = lambda: gan.images_seen
     sweeps.check(trainer)
     if not cfg.dry:
         write_config(run_dir, config)
     log.info("run folder: %s", run_dir)
     log.info("%s", describe(gan))
-    if resuming:
+    if resuming and images_seen >= gan.total_images:
+        log.info("all %g kimg are trained; what is missing at the end follows", cfg.total_kimg)
+    elif resuming:
         log.info("resuming at %.1f of %g kimg", images_seen / 1000, cfg.total_kimg)
     launcher: Any = trainer.strategy.launcher  # starts the other processes, if there are any
     if launcher is not None:
@@ -151,18 +163,17 @@ def fit(trainer: L.Trainer, gan: GAN, data: L.LightningDataModule, last: Path | 
         raise
     finally:
         for logger in trainer.loggers:
-            logger.finalize("success" if gan.images_seen >= gan.total_images else "failed")
+            logger.finalize("success" if gan.trained else "failed")
 
 
 def close(trainer: L.Trainer, gan: GAN, run_dir: Path, dry: bool) -> None:
     """Log how the run ended; write `done` if it is complete, exit with 128 + n after a signal n."""
     if gan.control.stopped_by:
         log.info(
-            "stopped by %s at %.1f kimg; last.ckpt is written: run the same command with %s to "
-            "resume",
+            "stopped by %s at %.1f kimg; last.ckpt is written: run the same command with %s",
             signal.Signals(gan.control.stopped_by).name,
             gan.images_seen / 1000,
-            f"sweep_dir={run_dir.parent}" if in_sweep() else f"run_dir={run_dir}",
+            same(run_dir),
         )
         if gan.control.stopped_by == signal.SIGUSR1:
             cluster.requeue_if_asked(trainer)
@@ -170,8 +181,23 @@ def close(trainer: L.Trainer, gan: GAN, run_dir: Path, dry: bool) -> None:
     if dry:
         log.info("dry run: everything is ready, nothing was trained")
         return
+    if not gan.trained:
+        log.warning(
+            "ended at %.1f of %g kimg, as a key of the trainer or another callback asks (such as "
+            "max_steps or max_time), and is not done: run the same command without that, with %s",
+            gan.images_seen / 1000,
+            gan.total_images / 1000,
+            same(run_dir),
+        )
+        return
     write_done(run_dir, gan.total_images)
     log.info("done: pictures, curves and last.ckpt are in %s", run_dir)
+
+
+def same(run_dir: Path) -> str:
+    """The key with which the same command resumes a run."""
+    key = f"sweep_dir={run_dir.parent}" if in_sweep() else f"run_dir={run_dir}"
+    return f"{key} to resume"
 
 
 def make_trainer(cfg: DictConfig, run_dir: Path, images_seen: int) -> L.Trainer:
@@ -181,9 +207,12 @@ def make_trainer(cfg: DictConfig, run_dir: Path, images_seen: int) -> L.Trainer:
     log.info("precision: %s (%s)", precision, why)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = bool(cfg.tf32)
 
-    loggers = [MetricsCSV(run_dir, images_seen)]
-    if cfg.get("logger"):
-        loggers.append(make(cfg.logger))
+    check_trainer(cfg.trainer)
+    callbacks = [Preflight(cfg.dry), *(make(c) for c in cfg.callbacks.values() if c)]
+    check_callbacks(callbacks)
+    check_periods(cfg.callbacks)
+    # What a checkpoint holds was done by the others before.
+    callbacks.sort(key=lambda callback: isinstance(callback, SaveLast))
     plugins: list[Any] = [AtomicCheckpointIO()]
     if cfg.sync_batchnorm:
         plugins.append(BatchNormSync())
@@ -194,12 +223,13 @@ def make_trainer(cfg: DictConfig, run_dir: Path, images_seen: int) -> L.Trainer:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     new_trainer = make(cfg.trainer)
-    with cluster.devices_explained(cfg.trainer.devices):
+    with cluster.devices_explained(cfg.trainer.devices, cfg.trainer.accelerator):
         return new_trainer(
             precision=precision,
             default_root_dir=run_dir,
-            callbacks=[Preflight(cfg.dry), *(make(c) for c in cfg.callbacks.values() if c)],
-            logger=loggers,
+            callbacks=callbacks,
+            logger=[MetricsCSV(run_dir, images_seen), *make_loggers(cfg.get("logger"))],
+            profiler=profiler_of(cfg.trainer.get("profiler"), run_dir),
             plugins=plugins,
             max_epochs=-1,  # the run ends by images seen
             limit_val_batches=0,
@@ -208,6 +238,86 @@ def make_trainer(cfg: DictConfig, run_dir: Path, images_seen: int) -> L.Trainer:
             enable_progress_bar=False,
             enable_model_summary=False,
         )
+
+
+def make_loggers(node: Any) -> list[Any]:
+    """The loggers of a config: one, or one for each entry that has a `_target_` of its own."""
+    if not node:
+        return []
+    several = {k: v for k, v in node.items() if isinstance(v, DictConfig) and "_target_" in v}
+    one = node.copy()
+    with open_dict(one):
+        for key in several:
+            del one[key]
+    return [make(logger) for logger in (one, *several.values()) if "_target_" in logger]
+
+
+def profiler_of(profiler: Any, run_dir: Path) -> Any:
+    """A profiler of Lightning whose report goes to the run folder, as `fit-profile.txt`."""
+    kinds: dict[Any, Any] = {"simple": SimpleProfiler, "advanced": AdvancedProfiler}
+    if profiler in kinds:
+        return kinds[profiler](dirpath=run_dir, filename="profile")
+    return make(profiler) if isinstance(profiler, DictConfig) else profiler
+
+
+# Keys of Lightning's Trainer, and the key that does the same here.
+OUR_KEYS = {
+    "gradient_clip_val": "model.clip={generator: 1.0}",
+    "gradient_clip_algorithm": "model.clip={generator: 1.0}",
+    "accumulate_grad_batches": "model.accumulate=2",
+    "max_epochs": "total_kimg",
+    "min_epochs": "total_kimg",
+    "min_steps": "total_kimg",
+    "precision": "precision",
+    "sync_batchnorm": "sync_batchnorm",
+    "logger": "logger",
+    "callbacks": "callbacks",
+    "default_root_dir": "run_dir",
+    "val_check_interval": "callbacks.evaluate.every_kimg",
+    "limit_val_batches": "metrics.num_fake",
+    "enable_progress_bar": "callbacks.bar",
+    "enable_checkpointing": "callbacks.save",
+}
+
+
+def check_trainer(trainer: DictConfig) -> None:
+    """Raise `UserError` for a key of the Trainer that a run here does not follow."""
+    for key, ours in OUR_KEYS.items():
+        if trainer.get(key) is not None:
+            raise UserError(f"trainer.{key} has no effect on a run here: use {ours} instead.")
+    if isinstance(trainer.strategy, str) and trainer.strategy != "auto":
+        raise UserError(
+            f"trainer.strategy={trainer.strategy} cannot train networks that take turns: use "
+            "trainer=ddp for several devices."
+        )
+
+
+def check_callbacks(callbacks: list[L.Callback]) -> None:
+    """Raise `UserError` for a callback of Lightning that could never act here."""
+    ours = {
+        Checkpoint: "callbacks.save, callbacks.stages and callbacks.evaluate (best.ckpt) write "
+        "checkpoints",
+        EarlyStopping: "it acts when an epoch ends, and a run has none; best.ckpt keeps the best "
+        "checkpoint, and total_kimg sets the length",
+        LightningsBar: "callbacks.bar shows the progress",
+    }
+    for callback in callbacks:
+        for kind, instead in ours.items():
+            if isinstance(callback, kind):
+                raise UserError(
+                    f"{type(callback).__name__} cannot be used here: {instead}. Leave it out."
+                )
+
+
+def check_periods(callbacks: DictConfig) -> None:
+    """Raise `UserError` for a period that is not a number."""
+    for name, node in callbacks.items():
+        every = node.get("every_kimg") if node else None
+        if every is not None and not isinstance(every, int | float):
+            raise UserError(
+                f"callbacks.{name}.every_kimg must be a number, in thousands of images, or null; "
+                f"not {every}."
+            )
 
 
 def choose_precision(precision: str, on_gpu: bool) -> tuple[str, str]:
@@ -248,8 +358,7 @@ def main(cfg: DictConfig) -> float | None:
     A run of a sweep that fails does not end the sweep; it is listed at the end.
     """
     run_dir = cfg.run_dir = HydraConfig.get().runtime.output_dir
-    # The scheduler's signal may arrive before training, or again after another process has ended.
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    stopping.begin()
     start = time.perf_counter()
     with cli.exits("train"):
         try:

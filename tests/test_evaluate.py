@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 import signal
 import sys
@@ -9,15 +10,26 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchmetrics
 from conftest import assert_same_tensors, checkpoint, run
 from makers.photos import crops
-from makers.tiny import TINY, TINY_METRICS, config, evaluated
+from makers.tiny import TINY, TINY_METRICS, TRANSLATING, config, evaluated
 
 import ganzoo
 from ganzoo.callbacks.evaluation import Evaluate
+from ganzoo.config import make
+from ganzoo.data.encoded import EncodedImages
+from ganzoo.data.reference import Reference
+from ganzoo.draws import normal
 from ganzoo.engine.gan import GAN
+from ganzoo.engine.sampling import latents_of
 from ganzoo.errors import UserError
 from ganzoo.loggers.csv import read_rows
+from ganzoo.metrics.base import SuiteMetric
+from ganzoo.metrics.frechet import FrechetDistance
+from ganzoo.metrics.suite import Suite
+from ganzoo.runs.folder import look
+from ganzoo.runs.sweeps import objective
 from ganzoo.train import train_config as train
 
 BASE = [o for o in TINY if o != "callbacks.evaluate=null"]
@@ -136,10 +148,75 @@ def test_a_monitor_that_is_no_metric(tmp_path) -> None:
         trained(tmp_path, "callbacks.evaluate.monitor=fid")
 
 
-def test_metrics_with_too_few_images_are_refused_before_training(tmp_path) -> None:
-    with pytest.raises(UserError, match="subset_size"):
+def test_metrics_are_fitted_to_few_images(tmp_path, caplog) -> None:
+    """40 real images and 24 fakes: the subsets become smaller, and the protocol says so."""
+    with caplog.at_level(logging.INFO):
         trained(tmp_path, "metrics.metrics.kid.subset_size=30")
-    assert not (tmp_path / "last.ckpt").exists()
+    assert "kid uses subset_size=24, because there are 40 real and 24 fake images" in caplog.text
+    (protocol,) = told(tmp_path)["protocols"].values()
+    assert protocol["metrics"]["kid"]["subset_size"] == 24
+
+
+@pytest.mark.parametrize(
+    ("key", "sentence"),
+    [
+        ("callbacks.evaluate.monitor=psnr", "monitor=psnr is not measured"),
+        ("callbacks.grid.seeds=0", "at least one of seeds"),
+        ("callbacks.ticks.every_kimg=abc", "every_kimg must be a number"),
+        ("metrics.metrics.kid.subsets=0", "subsets of at least 1"),
+        ("metrics.metrics.kid.subset_size=-5", "subset_size of at least 2"),
+        ("metrics.metrics.is.splits=0", "splits of at least 1"),
+    ],
+)
+def test_a_dry_run_refuses_what_a_run_refuses(tmp_path, key, sentence) -> None:
+    for dry in ("true", "false"):
+        with pytest.raises(UserError, match=sentence):
+            trained(tmp_path / dry, key, f"dry={dry}")
+    assert not (tmp_path / "false" / "last.ckpt").exists()
+
+
+class Forgetful(SuiteMetric):
+    """The gap between the mean brightness of reals and of fakes, in states that `reset` empties."""
+
+    higher_is_better = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("sums", torch.zeros(2, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, images: torch.Tensor, real: bool) -> None:
+        self.sums[int(real)] += images.double().mean()
+
+    def compute(self) -> torch.Tensor:
+        return (self.sums[0] - self.sums[1]).abs()
+
+
+class Plain(torchmetrics.Metric):
+    """What torchmetrics asks for, and no more."""
+
+    def update(self, images: torch.Tensor, real: bool) -> None: ...
+
+    def compute(self) -> torch.Tensor:
+        return torch.zeros(())
+
+
+def test_metrics_that_would_forget_the_reals_are_refused(tmp_path) -> None:
+    data = config("data.source.num=20").data
+    with pytest.raises(UserError, match=r"metrics\.metrics\.plain: Plain must be a subclass"):
+        Suite({"plain": Plain()})
+    suite = Suite({"gap": Forgetful()}, num_real=None, num_fake=4)
+    with pytest.raises(UserError, match="Forgetful keeps what it saw of real images"):
+        suite.prepare(Reference(make(data)), torch.device("cpu"))
+
+
+def test_nan_is_never_the_best(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(FrechetDistance, "compute", lambda self: torch.tensor(math.nan))
+    trained(tmp_path)
+    assert told(tmp_path)["best"] is None
+    assert not (tmp_path / "best.ckpt").exists()
+    assert objective(tmp_path) is None
+    run = look(tmp_path)
+    assert (run.value, run.problems) == (None, ())
 
 
 def test_two_processes_give_the_numbers_of_one(tmp_path) -> None:
@@ -264,3 +341,56 @@ def test_default_run_without_weights_says_what_it_uses(tmp_path, monkeypatch, ca
     }  # fmt: skip
     assert "best.ckpt: fd_effnet" in caplog.text
     assert ganzoo.load(tmp_path / "run" / "best.ckpt").images_seen == file["best"]["images_seen"]
+
+
+def test_the_command_compares_folders(folders, tmp_path) -> None:
+    """As a process: in one, Hydra is already there when the images are looked up."""
+    fake, real = folders
+    out = tmp_path / "out.json"
+    keys = ("metrics=quick", *TINY_METRICS, f"out={out}", "metrics.num_fake=12")
+    command = [sys.executable, "-m", "ganzoo.evaluate", f"fake={fake}", f"real={real}", *keys]
+    done = run(command, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "12 of the 24 images" in done.stdout
+    assert json.loads(out.read_text())[0]["protocol"]["fake"]["images"] == 12
+
+
+def test_few_fakes_are_spread_over_their_folder(folders, tmp_path, monkeypatch) -> None:
+    """Classes lie in folders, so the first images by name are all of one class."""
+    fake, real = folders
+    asked = []
+    inner = EncodedImages.__getitems__
+
+    def seen(self, indices):
+        asked.extend((self.name, i) for i in indices)
+        return inner(self, indices)
+
+    monkeypatch.setattr(EncodedImages, "__getitems__", seen)
+    evaluated(f"fake={fake}", f"real={real}", "metrics.num_fake=12", f"out={tmp_path / 'o.json'}")
+    assert {i for name, i in asked if name == "fake"} == set(range(0, 24, 2))
+
+
+def test_scores_are_only_written_to_regular_files(folders, tmp_path) -> None:
+    fake, real = folders
+    os.mkfifo(tmp_path / "pipe")
+    for out in (tmp_path / "pipe", tmp_path, tmp_path / "nowhere" / "out.json"):
+        with pytest.raises(UserError, match="is not a regular file"):
+            evaluated(f"fake={fake}", f"real={real}", f"out={out}")
+    assert (tmp_path / "pipe").is_fifo()
+    (tmp_path / "link.json").symlink_to(tmp_path / "scores.json")
+    evaluated(f"fake={fake}", f"real={real}", f"out={tmp_path / 'link.json'}")
+    assert (tmp_path / "link.json").is_symlink()
+    assert json.loads((tmp_path / "scores.json").read_text())
+
+
+def test_truncations_that_cannot_be(tmp_path) -> None:
+    """Before the first image, and not by drawing forever."""
+    for value in (0, -1):
+        with pytest.raises(UserError, match="above 0"):
+            trained(tmp_path, f"callbacks.evaluate.truncation={value}")
+    with pytest.raises(UserError, match=r"at least 0\.01"):
+        latents_of([0], 8, normal, 1e-9)
+    for key in ("evaluate.truncation=0.5", "grid.truncations=[0.5]"):
+        with pytest.raises(UserError, match="no latents to truncate"):
+            train(config(*TRANSLATING, f"callbacks.{key}", f"run_dir={tmp_path}", tiny=False))
+    assert not (tmp_path / "metrics.csv").exists()

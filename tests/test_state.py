@@ -288,3 +288,25 @@ def test_two_processes_of_one_job_on_one_machine(tmp_path, running, monkeypatch)
 def test_the_same_process_may_go_on(tmp_path) -> None:
     with recorded(tmp_path, ABOUT), recorded(tmp_path, {"name": "again"}):
         assert known(tmp_path)[0] == "running"
+
+
+def test_one_of_two_processes_that_start_together(tmp_path, running) -> None:
+    """Neither sees the other in `state.json`, as in two containers: the lock decides."""
+    process = running()
+    write(tmp_path, host="elsewhere", pid=process.pid, silent=2 * SILENCE)
+    assert known(tmp_path)[0] == "failed"
+    with pytest.raises(UserError, match=f"in use by process {process.pid} on elsewhere"):
+        recorded(tmp_path, ABOUT).__enter__()
+    process.kill()
+    process.wait()
+    with recorded(tmp_path, ABOUT):
+        child = os.fork()
+        if child == 0:  # such as a worker, which outlives a killed run for a while
+            time.sleep(20)
+            os._exit(0)
+    try:
+        with recorded(tmp_path, ABOUT):
+            assert known(tmp_path)[0] == "running"
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)

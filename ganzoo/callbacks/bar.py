@@ -23,7 +23,7 @@ class ProgressBar(Callback):
             unit_scale=True,
             dynamic_ncols=True,
             # tqdm takes None for: only on a terminal
-            disable=None if trainer.is_global_zero and not trainer.should_stop else True,
+            disable=None if trainer.is_global_zero and not gan.control.dry else True,
         )
 
     def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *_: Any) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from ganzoo.callbacks.trainer import data_of, log_numbers, loggers_of
 from ganzoo.disk import write_whole
 from ganzoo.distributed.collectives import any_process
 from ganzoo.engine.gan import GAN
+from ganzoo.engine.kinds import Translating
+from ganzoo.engine.sampling import check
 from ganzoo.errors import UserError
 from ganzoo.metrics import translation
 from ganzoo.metrics.protocol import Scores, best_of, monitored
@@ -54,34 +57,44 @@ class Evaluate(Callback):
         name, self.up = suite.monitored(name, translation.metrics())
         self.monitor = direction + slash + name
         self.raw, self.truncation = raw, truncation
+        if truncation is not None:
+            check([truncation])
         self._began = 0.0
         self.evaluations: list[dict[str, Any]] = []
         self.protocols: dict[str, dict[str, Any]] = {}
 
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
         self._began = time.perf_counter()
-        if trainer.should_stop:  # a dry run
-            return
+        if self.truncation is not None and isinstance(gan, Translating):
+            raise UserError(
+                "Translations have no latents to truncate: set callbacks.evaluate.truncation=null."
+            )
         data = data_of(trainer)
-        self.scorer = scorer_of(gan, data, self.suite, gan.device)
+        self.scorer = scorer_of(gan, data, self.suite, gan.device, prepare=not gan.control.dry)
         if monitored(self.monitor, dict.fromkeys(self.scorer.names, 0.0)) is None:
             known = ", ".join(n for n in self.scorer.names if not n.endswith("_std"))
             raise UserError(
                 f"callbacks.evaluate.monitor={self.monitor} is not measured here: choose one of "
                 f"{known}."
             )
+        if gan.control.dry:
+            return
+        if trainer.is_global_zero:
+            for sentence in self.scorer.lowered:
+                log.info("metrics: %s", sentence)
         gan.control.maintenance_seconds += time.perf_counter() - self._began
         last = self.evaluations[-1]["images_seen"] if self.evaluations else 0
-        if crossed(last, gan.images_seen, self.every_kimg):  # it was stopped before it could
+        # It was stopped before it could.
+        if crossed(last, gan.images_seen, self.every_kimg) or gan.trained:
             self._evaluate(trainer, gan)
 
     def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *_: Any) -> None:
         due = crossed(gan.images_before, gan.images_seen, self.every_kimg)
-        if due or gan.images_seen >= gan.total_images:
+        if due or gan.trained:
             self._evaluate(trainer, gan)
 
     def on_train_end(self, trainer: L.Trainer, gan: GAN) -> None:
-        if trainer.is_global_zero and gan.images_seen >= gan.total_images:
+        if trainer.is_global_zero and gan.trained:
             best = self.best()
             if best is not None:
                 log.info(
@@ -98,8 +111,12 @@ class Evaluate(Callback):
         self.evaluations, self.protocols = state["evaluations"], state["protocols"]
 
     def best(self) -> dict[str, Any] | None:
-        """The best evaluation by the protocol of the newest one; None before the first."""
-        return best_of(self.evaluations, self.monitor, self.up) if self.evaluations else None
+        """The best evaluation by the protocol of the newest one; None if none has a number."""
+        if not self.evaluations:
+            return None
+        best = best_of(self.evaluations, self.monitor, self.up)
+        value = monitored(self.monitor, best["values"])
+        return None if value is None or math.isnan(value) else best
 
     def _evaluate(self, trainer: L.Trainer, gan: GAN) -> None:
         if self.evaluations and self.evaluations[-1]["images_seen"] == gan.images_seen:
@@ -148,7 +165,8 @@ class Evaluate(Callback):
             for name, protocol in self.protocols.items()
         }
         best = self.best()
-        assert best is not None
+        if best is None:
+            return {"protocols": protocols}, {}
         result = {
             "metric": self.monitor,
             "value": monitored(self.monitor, best["values"]),
@@ -172,11 +190,12 @@ class Evaluate(Callback):
 
     def _write(self, path: Path) -> None:
         best = self.best()
-        assert best is not None
         content = {
             "monitor": self.monitor,
             "higher_is_better": self.up,
-            "best": {
+            "best": None
+            if best is None
+            else {
                 "images_seen": best["images_seen"],
                 "value": monitored(self.monitor, best["values"]),
             },

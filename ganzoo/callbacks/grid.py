@@ -1,5 +1,7 @@
 """Pictures of what the generator makes of the same seeds or images in the course of a run."""
 
+import logging
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,17 +12,22 @@ from lightning.pytorch.callbacks import Callback
 from PIL import Image
 from torch import Tensor
 
-from ganzoo.callbacks.periods import due, kimg_name
-from ganzoo.callbacks.trainer import data_of, loggers_of
+from ganzoo.callbacks.periods import MOST, due, picture_name, picture_period
+from ganzoo.callbacks.trainer import data_of, last_pictures, loggers_of
 from ganzoo.callbacks.translations import Translations
 from ganzoo.engine.gan import GAN
 from ganzoo.engine.kinds import FromSeeds, Translating, only_from_seeds
 from ganzoo.engine.sampling import batches_for, check
+from ganzoo.errors import UserError, first
 from ganzoo.pictures.film import save_gif
 from ganzoo.pictures.grids import columns_for, grid, named_rows, progress_strip
+from ganzoo.pictures.saving import save_png
 from ganzoo.pictures.sheets import class_sheet, truncations
 
+log = logging.getLogger(__name__)
+
 RAW = "-raw"  # ending of the file names of grids of the raw generator
+NAME = re.compile(r"\d{6}(\.\d{3})?\.png")  # of the other grids
 
 
 class SampleGrid(Callback):
@@ -58,6 +65,8 @@ class SampleGrid(Callback):
         self.truncations = truncations
         self.every_kimg, self.images = every_kimg, images
         self.seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+        if not self.seeds or images < 1:
+            raise UserError("callbacks.grid needs at least one of seeds, and of images.")
         self.raw, self.columns, self.classes = raw, columns, classes
         self._written_at = -1
 
@@ -66,42 +75,54 @@ class SampleGrid(Callback):
             return
         self.rows: Samples | Translations
         if isinstance(gan, Translating):
+            if self.truncations is not None:
+                raise UserError(
+                    "Translations have no latents to truncate: set callbacks.grid.truncations=null."
+                )
             self.rows = Translations(gan, data_of(trainer), self.images)
         else:
             model = only_from_seeds(gan)
             self.rows = Samples(model, self.seeds, self.columns, self.classes)
-        if gan.images_seen == 0 and not trainer.should_stop:
+        if (period := picture_period(gan, self.every_kimg)) != self.every_kimg:
+            log.info("pictures: at most %d of a kind, so every %g kimg", MOST, period)
+        if gan.images_seen == 0 and not gan.control.dry:
             self._write(trainer, gan)
 
     def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *_: Any) -> None:
-        if due(gan, self.every_kimg):
+        if due(gan, picture_period(gan, self.every_kimg)):
             self._write(trainer, gan)
 
     def on_train_end(self, trainer: L.Trainer, gan: GAN) -> None:
-        finished = gan.images_seen >= gan.total_images and not gan.control.stopped_by
+        finished = gan.trained and not gan.control.stopped_by
         if trainer.is_global_zero and finished:
-            self._write(trainer, gan)
-            self._write_progress(Path(trainer.default_root_dir))
-            if self.truncations is not None:
-                self._write_truncations(trainer, only_from_seeds(gan), self.truncations)
+            with last_pictures(gan, "the last samples"):
+                self._write(trainer, gan)
+            with last_pictures(gan, "progress.png and growth.gif"):
+                self._write_progress(Path(trainer.default_root_dir))
+            with last_pictures(gan, "truncations.png"):
+                if self.truncations is not None:
+                    self._write_truncations(trainer, only_from_seeds(gan), self.truncations)
 
     def _write(self, trainer: L.Trainer, gan: GAN) -> None:
         if not trainer.is_global_zero or self._written_at == gan.images_seen:
             return
         self._written_at = gan.images_seen
         folder = Path(trainer.default_root_dir) / "samples"
-        folder.mkdir(exist_ok=True)
-        name = kimg_name(gan.images_seen, self.every_kimg, gan.total_images / 1000)
+        name = picture_name(gan, self.every_kimg)
         for raw, ending in ((False, ""), *([(True, RAW)] if self.raw else [])):
             picture, classes = self.rows.draw(raw)
-            picture.save(folder / f"{name}{ending}.png")
+            save_png(picture, folder / f"{name}{ending}.png")
             for logger in loggers_of(trainer):
                 logger.log_picture(f"pictures/samples{ending}", picture, gan.images_seen)
             if classes:
                 log_sheet(trainer, gan, f"tables/classes{ending}", "class", classes)
 
     def _write_progress(self, run_dir: Path) -> None:
-        paths = sorted(p for p in (run_dir / "samples").glob("*.png") if RAW not in p.stem)
+        found = sorted(p for p in (run_dir / "samples").iterdir() if NAME.fullmatch(p.name))
+        paths = [path for path in found if readable(path)]
+        if len(paths) < len(found):
+            missing = [path.name for path in found if path not in paths]
+            log.warning("progress.png and growth.gif leave out %s, unreadable", first(missing))
         shown = sorted({round(i * (len(paths) - 1) / 7) for i in range(8)})  # at most 8, evenly
         grids = {f"{float(paths[i].stem):g} kimg": paths[i] for i in shown}
         self.rows.progress(grids).save(run_dir / "progress.png")
@@ -115,10 +136,20 @@ class SampleGrid(Callback):
         seeds = self.seeds[: self.columns or columns_for(len(self.seeds))]
         sheet = truncations(gan, seeds, thresholds, batches=batches_for(gan, None, truncated=True))
         picture = named_rows(sheet)
-        picture.save(Path(trainer.default_root_dir) / "truncations.png")
+        save_png(picture, Path(trainer.default_root_dir) / "truncations.png")
         for logger in loggers_of(trainer):
             logger.log_picture("pictures/truncations", picture, gan.images_seen)
         log_sheet(trainer, gan, "tables/truncations", "truncation", sheet)
+
+
+def readable(path: Path) -> bool:
+    """Whether a picture is complete."""
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+    except (OSError, ValueError, SyntaxError):  # SyntaxError is Pillow's for a torn PNG
+        return False
+    return True
 
 
 class Samples:

@@ -9,13 +9,14 @@ from lightning.pytorch.callbacks import Callback
 from PIL import Image
 from torch import Tensor
 
-from ganzoo.callbacks.periods import due, kimg_name
-from ganzoo.callbacks.trainer import data_of, loggers_of
+from ganzoo.callbacks.periods import due, picture_name, picture_period
+from ganzoo.callbacks.trainer import data_of, last_pictures, loggers_of
 from ganzoo.data.picks import shown, some
 from ganzoo.distributed.batchnorm import local_batchnorm
 from ganzoo.engine.gan import GAN
 from ganzoo.engine.kinds import Translating, only_from_seeds
 from ganzoo.pictures.grids import titled_rows
+from ganzoo.pictures.saving import save_png
 from ganzoo.pictures.sheets import class_name
 
 Images = tuple[Tensor, Tensor | None]  # images and their labels, if there are any
@@ -42,7 +43,7 @@ class LogitGrid(Callback):
         self._written_at = -1
 
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
-        if not trainer.is_global_zero or trainer.should_stop:  # a dry run
+        if not trainer.is_global_zero or gan.control.dry:
             return
         for domain, data in data_of(trainer).domains.items():
             self.reals[domain] = shown(data, some(len(data.source), self.num), gan.device)
@@ -50,12 +51,13 @@ class LogitGrid(Callback):
             self._write(trainer, gan)
 
     def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *_: Any) -> None:
-        if due(gan, self.every_kimg):
+        if due(gan, picture_period(gan, self.every_kimg)):
             self._write(trainer, gan)
 
     def on_train_end(self, trainer: L.Trainer, gan: GAN) -> None:
-        if gan.images_seen >= gan.total_images:
-            self._write(trainer, gan)
+        if gan.trained:
+            with last_pictures(gan, "the last picture of logits"):
+                self._write(trainer, gan)
 
     def _write(self, trainer: L.Trainer, gan: GAN) -> None:
         if not self.reals or self._written_at == gan.images_seen:
@@ -63,9 +65,7 @@ class LogitGrid(Callback):
         self._written_at = gan.images_seen
         picture = self._picture(gan)
         folder = Path(trainer.default_root_dir) / "logits"
-        folder.mkdir(exist_ok=True)
-        name = kimg_name(gan.images_seen, self.every_kimg, gan.total_images / 1000)
-        picture.save(folder / f"{name}.png")
+        save_png(picture, folder / f"{picture_name(gan, self.every_kimg)}.png")
         for logger in loggers_of(trainer):
             logger.log_picture("pictures/logits", picture, gan.images_seen)
 

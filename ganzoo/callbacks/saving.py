@@ -1,9 +1,7 @@
 """Checkpoints of a run: at regular intervals, between its phases, and before a signal stops it."""
 
 import logging
-import signal
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import lightning as L
@@ -12,12 +10,10 @@ from lightning.pytorch.callbacks import Callback
 from ganzoo.callbacks.periods import due, kimg_name
 from ganzoo.callbacks.trainer import loggers_of
 from ganzoo.distributed.collectives import largest
+from ganzoo.engine import stopping
 from ganzoo.engine.gan import GAN
 
 log = logging.getLogger(__name__)
-
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # that stop a run
-# that stop a run
 
 
 class SaveLast(Callback):
@@ -35,33 +31,29 @@ class SaveLast(Callback):
         self._saved_at = -1
 
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
-        # Replaces Lightning's SIGTERM handler, which starts a collective inside of the handler.
-        def remember(number: int, frame: FrameType | None) -> None:
-            if gan.control.signal and number == signal.SIGINT:
-                raise KeyboardInterrupt
-            # The first one counts: a scheduler sends SIGTERM as well when the time is up.
-            gan.control.signal = gan.control.signal or number
-
-        for number in SIGNALS:
-            signal.signal(number, remember)
+        if gan.trained:
+            self._saved_at = -1  # an evaluation that is made up for belongs into `last.ckpt`
+            return
+        stopping.after_the_iteration(gan.control)
         self._saved_at = gan.images_seen
 
     def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *_: Any) -> None:
+        gan.control.savable = True  # the other callbacks have done their part
         if number := largest(gan.control.signal, gan.device):
             gan.control.stopped_by = number
             trainer.should_stop = True
-        elif due(gan, self.every_kimg):
+        elif gan.trained or due(gan, self.every_kimg):
             self._save(trainer, gan)
+            if gan.trained:
+                stopping.at_once()  # what is left can be repeated
 
     def on_train_end(self, trainer: L.Trainer, gan: GAN) -> None:
         self._save(trainer, gan)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_DFL)
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # another process's may have stopped this one
 
     def on_exception(self, trainer: L.Trainer, gan: GAN, exception: BaseException) -> None:
-        # Between two iterations the state is sound, for example if a file could not be read; but
-        # several processes may have failed at different moments.
+        # Between two iterations the state is sound, for example if a file could not be read. After
+        # an error of a callback, a resumed run repeats what the other callbacks had yet to do.
+        # Several processes may have failed at different moments.
         alone = trainer.world_size == 1 and trainer.training
         if alone and gan.control.savable and self._saved_at >= 0:
             try:

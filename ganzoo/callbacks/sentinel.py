@@ -33,7 +33,7 @@ from ganzoo.disk import write_whole
 from ganzoo.distributed.collectives import average_over_processes
 from ganzoo.engine.gan import GAN
 from ganzoo.engine.kinds import FromSeeds
-from ganzoo.engine.rollback import good_checkpoint, keep_good
+from ganzoo.engine.rollback import GoodCheckpoints, good_checkpoint
 from ganzoo.errors import NotFinite, check_choice
 from ganzoo.schedules.images import crossed
 
@@ -136,9 +136,10 @@ class Sentinel(Callback):
         gan.report.listeners.append(partial(self._hear, gan))
 
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
-        if trainer.should_stop:  # a dry run
+        if gan.control.dry:
             return
         self._path = Path(trainer.default_root_dir) / "warnings.json"
+        self._good = GoodCheckpoints(Path(trainer.default_root_dir))
         self.warnings = [
             alarm
             for alarm in read_warnings(self._path)
@@ -152,7 +153,7 @@ class Sentinel(Callback):
             self._diversity = Diversity(gan, data_of(trainer).domains[""], self.num)
         if gan.images_seen == 0:
             self._spectrum_growth()  # what it will be compared with
-            self._keep(trainer)
+            self._keep(trainer, gan)
 
     def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *_: Any) -> None:
         every = self.every_kimg
@@ -211,7 +212,7 @@ class Sentinel(Callback):
         if new:
             self._alarm(trainer, gan, new)
         elif not any(signs.values()):
-            self._keep(trainer)
+            self._keep(trainer, gan)
 
     def find(self, gan: GAN, numbers: Mapping[str, float], weight: str) -> dict[str, str]:
         """For each alarm that can be judged now, a sentence on its sign, "" if there is none.
@@ -286,9 +287,9 @@ class Sentinel(Callback):
 
     # -- what follows from an alarm ----------------------------------------------------------------
 
-    def _keep(self, trainer: L.Trainer) -> None:
+    def _keep(self, trainer: L.Trainer, gan: GAN) -> None:
         if self.action != "warn":
-            keep_good(trainer)
+            self._good.keep(trainer, gan)
 
     def _alarm(self, trainer: L.Trainer, gan: GAN, saw: Mapping[str, str]) -> None:
         """Report new alarms and act on them."""
@@ -329,9 +330,17 @@ class Sentinel(Callback):
 
 
 def read_warnings(path: Path) -> list[dict[str, Any]]:
-    """The alarms of a run so far."""
-    rows: list[dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else []
-    return rows
+    """The alarms of a run so far; none, with a warning, if the file holds anything else."""
+    if not path.is_file():
+        return []
+    try:
+        rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+        if all(row["rollbacks"] >= 0 and row["images_seen"] >= 0 for row in rows):
+            return rows
+    except (ValueError, TypeError, KeyError):
+        pass
+    log.warning("%s cannot be read, so the alarms so far are not known", path)
+    return []
 
 
 def write_warnings(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -5,6 +5,7 @@ are noisy (Brock et al. 2019, section 4 and figure 3).
 """
 
 import csv
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from lightning.pytorch.callbacks import Callback
 
 from ganzoo.callbacks.periods import due
 from ganzoo.callbacks.singular import COUNT, SingularValues, weight_matrices
-from ganzoo.callbacks.trainer import log_numbers
+from ganzoo.callbacks.trainer import last_pictures, log_numbers
+from ganzoo.disk import whole
 from ganzoo.engine.gan import GAN
 from ganzoo.errors import UserError
+from ganzoo.loggers.csv import is_row
 from ganzoo.pictures.curves import plot_spectra
 
 COLUMNS = [
@@ -51,16 +54,18 @@ class Spectra(Callback):
         self.singular_values.vectors = dict(state["vectors"])
 
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
-        if trainer.should_stop:  # a dry run
+        if gan.control.dry:
             return
         self._path = Path(trainer.default_root_dir) / "spectra.csv"
         if trainer.is_global_zero:
             seen = gan.images_seen
             rows = [r for r in read(self._path) if seen and int(r["images_seen"]) <= seen]
-            with self._path.open("w", newline="") as file:
+            with whole(self._path) as partial, partial.open("w", newline="") as file:
                 writer = csv.DictWriter(file, COLUMNS)
                 writer.writeheader()
                 writer.writerows(rows)
+            if any(int(row["images_seen"]) == seen for row in rows):
+                self._measured_at = seen
         if gan.images_seen == 0:
             self._measure(trainer, gan)
 
@@ -70,14 +75,16 @@ class Spectra(Callback):
 
     def on_train_end(self, trainer: L.Trainer, gan: GAN) -> None:
         # A run that was stopped is resumed as if it never had been, so this is not its end.
-        if self._path is not None and gan.images_seen >= gan.total_images:
+        if self._path is not None and gan.trained:
             vectors = dict(self.singular_values.vectors)
             self._measure(trainer, gan)
             self.singular_values.vectors = vectors  # as if a run that is extended had not ended
-        self._draw(trainer)
+        with last_pictures(gan, "spectra.png"):
+            self._draw(trainer)
 
     def on_exception(self, trainer: L.Trainer, gan: GAN, exception: BaseException) -> None:
-        self._draw(trainer)
+        with suppress(Exception):  # the first error is the one to show
+            self._draw(trainer)
 
     def _measure(self, trainer: L.Trainer, gan: GAN) -> None:
         if self._measured_at == gan.images_seen:
@@ -111,10 +118,10 @@ def read(path: Path) -> list[dict[str, str]]:
     """
     if not path.is_file():
         return []
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
         reader = csv.DictReader(file)
-        rows = [row for row in reader if None not in row.values()]
-    if reader.fieldnames != COLUMNS:
+        rows = [row for row in reader if is_row(row)]
+    if reader.fieldnames not in (COLUMNS, None):  # None: an empty file
         raise UserError(
             f"{path} was not written by ganzoo: move it elsewhere, or choose another run_dir."
         )

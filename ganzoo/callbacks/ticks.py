@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Callback
 from tqdm import tqdm
 
 from ganzoo.callbacks.periods import due
-from ganzoo.callbacks.trainer import data_of, loggers_of
+from ganzoo.callbacks.trainer import data_of, last_pictures
 from ganzoo.engine.gan import GAN
 from ganzoo.engine.memory import peak_memory
 from ganzoo.loggers.csv import read_rows
@@ -43,7 +44,7 @@ class Ticks(Callback):
         self._begin(trainer, gan)
 
     def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *_: Any) -> None:
-        if due(gan, self.every_kimg):
+        if due(gan, self.every_kimg) or gan.trained:  # before the last checkpoint
             self._tick(trainer, gan)
 
     def on_train_end(self, trainer: L.Trainer, gan: GAN) -> None:
@@ -51,7 +52,8 @@ class Ticks(Callback):
             self._tick(trainer, gan)
         if trainer.is_global_zero:
             run_dir = Path(trainer.default_root_dir)
-            plot_curves(read_rows(run_dir / "metrics.csv"), run_dir / "curves.png")
+            with last_pictures(gan, "curves.png"):
+                plot_curves(read_rows(run_dir / "metrics.csv"), run_dir / "curves.png")
 
     def _begin(self, trainer: L.Trainer, gan: GAN) -> None:
         self._images, self._maintenance = gan.images_seen, gan.control.maintenance_seconds
@@ -73,8 +75,10 @@ class Ticks(Callback):
         norms = {f"weight_norms/{k}": norm for k, norm in gan.turns.weight_norms().items()}
         rates = {f"lr/{k}": rate for k, rate in gan.turns.learning_rates().items()}
         # Listeners already know the means, number by number.
-        for logger in loggers_of(trainer):
-            logger.log_metrics({**means, **norms, **rates, **speed}, step=gan.images_seen)
+        numbers = {**means, **norms, **rates, **speed}
+        for logger in trainer.loggers:
+            logger.log_metrics(numbers, step=gan.images_seen)
+        trainer.callback_metrics.update({k: torch.tensor(v) for k, v in numbers.items()})
         if trainer.is_global_zero:
             left = (gan.total_images - gan.images_seen) * seconds / images
             log.info(

@@ -5,12 +5,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ganzoo import trust as trusted
-from ganzoo.config import CONF, make
+from ganzoo.config import CONF, composed, make
 from ganzoo.data.files import refuse_among
 from ganzoo.data.source import Source
 from ganzoo.data.sources.pack import FACTS
@@ -62,8 +61,7 @@ def sources_of(
         name = "pack" if (Path(data) / FACTS).is_file() else "folder"
         given.insert(0, OmegaConf.create({"root": data}))
     top = [f"image_size=[{image_size[0]},{image_size[1]}]", f"channels={channels}"]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("train", [f"data={name}", *top])
+    cfg = composed("train", [f"data={name}", *top])
     asked: Any = OmegaConf.merge(*given)
     try:
         for domain in ("a", "b"):

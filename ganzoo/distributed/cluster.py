@@ -176,12 +176,20 @@ def check_number(environment: ClusterEnvironment, devices: int, nodes: int) -> N
 
 
 @contextmanager
-def devices_explained(devices: object) -> Iterator[None]:
-    """Inside, Lightning looks for devices. Raises `UserError` if there are not enough."""
+def devices_explained(devices: object, accelerator: str = "gpu") -> Iterator[None]:
+    """Inside, Lightning looks for devices. Raises `UserError` if there are not enough.
+
+    Args:
+        devices: number of devices that are asked for, or which ones.
+        accelerator: kind of device that is asked for.
+    """
     try:
         yield
     except MisconfigurationException as error:
         number = torch.cuda.device_count()
+        if accelerator not in ("gpu", "cuda") and (number == 0 or accelerator != "auto"):
+            reason = " ".join(str(error).split())
+            raise UserError(f"Lightning refuses the keys of the trainer: {reason}") from error
         if number == 0:
             raise UserError(
                 "PyTorch sees no GPU: check nvidia-smi, CUDA_VISIBLE_DEVICES, and that PyTorch was "

@@ -11,6 +11,7 @@ class Control:
     Callbacks write it and `ganzoo.train` reads it, so that no callback has to know another one.
 
     Args:
+        dry: whether the run only checks everything, and trains nothing.
         signal: number of the signal that this process has received; 0 for none.
         stopped_by: number of the signal that ends the run early, the same in all processes; 0 for
             none.
@@ -19,9 +20,10 @@ class Control:
         maintenance_seconds: seconds spent on anything but training, such as metrics, so far.
         last_checkpoint: path and images of the newest checkpoint, for messages; None before it.
         savable: whether a checkpoint made now would be sound. It would not be in the middle of an
-            iteration, nor after a number was NaN or infinite.
+            iteration, before all callbacks have acted on it, or after a number was NaN or infinite.
     """
 
+    dry: bool = False
     signal: int = 0
     stopped_by: int = 0
     given_up: str = ""

@@ -249,6 +249,11 @@ class GAN(L.LightningModule):
         return self.generator if raw or self.average is None else self.average
 
     @property
+    def trained(self) -> bool:
+        """Whether all images have been seen; pictures and metrics of the end may be missing."""
+        return self.images_seen >= self.total_images
+
+    @property
     def number_type(self) -> torch.dtype:
         """The dtype of the weights, and so of latents and images."""
         return next(self.generator.parameters()).dtype
@@ -274,10 +279,9 @@ class GAN(L.LightningModule):
         if self.average is not None:
             self.averaging.update(self.average, self.generator, images, self.images_seen)
         self.after_step()
-        self.control.savable = True
         if self.report.should_check(self.device):
             self.report.check_finite()
-        if self.images_seen >= self.total_images:
+        if self.trained:
             self.trainer.should_stop = True
 
     def images_in(self, batch: Batch) -> int:

@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from ganzoo.distributed.collectives import any_process
+from ganzoo.engine import stopping
 from ganzoo.engine.gan import GAN
 from ganzoo.engine.memory import forget_peak, peak_memory
 from ganzoo.engine.saving import check_room, checkpoint_bytes
@@ -37,6 +38,12 @@ class Preflight(Callback):
         self.dry = dry
 
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:  # type: ignore[override]
+        # Replaces Lightning's SIGTERM handler, which starts a collective inside of the handler.
+        stopping.at_once()
+        gan.control.dry = any_process(self.dry, gan.device)
+        if gan.trained and not gan.control.dry:
+            trainer.should_stop = True  # only the end of the run is made up for
+            return
         run_dir = Path(trainer.default_root_dir)
         if trainer.is_global_zero:
             check_room(run_dir, checkpoint_bytes(gan))
@@ -56,7 +63,7 @@ class Preflight(Callback):
             if len(stages) > 1:
                 for line in table(tried, gan.total_images):
                     log.info("%s", line)
-        if any_process(self.dry, gan.device):
+        if gan.control.dry:
             trainer.should_stop = True
 
 

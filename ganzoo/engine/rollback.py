@@ -6,7 +6,7 @@ from pathlib import Path
 import lightning as L
 import torch
 
-from ganzoo.distributed.collectives import rank, world_size
+from ganzoo.distributed.collectives import any_process, rank, world_size
 from ganzoo.engine.checkpoint import read
 from ganzoo.engine.gan import GAN
 from ganzoo.engine.saving import AtomicCheckpointIO
@@ -16,15 +16,43 @@ log = logging.getLogger(__name__)
 GOOD, NEWER = "good.ckpt", "good.newer.ckpt"  # in the run folder; the newer one may become good
 
 
-def keep_good(trainer: L.Trainer) -> None:
-    """Write a checkpoint of a run that looks healthy; the one before becomes the good one.
+class GoodCheckpoints:
+    """The two checkpoints of a run that it may go back to.
 
-    The newest one is not trusted yet, because a run is often sick before it shows.
+    They are not part of `last.ckpt`, so a run that was killed may find newer ones than it resumes
+    from. Until it has come as far again, it leaves them alone, and goes back to the same moment as
+    a run that was never killed.
+
+    Args:
+        run_dir: the run folder.
     """
-    run_dir = Path(trainer.default_root_dir)
-    if trainer.is_global_zero and (run_dir / NEWER).is_file():
-        (run_dir / NEWER).replace(run_dir / GOOD)
-    trainer.save_checkpoint(run_dir / NEWER)
+
+    def __init__(self, run_dir: Path) -> None:
+        self.run_dir = run_dir
+        self._newer: tuple[int, int] | None = None  # rollbacks and images of the newer one
+
+    def keep(self, trainer: L.Trainer, gan: GAN) -> None:
+        """Write a checkpoint of a run that looks healthy; the one before becomes the good one.
+
+        The newest one is not trusted yet, because a run is often sick before it shows. All
+        processes call it.
+        """
+        newer, now = self.run_dir / NEWER, (gan.rollbacks, gan.images_seen)
+        if trainer.is_global_zero:
+            if self._newer is None and newer.is_file():
+                saved = read(newer)["ganzoo"]
+                self._newer = saved["rollbacks"], saved["images_seen"]
+            if self._newer is not None and self._newer[0] != gan.rollbacks:
+                newer.unlink(missing_ok=True)  # killed while it went back
+                self._newer = None
+        ahead = self._newer is not None and self._newer >= now
+        if any_process(ahead, gan.device):
+            return
+        if trainer.is_global_zero:
+            if newer.is_file():
+                newer.replace(self.run_dir / GOOD)
+            self._newer = now
+        trainer.save_checkpoint(newer)
 
 
 def good_checkpoint(run_dir: Path) -> Path | None:

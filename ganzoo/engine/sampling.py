@@ -29,6 +29,7 @@ TRUNCATIONS: dict[str, Truncate] = {
 }
 
 CLASS_SEEDS = 2**32  # added to a seed, so that its class does not depend on its latents' numbers
+LEAST_LIMIT = 0.01  # for latents that are drawn again: about 1 of 125 is smaller than that
 
 
 # -- seeds ----------------------------------------------------------------------------------------
@@ -47,6 +48,11 @@ def latents_of(
         if threshold <= 0:
             raise UserError(f"A truncation of {threshold} leaves no latents: use one above 0.")
         limit, factor = truncate(threshold)
+        if limit is not None and limit < LEAST_LIMIT:
+            raise UserError(
+                f"With a truncation of {threshold}, nearly all latents would be drawn again, "
+                f"practically forever: use at least {LEAST_LIMIT}."
+            )
     return from_seeds(seeds, (nz,), prior, limit) * factor
 
 

@@ -1,6 +1,6 @@
 """What every logger of a run accepts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,17 @@ class RunLogger(Logger):
     """A Lightning logger that also accepts pictures, tables, facts and checkpoints.
 
     It ignores all of them: a subclass overrides the methods for what it can show.
+
+    Attributes:
+        clock: function that returns the images seen so far; None outside of a run. Callbacks of
+            Lightning log by the number of batches instead, so `images_seen` asks the clock.
     """
+
+    clock: Callable[[], int] | None = None
+
+    def images_seen(self, step: int | None) -> int | None:
+        """The images seen when something is logged, whatever step it is logged with."""
+        return step if self.clock is None else self.clock()
 
     def log_picture(self, name: str, picture: Image.Image, images_seen: int) -> None:
         """Log a picture, which is in the run folder as well."""

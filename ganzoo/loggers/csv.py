@@ -1,6 +1,7 @@
 """`metrics.csv`."""
 
 import csv
+import logging
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +11,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from ganzoo.disk import whole
 from ganzoo.loggers.base import RunLogger
+
+log = logging.getLogger(__name__)
 
 
 class MetricsCSV(RunLogger):
@@ -44,7 +47,7 @@ class MetricsCSV(RunLogger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         if not self._columns:
             self._start()
-        row = {"images_seen": step, **metrics}
+        row = {"images_seen": self.images_seen(step), **metrics}
         if new := [name for name in row if name not in self._columns]:
             rows = read_rows(self.path)
             self._columns += new
@@ -65,9 +68,21 @@ class MetricsCSV(RunLogger):
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """Rows of a `metrics.csv`, without a last row that was cut off; none if there is no file."""
+    """Rows of a `metrics.csv`, without a last row that was cut off; none if there is no file.
+
+    Other lines that are not rows are left out with a warning.
+    """
     if not path.is_file():
         return []
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return [row for row in rows if None not in row.values()]
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        found = list(csv.DictReader(file))
+    rows = [row for row in found if is_row(row)]
+    if bad := sum(not is_row(row) for row in found[:-1]):
+        log.warning("%s: %d lines are not rows of numbers and are left out", path, bad)
+    return rows
+
+
+def is_row(row: Mapping[Any, Any]) -> bool:
+    """Whether a row of a CSV file of a run is complete, and says how many images were seen."""
+    complete = None not in row and None not in row.values()
+    return complete and str(row.get("images_seen")).isdecimal()

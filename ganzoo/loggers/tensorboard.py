@@ -1,5 +1,6 @@
 """TensorBoard."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,9 @@ class TensorBoard(RunLogger, TensorBoardLogger):
 
     def __init__(self, run_dir: str | Path) -> None:
         super().__init__(Path(run_dir) / "tensorboard", name="", version="")
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        super().log_metrics(metrics, self.images_seen(step))
 
     @rank_zero_only
     def log_picture(self, name: str, picture: Image.Image, images_seen: int) -> None:

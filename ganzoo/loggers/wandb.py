@@ -78,7 +78,8 @@ class Wandb(RunLogger, WandbLogger):
         self._log(lambda _: super(Wandb, self).log_hyperparams(params))
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        self._log(lambda run: run.log({**metrics, "images_seen": step}))
+        seen = self.images_seen(step)
+        self._log(lambda run: run.log({**metrics, "images_seen": seen}))
 
     def log_picture(self, name: str, picture: Image.Image, images_seen: int) -> None:
         self._log(lambda run: run.log({name: wandb.Image(picture), "images_seen": images_seen}))

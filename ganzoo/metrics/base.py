@@ -40,6 +40,17 @@ class SuiteMetric(Metric):
     def expect(self, fakes: int) -> None:
         """Prepare for a number of fakes."""
 
+    def is_empty(self) -> bool:
+        """Whether all states are what they are after `reset`."""
+        for name, default in self._defaults.items():
+            state = getattr(self, name)
+            if isinstance(default, Tensor):
+                if state.shape != default.shape or not torch.equal(state.cpu(), default.cpu()):
+                    return False
+            elif len(state):
+                return False
+        return True
+
 
 class TwoSets(SuiteMetric):
     """A metric whose states come in pairs, `real_*` and `fake_*`.

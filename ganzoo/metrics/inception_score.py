@@ -41,6 +41,8 @@ class InceptionScore(SuiteMetric):
         shuffle_seed: int | None = 2020,
     ) -> None:
         super().__init__()
+        if splits < 1:
+            raise UserError("InceptionScore needs splits of at least 1.")
         self.total, self.splits, self.shuffle_seed = total, splits, shuffle_seed
         for name in ("n", "p", "entropy"):
             # A scalar, which broadcasts to what is added first: one row for each split.

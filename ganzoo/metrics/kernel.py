@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ganzoo.errors import UserError
 from ganzoo.metrics.base import FeatureSamples
 
 
@@ -35,6 +36,10 @@ class KernelDistance(FeatureSamples):
         keep_real: bool = False,
     ) -> None:
         super().__init__(keep_real)
+        if subsets < 1 or subset_size < 2:
+            raise UserError(
+                "KernelDistance needs subsets of at least 1 and subset_size of at least 2."
+            )
         self.subsets, self.subset_size, self.seed = subsets, subset_size, seed
 
     @property

@@ -19,26 +19,45 @@ from ganzoo.metrics.suite import Fakes, Suite
 
 
 def scorer_of(
-    gan: GAN, data: ImageData | Unpaired, suite: Suite, device: torch.device
+    gan: GAN, data: ImageData | Unpaired, suite: Suite, device: torch.device, prepare: bool = True
 ) -> "SeedScorer | TranslationScorer":
     """The scorer that suits the model. All processes call it.
+
+    Args:
+        gan: the model.
+        data: the data, with the real images.
+        suite: the metrics. A metric that needs more images than there are is lowered; see
+            `lowered` of the scorer.
+        device: where to compute.
+        prepare: whether to process the real images; without, everything is only checked.
 
     Raises:
         UserError: too few images, images that cannot be read, a cache that cannot be written.
     """
     if isinstance(gan, Translating):
-        return TranslationScorer(gan, data, suite, device)
-    return SeedScorer(only_from_seeds(gan), data, suite, device)
+        return TranslationScorer(gan, data, suite, device, prepare)
+    return SeedScorer(only_from_seeds(gan), data, suite, device, prepare)
 
 
 class SeedScorer:
     """Scores samples of fixed seeds against the training data, again and again."""
 
     def __init__(
-        self, gan: FromSeeds, data: ImageData | Unpaired, suite: Suite, device: torch.device
+        self,
+        gan: FromSeeds,
+        data: ImageData | Unpaired,
+        suite: Suite,
+        device: torch.device,
+        prepare: bool = True,
     ) -> None:
+        reference = Reference(data.domains[""], suite.num_real, suite.mirror)
+        if suite.needs_more(len(reference), suite.num_fake):
+            suite = suite.fitted(len(reference), suite.num_fake, {})
         self.gan, self.suite, self.names = gan, suite, suite.names()
-        suite.prepare(Reference(data.domains[""], suite.num_real, suite.mirror), device)
+        self.lowered = suite.lowered
+        suite.check_counts(len(reference), suite.num_fake)
+        if prepare:
+            suite.prepare(reference, device)
 
     def score(
         self,
@@ -64,7 +83,12 @@ class TranslationScorer:
     """
 
     def __init__(
-        self, gan: Translating, data: ImageData | Unpaired, suite: Suite, device: torch.device
+        self,
+        gan: Translating,
+        data: ImageData | Unpaired,
+        suite: Suite,
+        device: torch.device,
+        prepare: bool = True,
     ) -> None:
         if not isinstance(data, Unpaired):
             raise UserError("A model that translates needs data of two domains.")
@@ -81,7 +105,7 @@ class TranslationScorer:
         }
         self.numbers = {name: real.images.tolist() for name, real in reals.items()}
         self.inputs = {name: _spread(some, suite.num_fake) for name, some in self.numbers.items()}
-        self.suites, self.names = {}, []
+        self.suites, self.names, self.lowered = {}, [], []
         more = {
             "cycle": len(gan.directions) == 2,
             "identity": len(set(data.channels.values())) == 1,
@@ -92,7 +116,10 @@ class TranslationScorer:
             own = suite.fitted(
                 len(reals[target]), len(self.inputs[source]), translation.metrics(**more)
             )
-            own.prepare(reals[target], device)
+            self.lowered += [f"{direction}: {sentence}" for sentence in own.lowered]
+            own.check_counts(len(reals[target]), len(self.inputs[source]))
+            if prepare:
+                own.prepare(reals[target], device)
             self.suites[direction] = own
             self.names += [f"{direction}/{name}" for name in own.names()]
         self.fingerprints = {name: self._fingerprint(name) for name in self.inputs}

@@ -17,7 +17,7 @@ from ganzoo.data.reference import Reference, mixed
 from ganzoo.distributed.collectives import rank, world_size
 from ganzoo.draws import seed_of
 from ganzoo.errors import UserError
-from ganzoo.metrics.base import SuiteMetric
+from ganzoo.metrics.base import SuiteMetric, TwoSets
 from ganzoo.metrics.cache import Real, compute, real_features
 from ganzoo.metrics.extractors import Extractor
 from ganzoo.metrics.frechet import FrechetDistance
@@ -75,6 +75,12 @@ class Suite:
         self.metrics = {label: metric for label, metric in metrics.items() if metric is not None}
         if not self.metrics:
             raise UserError("metrics.metrics names no metric: keep at least one.")
+        for label, metric in self.metrics.items():
+            if not isinstance(metric, SuiteMetric):
+                raise UserError(
+                    f"metrics.metrics.{label}: {type(metric).__name__} must be a subclass of "
+                    "ganzoo.metrics.base.TwoSets, or of SuiteMetric if it ignores real images."
+                )
         if num_fake < 2 or batch_size < 1:
             raise UserError("metrics.num_fake must be at least 2 and metrics.batch_size 1.")
         needing = [label for label in self.metrics if self._takes(label) & {"features", "logits"}]
@@ -105,7 +111,7 @@ class Suite:
             UserError: too few images, images that cannot be read, a cache that cannot be written.
         """
         self.device = device
-        self._check_counts(len(reference), self.num_fake)
+        self.check_counts(len(reference), self.num_fake)
         if self.extractor is not None:
             self.extractor.to(device)
         if self.extractor is None:
@@ -121,6 +127,13 @@ class Suite:
         self.shape = tuple(reference.facts()["shape"])
         self.facts = {**reference.facts(), "fingerprint": self.real.fingerprint}
         self._show_real(reference)
+        for label, metric in self.metrics.items():
+            if not isinstance(metric, TwoSets) and not metric.is_empty():
+                raise UserError(
+                    f"metrics.metrics.{label}: {type(metric).__name__} keeps what it saw of real "
+                    "images, which it forgets between evaluations: make it a subclass of "
+                    "ganzoo.metrics.base.TwoSets, with states that start with real_ and fake_."
+                )
 
     def _show_real(self, reference: Reference) -> None:
         """Update the metrics with the real images; each process with its share."""
@@ -188,7 +201,7 @@ class Suite:
                 f"{fakes.num} images are too few for metrics in {world} process(es): raise "
                 "metrics.num_fake."
             )
-        self._check_counts(self.facts["images"], fakes.num)
+        self.check_counts(self.facts["images"], fakes.num)
         for metric in self.metrics.values():
             metric.reset()
             metric.expect(fakes.num)
@@ -292,6 +305,11 @@ class Suite:
         suite.lowered = lowered
         return suite
 
+    def needs_more(self, num_real: int, num_fake: int) -> bool:
+        """Whether a metric needs more images than there are, and can be lowered."""
+        most = min(num_real, num_fake)
+        return any(metric.limit and most < metric.least for metric in self.metrics.values())
+
     def names(self) -> list[str]:
         """Full names of all values."""
         return [
@@ -362,7 +380,7 @@ class Suite:
                 f"{ours}: convert them to the same size and number of channels."
             )
 
-    def _check_counts(self, reals: int, fakes: int) -> None:
+    def check_counts(self, reals: int, fakes: int) -> None:
         """Raises UserError if there are too few images, before anything is computed."""
         for label, metric in self.metrics.items():
             least = max(metric.least, 2 * world_size())

@@ -199,8 +199,8 @@ def _of_metrics(path: Path) -> dict[str, Any]:
     name, best = found["monitor"], found["best"]
     return {
         "metric": str(name),
-        "value": float(best["value"]),
-        "at_kimg": best["images_seen"] / 1000,
+        "value": float(best["value"]) if best else None,  # None: all values are NaN
+        "at_kimg": best["images_seen"] / 1000 if best else None,
         "higher_is_better": bool(found["higher_is_better"]),
         "protocol": str(found["evaluations"][-1]["protocol"]),
     }

@@ -1,5 +1,6 @@
 """What a run writes down about itself: state, log, config, and that it is complete."""
 
+import fcntl
 import json
 import logging
 import os
@@ -26,6 +27,10 @@ from ganzoo.runs.differences import flatten
 from ganzoo.runs.names import changeable, given
 from ganzoo.runs.state import FILE, State, job, read_state
 
+# What a run may write.
+FILES = ("config.yaml", "train.log", FILE, "last.ckpt", "best.ckpt", "good.ckpt", "done",
+         "metrics.csv", "metrics.json", "spectra.csv", "warnings.json")  # fmt: skip
+FOLDERS = ("samples", "logits", "stages")
 BEAT = 30.0  # seconds between two signs of life
 
 
@@ -47,12 +52,20 @@ def recording(run_dir: Path, cfg: DictConfig) -> Iterator[None]:
             yield
 
 
+class LogFile(logging.FileHandler):
+    """A log file that ends no run and prints no traceback if the disk is full."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Leave it to whatever needs the disk to say so."""
+
+
 @contextmanager
 def log_to(run_dir: Path) -> Iterator[None]:
     """Write log messages to `train.log`, and the error that ends the run."""
     make_folder(run_dir)
+    check_kinds(run_dir)
     root = logging.getLogger()
-    handler = logging.FileHandler(run_dir / "train.log", encoding="utf-8")
+    handler = LogFile(run_dir / "train.log", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     root.addHandler(handler)
     root.setLevel(min(root.level, logging.INFO))
@@ -64,7 +77,8 @@ def log_to(run_dir: Path) -> Iterator[None]:
         raise
     finally:
         root.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):
+            handler.close()
 
 
 def about(run_dir: Path, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -112,10 +126,27 @@ def write_config(run_dir: Path, config: dict[str, Any]) -> None:
     (run_dir / "done").unlink(missing_ok=True)
 
 
+def is_done(run_dir: Path) -> bool:
+    """Whether a run is complete: trained, with the metrics and pictures of its end."""
+    return (run_dir / "done").is_file()
+
+
 @rank_zero_only
 def write_done(run_dir: Path, images: int) -> None:
     """Write `done`, which says that the run is complete."""
     (run_dir / "done").write_text(f"{images} images\n")
+
+
+def check_kinds(run_dir: Path) -> None:
+    """Raise `UserError` if a name that a run uses is taken by something of another kind."""
+    for name in FILES:
+        if (path := run_dir / name).exists() and not path.is_file():
+            raise UserError(f"{path} is not a file: move it elsewhere, or choose another run_dir.")
+    for name in FOLDERS:
+        if (path := run_dir / name).exists() and not path.is_dir():
+            raise UserError(
+                f"{path} is not a folder: move it elsewhere, or choose another run_dir."
+            )
 
 
 def make_folder(folder: Path) -> None:
@@ -147,6 +178,11 @@ def recorded(run_dir: Path, about: Mapping[str, Any]) -> Iterator[None]:
     Raises:
         UserError: another process is working in the folder.
     """
+    with locked(run_dir):
+        yield from _recorded(run_dir, about)
+
+
+def _recorded(run_dir: Path, about: Mapping[str, Any]) -> Iterator[None]:
     before = read_state(run_dir)
     here = before is not None and before.host == socket.gethostname()
     # A requeued job no longer runs elsewhere, even if the file is fresh.
@@ -171,8 +207,63 @@ def recorded(run_dir: Path, about: Mapping[str, Any]) -> Iterator[None]:
     except BaseException as error:
         _write_state(run_dir, *_end(error), about)
         raise
-    complete = (run_dir / "done").is_file()
-    _write_state(run_dir, "done" if complete else "stopped", "", about)
+    _write_state(run_dir, "done" if is_done(run_dir) else "stopped", "", about)
+
+
+@contextmanager
+def locked(run_dir: Path) -> Iterator[None]:
+    """Hold a lock on the folder itself, which ends with the process, however that ends.
+
+    It decides between two processes that start in the same moment, or that do not see each other,
+    as in two containers. File systems that know no locks leave it to `state.json`.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    status = run_dir.stat()
+    key = status.st_dev, status.st_ino
+    if key in _held:  # by an earlier attempt of this process
+        yield
+        return
+    folder = os.open(run_dir, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            who = _raw_owner(run_dir)
+            raise UserError(
+                f"The run folder {run_dir} is in use by process {who}: wait for it, stop it, or "
+                f"choose another run_dir."
+            ) from error
+        except OSError:
+            pass
+        _held[key] = folder
+        yield
+    finally:
+        _held.pop(key, None)
+        os.close(folder)
+
+
+_held: dict[tuple[int, int], int] = {}  # descriptors of locks, by the device and inode of a folder
+
+
+def _let_go() -> None:
+    """Forked processes, such as workers that read images, must not keep the lock."""
+    for folder in _held.values():
+        os.close(folder)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)
+
+
+def _raw_owner(run_dir: Path) -> str:
+    """The process that `state.json` names, even if it cannot be seen from here."""
+    try:
+        written = json.loads((run_dir / FILE).read_text())
+        return f"{written['pid']} on {written['host']}, since {written['since']}"
+    except (OSError, ValueError, TypeError, KeyError):
+        return "that has just started"
 
 
 def _end(error: BaseException) -> tuple[str, str]:

@@ -144,7 +144,8 @@ def failed_together(run_dir: str) -> bool:
 def objective(run_dir: Path) -> float | None:
     """The best value of the monitored metric of a run; None if there is none."""
     path = run_dir / "metrics.json"
-    return float(json.loads(path.read_text())["best"]["value"]) if path.is_file() else None
+    best = json.loads(path.read_text())["best"] if path.is_file() else None
+    return float(best["value"]) if best else None
 
 
 def states(sweep_dir: Path) -> dict[str, State]:
