@@ -120,8 +120,8 @@ def read(path: Path) -> list[dict[str, str]]:
         return []
     with path.open(newline="", encoding="utf-8", errors="replace") as file:
         reader = csv.DictReader(file)
-        rows = [row for row in reader if is_row(row)]
-    if reader.fieldnames not in (COLUMNS, None):  # None: an empty file
+        columns, rows = reader.fieldnames, [row for row in reader if is_row(row)]
+    if columns not in (COLUMNS, None):  # None: an empty file
         raise UserError(
             f"{path} was not written by ganzoo: move it elsewhere, or choose another run_dir."
         )
