@@ -12,8 +12,7 @@ The path of a batch through a run:
             -> all-reduce of D's gradients, clip, Adam
           with gan.updating("generator"): ...
         images_seen += batch; average; after_step                   # all progress is here
-      callbacks: ticks, grid, evaluation, sentinel, saving          # each when images_seen crosses
-                                                                    # its period
+      callbacks: ticks, grid, evaluation, sentinel, saving          # each at its period
 
 `GAN` has the clock and the iteration; next to it, `turns` updates networks, `report` collects
 numbers, `average` follows the generator, `fitting` splits batches, and `control` is what callbacks
@@ -128,7 +127,6 @@ class GAN(L.LightningModule):
         self.fitting = Fitting(accumulate)
         self.compiled, self.channels_last = tuple(compile), channels_last
         check_names(self, "compile", self.compiled)
-
         self.total_images = round(total_kimg * 1000)
         self.seed = seed
         self.discriminator_steps, self.generator_steps = discriminator_steps, generator_steps
@@ -139,12 +137,10 @@ class GAN(L.LightningModule):
         }
         self.classes = 0
         self.class_names: list[str] | None = None
-        self.images_seen = 0
-        self.images_before = 0
+        self.images_seen = self.images_before = 0
         self.rollbacks = 0
         self.draws = Draws(seed)
         self.config: dict[str, Any] | None = None
-
         # For models that grow; see the section below.
         self.batch_size: Callable[[int], int] | None = None
         self.shown_size: Callable[[int], tuple[int, int]] | None = None
@@ -249,11 +245,6 @@ class GAN(L.LightningModule):
         return self.generator if raw or self.average is None else self.average
 
     @property
-    def trained(self) -> bool:
-        """Whether all images have been seen; pictures and metrics of the end may be missing."""
-        return self.images_seen >= self.total_images
-
-    @property
     def number_type(self) -> torch.dtype:
         """The dtype of the weights, and so of latents and images."""
         return next(self.generator.parameters()).dtype
@@ -283,6 +274,11 @@ class GAN(L.LightningModule):
             self.report.check_finite()
         if self.trained:
             self.trainer.should_stop = True
+
+    @property
+    def trained(self) -> bool:
+        """Whether all images have been seen; pictures and metrics of the end may be missing."""
+        return self.images_seen >= self.total_images
 
     def images_in(self, batch: Batch) -> int:
         """How far a batch advances the clock: the number of its images over all processes."""

@@ -161,6 +161,25 @@ class ImageSamples(Samples):
         self.keep(images, index, real)
 
 
+def check_kind(label: str, metric: object) -> None:
+    """Raises UserError unless a suite can compute the metric."""
+    if not isinstance(metric, SuiteMetric):
+        raise UserError(
+            f"metrics.metrics.{label}: {type(metric).__name__} must be a subclass of "
+            "ganzoo.metrics.base.TwoSets, or of SuiteMetric if it ignores real images."
+        )
+
+
+def check_keeps_real(label: str, metric: SuiteMetric) -> None:
+    """Raises UserError if a metric that was shown real images would forget them by `reset`."""
+    if not isinstance(metric, TwoSets) and not metric.is_empty():
+        raise UserError(
+            f"metrics.metrics.{label}: {type(metric).__name__} keeps what it saw of real images, "
+            "which it forgets between evaluations: make it a subclass of "
+            "ganzoo.metrics.base.TwoSets, with states that start with real_ and fake_."
+        )
+
+
 def check_finite(metric: Metric, *tensors: Tensor) -> None:
     """Raises UserError unless all numbers are finite."""
     if not all(tensor.isfinite().all() for tensor in tensors):

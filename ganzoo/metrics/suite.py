@@ -17,7 +17,7 @@ from ganzoo.data.reference import Reference, mixed
 from ganzoo.distributed.collectives import rank, world_size
 from ganzoo.draws import seed_of
 from ganzoo.errors import UserError
-from ganzoo.metrics.base import SuiteMetric, TwoSets
+from ganzoo.metrics.base import SuiteMetric, check_keeps_real, check_kind
 from ganzoo.metrics.cache import Real, compute, real_features
 from ganzoo.metrics.extractors import Extractor
 from ganzoo.metrics.frechet import FrechetDistance
@@ -76,11 +76,7 @@ class Suite:
         if not self.metrics:
             raise UserError("metrics.metrics names no metric: keep at least one.")
         for label, metric in self.metrics.items():
-            if not isinstance(metric, SuiteMetric):
-                raise UserError(
-                    f"metrics.metrics.{label}: {type(metric).__name__} must be a subclass of "
-                    "ganzoo.metrics.base.TwoSets, or of SuiteMetric if it ignores real images."
-                )
+            check_kind(label, metric)
         if num_fake < 2 or batch_size < 1:
             raise UserError("metrics.num_fake must be at least 2 and metrics.batch_size 1.")
         needing = [label for label in self.metrics if self._takes(label) & {"features", "logits"}]
@@ -128,12 +124,7 @@ class Suite:
         self.facts = {**reference.facts(), "fingerprint": self.real.fingerprint}
         self._show_real(reference)
         for label, metric in self.metrics.items():
-            if not isinstance(metric, TwoSets) and not metric.is_empty():
-                raise UserError(
-                    f"metrics.metrics.{label}: {type(metric).__name__} keeps what it saw of real "
-                    "images, which it forgets between evaluations: make it a subclass of "
-                    "ganzoo.metrics.base.TwoSets, with states that start with real_ and fake_."
-                )
+            check_keeps_real(label, metric)
 
     def _show_real(self, reference: Reference) -> None:
         """Update the metrics with the real images; each process with its share."""
