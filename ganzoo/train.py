@@ -315,7 +315,7 @@ def check_periods(callbacks: DictConfig) -> None:
         every = node.get("every_kimg") if node else None
         if every is not None and not isinstance(every, int | float):
             raise UserError(
-                f"callbacks.{name}.every_kimg must be a number, in thousands of images, or null; "
+                f"callbacks.{name!s}.every_kimg must be a number, in thousands of images, or null; "
                 f"not {every}."
             )
 

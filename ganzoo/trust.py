@@ -146,7 +146,7 @@ def _check_own(path: str | Path, name: str, prefixes: tuple[str, ...]) -> None:
             f"contains the package, or install it."
         ) from error
     own = isclass(found) or isfunction(found)
-    if not own or not f"{found.__module__}.".startswith(prefixes):  # type: ignore[union-attr]
+    if not own or not f"{found.__module__}.".startswith(prefixes):
         raise UserError(
             f"{path} wants to call {name}, which is not a class or function defined in a package "
             f"that you trust."

@@ -64,7 +64,7 @@ def parameters(called: Any) -> tuple[dict[str, Any], bool]:
     kinds: dict[str, Any] = {}
     makers, own = [called], 0
     if inspect.isclass(called):
-        makers = [c.__init__ for c in called.__mro__ if "__init__" in vars(c) and c is not object]
+        makers = [vars(c)["__init__"] for c in called.__mro__ if "__init__" in vars(c)][:-1]
         own = 1  # self
     for maker in makers:
         try:
