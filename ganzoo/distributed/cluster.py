@@ -19,6 +19,7 @@ from lightning.fabric.plugins.environments import (
     TorchElasticEnvironment,
 )
 from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from ganzoo.errors import UserError
@@ -125,9 +126,10 @@ def requeue(number: str) -> None:
 
 
 def requeue_if_asked(trainer: Trainer) -> None:
-    """`requeue` a job that wants it."""
-    # Of strategies that have one; a run of one process may have another kind of strategy.
-    started_by = getattr(trainer.strategy, "cluster_environment", None)
+    """`requeue` the job if its `Slurm` environment says so."""
+    if not isinstance(trainer.strategy, ParallelStrategy):  # a run of one process
+        return
+    started_by = trainer.strategy.cluster_environment
     if isinstance(started_by, Slurm) and started_by.requeue and (number := job()):
         requeue(number)
 
