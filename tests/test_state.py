@@ -141,8 +141,11 @@ def test_signs_of_life_while_it_runs_and_none_after(tmp_path, monkeypatch) -> No
     assert file.stat().st_mtime == 0
 
 
-def test_what_cannot_be_told_is_not_worth_a_run(tmp_path, capsys) -> None:
-    (tmp_path / f"{FILE}.partial").mkdir()  # in the way
+def test_what_cannot_be_told_is_not_worth_a_run(tmp_path, capsys, monkeypatch) -> None:
+    def full(path: Path, content: str) -> None:
+        raise UserError(f"{path} could not be written (the disk is full).")
+
+    monkeypatch.setattr(record, "write_whole", full)
     with recorded(tmp_path, ABOUT):
         pass
     assert f"{FILE} could not be written" in capsys.readouterr().err
