@@ -241,6 +241,8 @@ def locked(run_dir: Path) -> Iterator[None]:
         yield
     finally:
         _held.pop(key, None)
+        with suppress(OSError):
+            fcntl.flock(folder, fcntl.LOCK_UN)  # also for a child that was forked just now
         os.close(folder)
 
 
