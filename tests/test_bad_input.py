@@ -139,7 +139,7 @@ def test_a_disk_without_room(tmp_path: Path, monkeypatch) -> None:
     with pytest.raises(UserError, match="3 MiB left, two checkpoints need 4 MiB"):
         check_room(tmp_path, 2 * 2**20)
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=0))
-    assert "make room" in refused(tmp_path / "run")
+    assert "free some space" in refused(tmp_path / "run")
 
 
 def test_memory_that_does_not_suffice(tmp_path: Path, monkeypatch) -> None:
