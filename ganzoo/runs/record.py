@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -31,6 +32,7 @@ from ganzoo.runs.state import FILE, State, job, read_state
 FILES = ("config.yaml", "train.log", FILE, "last.ckpt", "best.ckpt", "good.ckpt", "done",
          "metrics.csv", "metrics.json", "spectra.csv", "warnings.json")  # fmt: skip
 FOLDERS = ("samples", "logits", "stages")
+GRACE = 2.0  # seconds for a killed process to disappear completely
 BEAT = 30.0  # seconds between two signs of life
 
 
@@ -228,7 +230,7 @@ def locked(run_dir: Path) -> Iterator[None]:
     folder = os.open(run_dir, os.O_RDONLY)
     try:
         try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _wait_for_lock(folder, run_dir)
         except BlockingIOError as error:
             who = _raw_owner(run_dir)
             raise UserError(
@@ -244,6 +246,20 @@ def locked(run_dir: Path) -> Iterator[None]:
         with suppress(OSError):
             fcntl.flock(folder, fcntl.LOCK_UN)  # also for a child that was forked just now
         os.close(folder)
+
+
+def _wait_for_lock(folder: int, run_dir: Path) -> None:
+    """Lock a folder. A killed process may need a moment to let go of its lock."""
+    end = time.monotonic() + GRACE
+    while True:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            state = read_state(run_dir)
+            if state is None or state.state != "failed" or time.monotonic() > end:
+                raise
+            time.sleep(0.02)
 
 
 _held: dict[tuple[int, int], int] = {}  # descriptors of locks, by the device and inode of a folder
