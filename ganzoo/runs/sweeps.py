@@ -17,7 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
-from omegaconf import DictConfig
+from omegaconf import DictConfig, read_write
 
 from ganzoo.callbacks.evaluation import Evaluate
 from ganzoo.errors import AnotherRun, UserError
@@ -37,7 +37,8 @@ class Folders(Callback):
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         # Hydra makes the run folder before it calls `main`; its name is made from the config.
         HydraConfig.instance().set_config(config)
-        config.hydra.run.dir = os.path.expanduser(config.hydra.run.dir)
+        with read_write(config.hydra):  # `set_config` has made it read-only
+            config.hydra.run.dir = os.path.expanduser(config.hydra.run.dir)
         _made(config.hydra.run.dir)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
