@@ -4,7 +4,7 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -69,6 +69,14 @@ def checkpoint(run_dir: Path) -> dict:
 @pytest.fixture(autouse=True)
 def _no_key_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _hydra_as_before() -> Iterator[None]:
+    """Names of runs are made from what Hydra composed last, which must not be another test's."""
+    before = HydraConfig.instance().cfg
+    yield
+    HydraConfig.instance().cfg = before
 
 
 @pytest.fixture

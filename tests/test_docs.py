@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from makers.tiny import TINY, config
 
 import ganzoo
-from ganzoo import models
+from ganzoo import models, trust
 from ganzoo.config import CONF
 from ganzoo.errors import UserError
 from ganzoo.train import train_config as train
@@ -97,10 +98,13 @@ def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     package = tmp_path / "models" / "mine"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text(MODEL)
-    (tmp_path / "conf" / "model").mkdir(parents=True)
+    copytree(CONF, tmp_path / "conf")  # what a checkpoint may name is what `conf/` names
     (tmp_path / "conf" / "model" / "mine.yaml").write_text(YAML)
     monkeypatch.setattr(models, "__path__", [*models.__path__, str(package.parent)])
+    monkeypatch.setattr(trust, "CONF", tmp_path / "conf")
+    trust.offered.cache_clear()
     yield f"hydra.searchpath=[file://{tmp_path}/conf]"
+    trust.offered.cache_clear()
     sys.modules.pop("ganzoo.models.mine", None)
     vars(models).pop("mine", None)
 

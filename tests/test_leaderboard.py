@@ -310,8 +310,8 @@ def test_no_runs_and_no_room(tmp_path, monkeypatch) -> None:
     with pytest.raises(UserError, match="no runs in"):
         leaderboard(tmp_path)
     write(tmp_path / "a", 1.0)
-    (tmp_path / "leaderboard.csv.partial").mkdir()  # in the way
-    with pytest.raises(UserError, match=r"leaderboard\.csv could not be written"):
+    (tmp_path / "leaderboard.csv").mkdir()  # in the way
+    with pytest.raises(UserError, match=r"leaderboard\.csv is not a regular file"):
         leaderboard(tmp_path)
 
 

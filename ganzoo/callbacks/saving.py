@@ -64,6 +64,8 @@ class SaveLast(Callback):
     def _save(self, trainer: L.Trainer, gan: GAN) -> None:
         if self._saved_at == gan.images_seen or gan.control.go_back_to is not None:
             return
+        if gan.control.dry and gan.trained:  # of a complete run, a dry run changes nothing
+            return
         gan.report.check_finite()  # a checkpoint must not hold NaN
         self._saved_at = gan.images_seen  # even if it fails, since it would fail again
         path = Path(trainer.default_root_dir) / "last.ckpt"
