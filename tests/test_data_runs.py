@@ -53,9 +53,10 @@ def test_celeba(kind: str, tmp_path: Path) -> None:
 
 
 def test_celeba_hq(tmp_path: Path) -> None:
+    (tmp_path / "faces").mkdir()
     for i, photo in enumerate(crops(4, 128, 128)):
-        photo.save(tmp_path / f"{i:05d}.png")
-    options = ("data=celeba_hq", f"data.source.root={tmp_path}", "data.workers=0")
+        photo.save(tmp_path / "faces" / f"{i:05d}.png")
+    options = ("data=celeba_hq", f"data.source.root={tmp_path / 'faces'}", "data.workers=0")
     trained(tmp_path / "run", *options, "image_size=32")
     with Image.open(tmp_path / "run" / "progress.png") as picture:
         assert picture.width > 64

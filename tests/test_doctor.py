@@ -242,7 +242,7 @@ def test_sheets_of_other_channels(channels, photos, tmp_path) -> None:
 
 
 def test_a_sheet_is_not_put_among_the_images(photos, capsys) -> None:
-    with pytest.raises(SystemExit, match="would become one of its images"):
+    with pytest.raises(SystemExit, match="would become one of them"):
         doctor.main([str(photos), "--sheet", str(photos / "doctor.png")])
 
 

@@ -17,12 +17,13 @@ from omegaconf import DictConfig, OmegaConf
 from ganzoo.config import CONF
 from ganzoo.distributed import cluster
 
+# Where images are. A resumed run may find them elsewhere, because they are identified by what they
+# contain: see `Source.fingerprint`.
+PLACES = ("data.source.root", "data.a.root", "data.b.root")
 # Keys that may change when a run is resumed.
 CHANGEABLE = ("run_dir", "sweep_dir", "total_kimg", "model.total_kimg", "trainer", "callbacks",
               "metrics", "logger", "data.workers", "data.source.download", "data.source.unpack",
-              # The images are identified by what they contain: see `Source.fingerprint`.
-              "data.source.root", "data.a.root", "data.b.root", "data.accept_changed",
-              "dry", "init_from")  # fmt: skip
+              "data.accept_changed", "dry", "init_from", *PLACES)  # fmt: skip
 LONGEST = 100  # characters of a name; file systems allow 255 bytes
 
 
@@ -114,7 +115,7 @@ def _is_group(override: Override) -> bool:
 
 def _included(override: Override, keys: Iterable[str]) -> bool:
     key = override.key_or_group
-    return key in keys if keys else not changeable(key)
+    return key in keys if keys else key in PLACES or not changeable(key)
 
 
 def endings(keys: list[str]) -> list[str]:
