@@ -34,8 +34,8 @@ from ganzoo.disk import write_whole
 from ganzoo.distributed.collectives import rank
 from ganzoo.engine.checkpoint import find, load
 from ganzoo.engine.gan import GAN
-from ganzoo.engine.kinds import FromSeeds, Translating, only_from_seeds
-from ganzoo.engine.sampling import batches_for, statistics, threshold_name
+from ganzoo.engine.kinds import FromSeeds, Translating, batches_for, only_from_seeds, statistics
+from ganzoo.engine.sampling import threshold_name
 from ganzoo.errors import UserError, first
 from ganzoo.metrics.protocol import Scores
 from ganzoo.metrics.scoring import fakes_of, scorer_of

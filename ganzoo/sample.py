@@ -95,8 +95,7 @@ def run(args: argparse.Namespace) -> None:
     device = cli.device(args.device)
     from ganzoo.data.choosing import refuse_among_training
     from ganzoo.engine.checkpoint import load
-    from ganzoo.engine.kinds import only_from_seeds
-    from ganzoo.engine.sampling import batches_for, statistics
+    from ganzoo.engine.kinds import batches_for, only_from_seeds, statistics
     from ganzoo.pictures import sheets
     from ganzoo.pictures.film import save_gif
     from ganzoo.pictures.grids import grid, named_rows, singles

@@ -17,7 +17,7 @@ import ganzoo
 from ganzoo import evaluate
 from ganzoo.config import CONF, make
 from ganzoo.engine.gan import GAN
-from ganzoo.engine.sampling import statistics
+from ganzoo.engine.kinds import statistics
 from ganzoo.errors import UserError
 from ganzoo.pictures.grids import GAP
 from ganzoo.pictures.sheets import class_sheet, morph, truncations, walk

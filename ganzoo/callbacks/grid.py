@@ -16,8 +16,8 @@ from ganzoo.callbacks.periods import MOST, due, picture_name, picture_period
 from ganzoo.callbacks.trainer import data_of, last_pictures, loggers_of
 from ganzoo.callbacks.translations import Translations
 from ganzoo.engine.gan import GAN
-from ganzoo.engine.kinds import FromSeeds, Translating, only_from_seeds
-from ganzoo.engine.sampling import batches_for, check
+from ganzoo.engine.kinds import FromSeeds, Translating, batches_for, only_from_seeds
+from ganzoo.engine.sampling import check
 from ganzoo.errors import UserError, first
 from ganzoo.pictures.film import save_gif
 from ganzoo.pictures.grids import columns_for, grid, named_rows, progress_strip

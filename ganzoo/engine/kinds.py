@@ -19,7 +19,13 @@ from torch import Tensor, nn
 from ganzoo.draws import Sampler, normal
 from ganzoo.engine.gan import GAN
 from ganzoo.engine.modes import evaluating, in_train_mode, standing_statistics
-from ganzoo.engine.sampling import TRUNCATIONS, checked_classes, latents_of, uniform_classes
+from ganzoo.engine.sampling import (
+    TRUNCATIONS,
+    Threshold,
+    checked_classes,
+    latents_of,
+    uniform_classes,
+)
 from ganzoo.errors import UserError
 
 PIXELS = 2**19  # of images that are translated at once, to bound the memory
@@ -220,3 +226,29 @@ def only_translating(gan: GAN) -> Translating:
             "ganzoo.sample CKPT."
         )
     return gan
+
+
+def batches_for(gan: FromSeeds, asked: int | None, truncated: bool) -> int:
+    """How many batches standing statistics are estimated from.
+
+    `asked` if given. By default 16 when latents are truncated, because running statistics belong to
+    latents without a limit; 0 otherwise, or if the generator stores statistics for truncations.
+    """
+    if asked is not None:
+        return asked
+    return 16 if truncated and not gan.stored_statistics else 0
+
+
+@contextmanager
+def statistics(
+    gan: FromSeeds, threshold: Threshold, batches: int, raw: bool = False
+) -> Iterator[dict[str, int] | None]:
+    """Inside, the generator uses standing statistics for a threshold, from batches of 64.
+
+    Yields the entry for a metric's protocol; None if `batches` is 0 or there is no BatchNorm.
+    """
+    if not batches:
+        yield None
+        return
+    with gan.standing_statistics(threshold, batches, 64, raw) as estimated:
+        yield {"batches": batches, "size": 64} if estimated else None

@@ -3,18 +3,13 @@
 A seed's latents and class depend on that seed alone, so its image is the same in every batch.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from ganzoo.draws import Sampler, from_seeds, integers, unit
 from ganzoo.errors import UserError
-
-if TYPE_CHECKING:
-    from ganzoo.engine.kinds import FromSeeds
 
 Threshold = float | None  # largest magnitude of a latent; None: no limit
 
@@ -131,29 +126,3 @@ def check(thresholds: Sequence[Threshold]) -> None:
 
 def threshold_name(threshold: Threshold) -> str:
     return "no limit" if threshold is None else f"{threshold:g}"
-
-
-def batches_for(gan: "FromSeeds", asked: int | None, truncated: bool) -> int:
-    """How many batches standing statistics are estimated from.
-
-    `asked` if given. By default 16 when latents are truncated, because running statistics belong to
-    latents without a limit; 0 otherwise, or if the generator stores statistics for truncations.
-    """
-    if asked is not None:
-        return asked
-    return 16 if truncated and not gan.stored_statistics else 0
-
-
-@contextmanager
-def statistics(
-    gan: "FromSeeds", threshold: Threshold, batches: int, raw: bool = False
-) -> Iterator[dict[str, int] | None]:
-    """Inside, the generator uses standing statistics for a threshold, from batches of 64.
-
-    Yields the entry for a metric's protocol; None if `batches` is 0 or there is no BatchNorm.
-    """
-    if not batches:
-        yield None
-        return
-    with gan.standing_statistics(threshold, batches, 64, raw) as estimated:
-        yield {"batches": batches, "size": 64} if estimated else None

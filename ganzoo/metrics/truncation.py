@@ -11,8 +11,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from ganzoo.engine.kinds import FromSeeds
-from ganzoo.engine.sampling import Threshold, check, statistics, threshold_name
+from ganzoo.engine.kinds import FromSeeds, statistics
+from ganzoo.engine.sampling import Threshold, check, threshold_name
 from ganzoo.metrics.protocol import Scores
 from ganzoo.metrics.scoring import fakes_of
 from ganzoo.metrics.suite import Suite

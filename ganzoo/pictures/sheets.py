@@ -7,8 +7,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ganzoo.engine.gan import GAN
-from ganzoo.engine.kinds import FromSeeds
-from ganzoo.engine.sampling import Threshold, statistics, threshold_name
+from ganzoo.engine.kinds import FromSeeds, statistics
+from ganzoo.engine.sampling import Threshold, threshold_name
 from ganzoo.errors import UserError
 
 
