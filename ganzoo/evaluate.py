@@ -22,8 +22,9 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from ganzoo import cli
-from ganzoo import trust as trusted
 from ganzoo.config import CONF, check_keys, make
+from ganzoo.config import trust as trusted
+from ganzoo.config.values import EVALUATE, TRAIN, check_value
 from ganzoo.data.choosing import source_of, training_data
 from ganzoo.data.encoded import EncodedImages
 from ganzoo.data.images import ImageData
@@ -42,7 +43,6 @@ from ganzoo.metrics.scoring import fakes_of, scorer_of
 from ganzoo.metrics.suite import Fakes, Suite
 from ganzoo.metrics.truncation import check as check_thresholds
 from ganzoo.metrics.truncation import plot, sweep, write_table
-from ganzoo.values import EVALUATE, TRAIN, check_value
 
 log = logging.getLogger(__name__)
 

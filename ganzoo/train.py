@@ -30,6 +30,7 @@ from ganzoo import cli
 from ganzoo.callbacks.saving import SaveLast
 from ganzoo.callbacks.trainer import loggers_of
 from ganzoo.config import CONF, check_keys, composed, make, resolved
+from ganzoo.config.values import TRAIN
 from ganzoo.data import choosing  # noqa: F401  defines ${classes:...}
 from ganzoo.distributed import cluster
 from ganzoo.distributed.batchnorm import BatchNormSync
@@ -45,7 +46,6 @@ from ganzoo.loggers.csv import MetricsCSV
 from ganzoo.runs import sweeps
 from ganzoo.runs.names import in_sweep
 from ganzoo.runs.record import check_same_run, is_done, recording, write_config, write_done
-from ganzoo.values import TRAIN
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from makers.tiny import TINY, config
 
 import ganzoo
-from ganzoo import models, trust
-from ganzoo.config import CONF
+from ganzoo import models
+from ganzoo.config import CONF, trust
 from ganzoo.errors import UserError
 from ganzoo.train import train_config as train
 

@@ -18,8 +18,8 @@ from makers.tiny import config, evaluated
 from omegaconf import OmegaConf
 
 import ganzoo
-from ganzoo import draws, neighbors, sample, translate, trust
-from ganzoo.config import CONF, resolved
+from ganzoo import draws, neighbors, sample, translate
+from ganzoo.config import CONF, resolved, trust
 from ganzoo.data.choosing import training_data
 from ganzoo.engine.checkpoint import initialize_from, read
 from ganzoo.engine.saving import AtomicCheckpointIO

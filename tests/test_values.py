@@ -13,9 +13,9 @@ from omegaconf import OmegaConf
 
 from ganzoo import cli
 from ganzoo.config import check_types, make, resolved
+from ganzoo.config.values import Count, Range, check_call, described, fits, parameters
 from ganzoo.errors import UserError
 from ganzoo.train import train_config
-from ganzoo.values import Count, Range, check_call, described, fits, parameters
 
 NODE = {"_target_": "somewhere.Something"}
 

@@ -8,8 +8,8 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ganzoo import trust as trusted
 from ganzoo.config import CONF, composed, make
+from ganzoo.config import trust as trusted
 from ganzoo.data.files import refuse_among
 from ganzoo.data.source import Source
 from ganzoo.data.sources.pack import FACTS

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from ganzoo.config.values import Natural
 from ganzoo.data.loader import Batches
 from ganzoo.data.module import Batch, DataModule
 from ganzoo.data.pixels import mirrored, moved, resize, to_float, to_uint8, windows
@@ -16,7 +17,6 @@ from ganzoo.data.stream import BatchSize, Stream
 from ganzoo.data.subset import Subset
 from ganzoo.draws import Draws, integers, unit
 from ganzoo.errors import UserError, check_choice
-from ganzoo.values import Natural
 
 
 class ImageData(DataModule):

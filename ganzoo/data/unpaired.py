@@ -8,6 +8,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
+from ganzoo.config.values import Natural
 from ganzoo.data.images import ImageData
 from ganzoo.data.loader import Batches
 from ganzoo.data.module import Batch, DataModule
@@ -15,7 +16,6 @@ from ganzoo.data.source import Source, check_training, pair
 from ganzoo.data.stream import BatchSize, Indices, Stream
 from ganzoo.draws import seed_of
 from ganzoo.errors import UserError
-from ganzoo.values import Natural
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from ganzoo import __version__
-from ganzoo import trust as trusted
 from ganzoo.config import make
+from ganzoo.config import trust as trusted
 from ganzoo.errors import UserError
 
 if TYPE_CHECKING:

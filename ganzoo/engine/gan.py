@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ganzoo import __version__
+from ganzoo.config.values import Count
 from ganzoo.distributed.collectives import average_over_processes, world_size
 from ganzoo.distributed.strategy import Replicated
 from ganzoo.draws import Draws, seed_of
@@ -43,7 +44,6 @@ from ganzoo.engine.report import Report
 from ganzoo.engine.turns import Turns, check_names
 from ganzoo.errors import UserError
 from ganzoo.nn.losses import Loss
-from ganzoo.values import Count
 
 Batch = dict[str, Tensor]
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ganzoo.config.values import Natural
 from ganzoo.data.source import Source, pair
 from ganzoo.errors import UserError
-from ganzoo.values import Natural
 
 
 class Synthetic(Source):

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ganzoo.config.values import Count
 from ganzoo.draws import Sampler, normal, unit
 from ganzoo.engine.gan import Batch
 from ganzoo.engine.kinds import FromSeeds
@@ -18,7 +19,6 @@ from ganzoo.models.dcgan.networks import Discriminator, Generator
 from ganzoo.nn.augment import DiffAugment
 from ganzoo.nn.losses import Loss, NonSaturating
 from ganzoo.nn.objective import Objective
-from ganzoo.values import Count
 
 __all__ = [
     "DCGAN",

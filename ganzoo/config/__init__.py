@@ -1,4 +1,8 @@
-"""The ground of all configs: where they are, how objects are made of them."""
+"""Configs: where they are, and how objects are made of them.
+
+`values` compares their values with the declared types; `trust` says which names a checkpoint may
+call.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,10 +15,10 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ganzoo.config.values import check_call, check_value
 from ganzoo.errors import UserError
-from ganzoo.values import check_call, check_value
 
-PACKAGE = Path(__file__).resolve().parent
+PACKAGE = Path(__file__).resolve().parents[1]
 CONF = next(p for p in (PACKAGE / "conf", PACKAGE.parent / "conf") if p.is_dir())
 
 
@@ -109,7 +113,7 @@ def check_keys(cfg: DictConfig, kinds: Mapping[str, Any]) -> None:
 
     Args:
         cfg: the composed config.
-        kinds: types by key; see `ganzoo.values`.
+        kinds: types by key; see `ganzoo.config.values`.
     """
     for key, kind in kinds.items():
         if key not in cfg:
