@@ -12,10 +12,10 @@ from conftest import assert_same_tensors, checkpoint
 from lightning.pytorch.callbacks import Callback
 from makers.tiny import TINY_METRICS, config
 
+from ganzoo.callbacks import spectra
 from ganzoo.callbacks.evaluation import Evaluate
 from ganzoo.callbacks.grid import SampleGrid
 from ganzoo.callbacks.periods import picture_name, picture_period
-from ganzoo.callbacks.singular import SingularValues
 from ganzoo.engine import preflight
 from ganzoo.errors import UserError
 from ganzoo.train import make_trainer
@@ -75,7 +75,9 @@ def test_pictures_of_the_end_are_made_up_for(tmp_path, monkeypatch) -> None:
     assert seen[0] == seen[1]
     assert seen[0][-1] == "80"
     before = (cut / "last.ckpt").read_bytes()
-    monkeypatch.setattr(SingularValues, "of", lambda *_: pytest.fail("a complete run is repeated"))
+    monkeypatch.setattr(
+        spectra, "singular_values", lambda _: pytest.fail("a complete run is repeated")
+    )
     train(config(f"run_dir={cut}", *keys))
     assert (cut / "last.ckpt").read_bytes() == before
     assert_same_tensors(checkpoint(cut)["state_dict"], checkpoint(straight)["state_dict"])

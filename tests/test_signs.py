@@ -7,7 +7,7 @@ import torch
 from makers.tiny import PlainDiscriminator, PlainGenerator, adam, config
 
 from ganzoo.callbacks.signs import Diversity, Growth, nearest
-from ganzoo.callbacks.singular import SingularValues, weight_matrices
+from ganzoo.callbacks.spectra import singular_values, weight_matrices
 from ganzoo.config import make
 from ganzoo.engine.gan import GAN
 
@@ -16,10 +16,10 @@ class Watch:
     """`Growth` of a model's own weights."""
 
     def __init__(self) -> None:
-        self.growth, self.singular_values = Growth(), SingularValues()
+        self.growth = Growth()
 
     def look(self, gan: GAN) -> tuple[float, str]:
-        values = {n: float(self.singular_values.of(n, m)[0]) for n, m, _ in weight_matrices(gan)}
+        values = {n: float(singular_values(m)[0]) for n, m, _ in weight_matrices(gan)}
         return self.growth.add(gan.images_seen, values)
 
 

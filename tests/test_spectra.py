@@ -1,4 +1,4 @@
-"""Singular values are exact, cheap from the second look on, and the same after a resume."""
+"""Singular values are exact, and the same after a resume."""
 
 from pathlib import Path
 
@@ -10,8 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from ganzoo.callbacks.singular import SingularValues, weight_matrices
-from ganzoo.callbacks.spectra import COLUMNS, read
+from ganzoo.callbacks.spectra import COLUMNS, read, singular_values, weight_matrices
 from ganzoo.config import make
 from ganzoo.engine.gan import GAN
 from ganzoo.errors import UserError
@@ -27,48 +26,23 @@ def exact(matrix: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("shape", [(64, 576), (576, 64), (300, 300), (1, 500), (500, 2), (3, 3)])
-def test_values_are_those_of_a_decomposition(shape) -> None:
-    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    close = SingularValues(tolerance=1e-6, first=1000).of("a", matrix)
-    torch.testing.assert_close(close.double(), exact(matrix), rtol=2e-6, atol=0)
-    usual = SingularValues().of("a", matrix)
-    torch.testing.assert_close(usual.double(), exact(matrix), rtol=2e-3, atol=0)
-    assert SingularValues().of("a", matrix.double()).dtype == torch.float64
-
-
-def test_a_weight_that_changes_is_followed_in_a_few_iterations() -> None:
+@pytest.mark.parametrize("scale", [0, 100])
+def test_values_are_those_of_a_decomposition(shape, scale) -> None:
+    """Also with one direction that dominates all others."""
     generator = torch.Generator().manual_seed(0)
-    matrix = torch.randn(128, 1152, generator=generator)
-    values = SingularValues(again=2)
-    values.of("a", matrix)
-    for _ in range(10):
-        matrix = matrix + 0.05 * torch.randn(128, 1152, generator=generator)
-        torch.testing.assert_close(
-            values.of("a", matrix).double(), exact(matrix), rtol=2e-3, atol=0
-        )
-    cold = SingularValues(first=2).of("a", matrix)
-    assert (cold - exact(matrix)).abs().max() / exact(matrix)[0] > 0.05, "without the vectors"
-
-
-def test_a_dominant_direction_is_found_exactly() -> None:
-    generator = torch.Generator().manual_seed(0)
-    matrix = torch.randn(64, 256, generator=generator)
-    matrix += 100 * torch.outer(torch.randn(64, generator=generator), torch.ones(256))
-    torch.testing.assert_close(
-        SingularValues().of("a", matrix).double(), exact(matrix), rtol=2e-3, atol=0
-    )
+    matrix = torch.randn(shape, generator=generator)
+    matrix += scale * torch.outer(torch.randn(shape[0], generator=generator), torch.ones(shape[1]))
+    torch.testing.assert_close(singular_values(matrix), exact(matrix), rtol=1e-6, atol=0)
 
 
 def test_matrices_without_rank_or_reason() -> None:
-    assert SingularValues().of("zero", torch.zeros(20, 30)).tolist() == [0, 0, 0]
+    assert singular_values(torch.zeros(20, 30)).tolist() == [0, 0, 0]
     one = torch.outer(torch.arange(1.0, 21), torch.ones(30))
-    values = SingularValues().of("one", one)
-    torch.testing.assert_close(
-        values, torch.tensor([float(one.norm()), 0, 0]), atol=1e-3, rtol=1e-5
-    )
+    expected = torch.tensor([float(one.norm()), 0, 0], dtype=torch.float64)
+    torch.testing.assert_close(singular_values(one), expected, atol=1e-3, rtol=1e-5)
     broken = torch.ones(20, 30)
     broken[3, 4] = torch.nan
-    assert SingularValues().of("broken", broken).isinf().all()
+    assert singular_values(broken).isinf().all()
 
 
 class Layers(nn.Module):
@@ -140,7 +114,7 @@ def test_the_table_is_of_the_start_all_looks_and_the_end(finished) -> None:
     last = {row["weight"]: row for row in rows[-len(weights) :]}
     for name, matrix, _ in weight_matrices(gan):
         told = torch.tensor([float(last[name][f"sigma_{i}"]) for i in (1, 2, 3)])
-        torch.testing.assert_close(told.double(), exact(matrix), rtol=2e-3, atol=1e-6)
+        torch.testing.assert_close(told.double(), exact(matrix), rtol=1e-5, atol=1e-6)
         assert last[name]["normalized_1"] == ""
 
 
@@ -169,8 +143,6 @@ def test_a_resumed_run_logs_what_a_straight_one_does(finished, tmp_path) -> None
     straight, resumed = (read(folder / "spectra.csv") for folder in (finished[0], tmp_path))
     ends = {"40"}  # the first part had an end, and its rows are kept
     assert [row for row in resumed if row["images_seen"] not in ends] == straight
-    one, other = checkpoint(finished[0])["callbacks"], checkpoint(tmp_path)["callbacks"]
-    assert one.keys() == other.keys()
 
 
 def test_a_run_without_it_has_the_same_weights(finished, tmp_path) -> None:

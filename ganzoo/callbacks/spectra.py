@@ -5,22 +5,27 @@ are noisy (Brock et al. 2019, section 4 and figure 3).
 """
 
 import csv
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Callback
+from torch import Tensor, nn
 
 from ganzoo.callbacks.periods import due
-from ganzoo.callbacks.singular import COUNT, SingularValues, weight_matrices
 from ganzoo.callbacks.trainer import last_pictures, log_numbers
 from ganzoo.disk import whole
 from ganzoo.engine.gan import GAN
+from ganzoo.engine.modes import evaluating
 from ganzoo.errors import UserError
 from ganzoo.loggers.csv import is_row
 from ganzoo.pictures.curves import plot_spectra
 
+COUNT = 3  # number of singular values of each weight
+TRANSPOSED = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
 COLUMNS = [
     *("images_seen", "weight"),
     *(f"sigma_{i + 1}" for i in range(COUNT)),
@@ -45,13 +50,6 @@ class Spectra(Callback):
         self.every_kimg = every_kimg
         self._path: Path | None = None  # of spectra.csv, once the run has started
         self._measured_at = -1
-        self.singular_values = SingularValues()
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"vectors": dict(self.singular_values.vectors)}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.singular_values.vectors = dict(state["vectors"])
 
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
         if gan.control.dry:
@@ -76,9 +74,7 @@ class Spectra(Callback):
     def on_train_end(self, trainer: L.Trainer, gan: GAN) -> None:
         # A run that was stopped is resumed as if it never had been, so this is not its end.
         if self._path is not None and gan.trained:
-            vectors = dict(self.singular_values.vectors)
             self._measure(trainer, gan)
-            self.singular_values.vectors = vectors  # as if a run that is extended had not ended
         with last_pictures(gan, "spectra.png"):
             self._draw(trainer)
 
@@ -93,7 +89,7 @@ class Spectra(Callback):
         rows: list[list[Any]] = []
         numbers: dict[str, float] = {}
         for name, matrix, divided_by in weight_matrices(gan):
-            values = self.singular_values.of(name, matrix).tolist()
+            values = singular_values(matrix).tolist()
             normalized = [v / divided_by for v in values] if divided_by != 1 else COUNT * [""]
             rows.append([gan.images_seen, name, *values, *normalized])
             numbers |= {f"spectra/{name}/{i}": value for i, value in enumerate(values, 1)}
@@ -126,3 +122,61 @@ def read(path: Path) -> list[dict[str, str]]:
             f"{path} was not written by ganzoo: move it elsewhere, or choose another run_dir."
         )
     return rows
+
+
+@torch.no_grad()
+def singular_values(matrix: Tensor) -> Tensor:
+    """The three largest singular values of a matrix, in descending order, float64 [3].
+
+    Values that a smaller matrix does not have are 0; all are infinite if it is not finite.
+    """
+    matrix = matrix.double()  # squaring would cost half of float32's digits
+    if not bool(matrix.isfinite().all()):
+        return torch.full((COUNT,), torch.inf)
+    wide = matrix if len(matrix) <= matrix.shape[1] else matrix.T
+    # Eigenvalues of the smaller Gram matrix: many times faster than a decomposition.
+    squares = torch.linalg.eigvalsh(wide @ wide.T).flip(0)[:COUNT].clamp_min(0)
+    return nn.functional.pad(squares.sqrt(), (0, COUNT - len(squares)))
+
+
+def weight_matrices(gan: GAN) -> Iterator[tuple[str, Tensor, float]]:
+    """The weights of the generator and the discriminator that have at least two dimensions.
+
+    Yields the name of each, the weight as a matrix [outputs, rest], and the number by which
+    spectral norm divides it, or 1.
+    """
+    modules = dict(gan.named_modules())
+    for network in ("generator", "discriminator"):
+        for name, weight in gan.get_submodule(network).named_parameters(prefix=network):
+            owner, _, kind = name.partition(".parametrizations.")
+            if not kind:
+                owner = name.rpartition(".")[0]
+            if weight.dim() < 2:
+                continue
+            module = modules[owner]
+            tensor = weight.transpose(0, 1) if isinstance(module, TRANSPOSED) else weight
+            shown = f"{owner}.{kind.removesuffix('.original')}" if kind else name
+            yield shown, tensor.flatten(1), divisor(module, kind, weight)
+
+
+@runtime_checkable
+class Normalized(Protocol):
+    """A layer that normalizes its weight before using it."""
+
+    def normalized(self) -> Tensor:
+        """The weight as the layer uses it."""
+
+
+@torch.no_grad()
+def divisor(module: nn.Module, kind: str, weight: Tensor) -> float:
+    """The number by which spectral norm divides a weight: torch's, or that of `Normalized`."""
+    with evaluating(module):  # in training mode it would iterate, and keep the result
+        if kind:
+            used: Tensor = getattr(module, kind.partition(".")[0])
+        elif isinstance(module, Normalized):
+            used = module.normalized()
+        else:
+            return 1.0
+    if used is weight:
+        return 1.0
+    return float(weight.norm() / used.norm().clamp_min(torch.finfo(used.dtype).tiny))
