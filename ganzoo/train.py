@@ -190,7 +190,9 @@ def close(trainer: L.Trainer, gan: GAN, run_dir: Path, dry: bool) -> None:
             same(run_dir),
         )
         return
-    write_done(run_dir, gan.total_images)
+    if gan.control.enough:
+        log.info("complete at %.1f kimg: %s", gan.images_seen / 1000, gan.control.enough)
+    write_done(run_dir, min(gan.images_seen, gan.total_images))
     log.info("done: pictures, curves and last.ckpt are in %s", run_dir)
 
 
@@ -297,8 +299,8 @@ def check_callbacks(callbacks: list[L.Callback]) -> None:
     ours = {
         Checkpoint: "callbacks.save, callbacks.stages and callbacks.evaluate (best.ckpt) write "
         "checkpoints",
-        EarlyStopping: "it acts when an epoch ends, and a run has none; best.ckpt keeps the best "
-        "checkpoint, and total_kimg sets the length",
+        EarlyStopping: "it acts when an epoch ends, and a run has none; "
+        "callbacks.evaluate.patience=3 ends a run that no longer improves",
         LightningsBar: "callbacks.bar shows the progress",
     }
     for callback in callbacks:

@@ -14,7 +14,7 @@ from ganzoo import __version__, cli
 from ganzoo.config import PACKAGE
 from ganzoo.errors import UserError
 
-GROUND = {"__init__", "errors", "config", "draws", "disk", "cli", "values", "trust"}
+GROUND = {"__init__", "__main__", "errors", "draws", "disk", "cli"}
 NAMES = sorted({path.stem for path in PACKAGE.glob("*.py")} - GROUND | {"runs"})
 SCRIPT = [sys.executable, "-c", "from ganzoo.cli import main; main()"]
 
@@ -57,6 +57,12 @@ def test_the_script_tells_its_version(monkeypatch, capsys) -> None:
     monkeypatch.setattr(sys, "argv", ["ganzoo", "--version"])
     cli.main()
     assert capsys.readouterr().out == f"ganzoo {__version__}\n"
+
+
+def test_the_package_is_the_script() -> None:
+    command = [sys.executable, "-m", "ganzoo", "runs", "--help"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "ganzoo.runs" in result.stdout
 
 
 def test_the_script_finds_packages_in_the_current_folder(tmp_path: Path) -> None:

@@ -12,11 +12,12 @@ from conftest import assert_same_tensors, checkpoint
 from lightning.pytorch.callbacks import Callback
 from makers.tiny import TINY_METRICS, config
 
-from ganzoo.callbacks import spectra
+from ganzoo.callbacks import evaluation, spectra
 from ganzoo.callbacks.evaluation import Evaluate
 from ganzoo.callbacks.grid import SampleGrid
 from ganzoo.callbacks.periods import picture_name, picture_period
 from ganzoo.engine import preflight
+from ganzoo.engine.checkpoint import load
 from ganzoo.errors import UserError
 from ganzoo.train import make_trainer
 from ganzoo.train import train_config as train
@@ -42,6 +43,45 @@ def test_a_run_that_the_trainer_cuts_short_is_not_done(tmp_path, caplog, key) ->
     train(config(f"run_dir={tmp_path}"))
     assert names(tmp_path) >= LAST
     assert state(tmp_path) == ("done", "")
+
+
+SCORED = (
+    "callbacks.evaluate={_target_: ganzoo.callbacks.evaluation.Evaluate, suite: '${metrics}', "
+    "every_kimg: 0.016, patience: 2}",
+    *TINY_METRICS,
+)
+
+
+def test_patience_ends_and_completes_a_run(tmp_path, monkeypatch, caplog) -> None:
+    """The first evaluation stays the best: those at 16, 32 and 48 of 80 images are enough."""
+    monkeypatch.setattr(evaluation, "best_of", lambda evaluations, *_: evaluations[0])
+    keys = (f"run_dir={tmp_path}", *SCORED)
+    train(config(*keys))
+    assert checkpoint(tmp_path)["ganzoo"]["images_seen"] == 48
+    assert names(tmp_path) >= LAST
+    assert (tmp_path / "done").read_text() == "48 images\n"
+    assert state(tmp_path) == ("done", "")
+    assert "has not improved in 2 evaluations" in caplog.text
+    before = checkpoint(tmp_path)
+    train(config(*keys))  # run again, it stays as it is
+    assert_same_tensors(before, checkpoint(tmp_path))
+    assert state(tmp_path) == ("done", "")
+    train(config(*keys, "callbacks.evaluate.patience=null"))  # more patience trains longer
+    assert checkpoint(tmp_path)["ganzoo"]["images_seen"] == 80
+
+
+def test_snapshots_stay_and_open(tmp_path) -> None:
+    train(config(f"run_dir={tmp_path}", "callbacks.snapshots.every_kimg=0.032"))
+    folder = tmp_path / "snapshots"
+    assert names(folder) == {"000000.032.ckpt", "000000.064.ckpt"}
+    assert [load(folder / name).images_seen for name in sorted(names(folder))] == [32, 64]
+    assert not (tmp_path / "stages").exists()
+
+
+def test_snapshots_that_will_not_fit_are_announced(tmp_path, caplog) -> None:
+    keys = ("callbacks.snapshots.every_kimg=0.001", "total_kimg=1e9", "+trainer.max_steps=1")
+    train(config(f"run_dir={tmp_path}", *keys))
+    assert "callbacks.snapshots.every_kimg" in caplog.text
 
 
 def test_batches_per_epoch_do_not_end_a_run(tmp_path) -> None:

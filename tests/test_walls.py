@@ -13,7 +13,7 @@ from ganzoo.cli import COMMANDS as NAMES
 
 PACKAGE = Path(ganzoo.__file__).parent
 COMMANDS = ("train", "evaluate", "sample", "translate", "prepare", "doctor", "neighbors")
-COMMANDS += ("workspace", "playground")
+COMMANDS += ("workspace", "playground", "__main__")
 
 # A room may import the rooms on the lines above its own: what is general knows nothing of what is
 # special. Rooms on one line may not import each other, except for the ground floor (line 2).

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Callback
 
 from ganzoo.callbacks.saving import save_checkpoint
 from ganzoo.callbacks.trainer import data_of, log_numbers, loggers_of
+from ganzoo.config.values import Count
 from ganzoo.disk import write_whole
 from ganzoo.distributed.collectives import any_process
 from ganzoo.engine.gan import GAN
@@ -42,6 +43,8 @@ class Evaluate(Callback):
             for the mean over both.
         raw: whether to score the generator instead of its average.
         truncation: threshold of the latents; None for no limit.
+        patience: number of evaluations in a row without a new best one after which the run ends
+            and is complete; None for a run over its full length.
     """
 
     def __init__(
@@ -51,12 +54,13 @@ class Evaluate(Callback):
         monitor: str = "fd",
         raw: bool = False,
         truncation: float | None = None,
+        patience: Count | None = None,
     ) -> None:
         self.suite, self.every_kimg = suite, every_kimg
         direction, slash, name = monitor.rpartition("/")
         name, self.up = suite.monitored(name, translation.metrics())
         self.monitor = direction + slash + name
-        self.raw, self.truncation = raw, truncation
+        self.raw, self.truncation, self.patience = raw, truncation, patience
         if truncation is not None:
             check([truncation])
         self._began = 0.0
@@ -87,11 +91,13 @@ class Evaluate(Callback):
         # It was stopped before it could.
         if crossed(last, gan.images_seen, self.every_kimg) or gan.trained:
             self._evaluate(trainer, gan)
+        self._end_if_exhausted(trainer, gan)
 
     def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *_: Any) -> None:
         due = crossed(gan.images_before, gan.images_seen, self.every_kimg)
         if due or gan.trained:
             self._evaluate(trainer, gan)
+            self._end_if_exhausted(trainer, gan)
 
     def on_train_end(self, trainer: L.Trainer, gan: GAN) -> None:
         if trainer.is_global_zero and gan.trained:
@@ -117,6 +123,15 @@ class Evaluate(Callback):
         best = best_of(self.evaluations, self.monitor, self.up)
         value = monitored(self.monitor, best["values"])
         return None if value is None or math.isnan(value) else best
+
+    def _end_if_exhausted(self, trainer: L.Trainer, gan: GAN) -> None:
+        """End the run if the newest evaluations are not better than the best one before them."""
+        best = self.best()
+        since = len(self.evaluations) - (1 + self.evaluations.index(best) if best else 0)
+        if self.patience is None or since < self.patience or gan.trained:
+            return
+        gan.control.enough = f"{self.monitor} has not improved in {since} evaluations"
+        trainer.should_stop = True
 
     def _evaluate(self, trainer: L.Trainer, gan: GAN) -> None:
         if self.evaluations and self.evaluations[-1]["images_seen"] == gan.images_seen:

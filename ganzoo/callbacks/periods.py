@@ -27,7 +27,7 @@ def picture_period(gan: GAN, every_kimg: float | None) -> float | None:
 
 
 def picture_name(gan: GAN, every_kimg: float | None) -> str:
-    """`kimg_name` of pictures that are made at this period, by the clock of the model."""
+    """`kimg_name` of files that are written at this period, by the clock of the model."""
     own = {gan.tick_kimg(gan.total_images * i // 100) for i in range(101)}
     periods = own if every_kimg is None else {every_kimg}
     return kimg_name(gan.images_seen, *periods, gan.total_images / 1000)

@@ -1,17 +1,19 @@
 """Checkpoints of a run: at regular intervals, between its phases, and before a signal stops it."""
 
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
-from ganzoo.callbacks.periods import due, kimg_name
+from ganzoo.callbacks.periods import due, kimg_name, picture_name
 from ganzoo.callbacks.trainer import loggers_of
 from ganzoo.distributed.collectives import largest
 from ganzoo.engine import stopping
 from ganzoo.engine.gan import GAN
+from ganzoo.engine.saving import checkpoint_bytes
 
 log = logging.getLogger(__name__)
 
@@ -77,12 +79,44 @@ class SaveStages(Callback):
     """`stages/<kimg>.ckpt` at the end of every phase of a model that has several."""
 
     def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *_: Any) -> None:
-        if gan.stage(gan.images_before) == gan.stage(gan.images_seen):
+        if gan.stage(gan.images_before) != gan.stage(gan.images_seen):
+            _save_numbered(trainer, gan, "stages", kimg_name(gan.images_seen, 0.5))
+
+
+class Snapshots(Callback):
+    """`snapshots/<kimg>.ckpt` at regular intervals, all of which stay on the disk.
+
+    Args:
+        every_kimg: thousands of images between two snapshots; None for the model's own period, 0
+            for none.
+    """
+
+    def __init__(self, every_kimg: float | None = 0) -> None:
+        self.every_kimg = every_kimg
+
+    def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
+        if not trainer.is_global_zero or not self.every_kimg:
             return
-        gan.report.check_finite()
-        name = kimg_name(gan.images_seen, 0.5)
-        path = Path(trainer.default_root_dir) / "stages" / f"{name}.ckpt"
-        save_checkpoint(trainer, path, gan.images_seen)
+        left = max(0, gan.total_images - gan.images_seen) / 1000 / self.every_kimg
+        need = round(left) * checkpoint_bytes(gan)
+        free = shutil.disk_usage(trainer.default_root_dir).free
+        if need > free:
+            log.warning(
+                "the disk has %.1f GiB left, and snapshots would need %.1f GiB: raise "
+                "callbacks.snapshots.every_kimg",
+                free / 2**30,
+                need / 2**30,
+            )
+
+    def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *_: Any) -> None:
+        if due(gan, self.every_kimg):
+            _save_numbered(trainer, gan, "snapshots", picture_name(gan, self.every_kimg))
+
+
+def _save_numbered(trainer: L.Trainer, gan: GAN, folder: str, name: str) -> None:
+    gan.report.check_finite()
+    path = Path(trainer.default_root_dir) / folder / f"{name}.ckpt"
+    save_checkpoint(trainer, path, gan.images_seen)
 
 
 def save_checkpoint(trainer: L.Trainer, path: Path, images_seen: int) -> None:

@@ -1,4 +1,4 @@
-"""What a run and its callbacks have to say to each other: stop, give up, go back."""
+"""What a run and its callbacks have to say to each other: stop, end, give up, go back."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ class Control:
         stopped_by: number of the signal that ends the run early, the same in all processes; 0 for
             none.
         given_up: sentence on why the run ends early; empty while there is no reason.
+        enough: sentence on why the run is complete before its last image; empty while it is not.
         go_back_to: checkpoint that the run continues from after this attempt; None to end with it.
         maintenance_seconds: seconds spent on anything but training, such as metrics, so far.
         last_checkpoint: path and images of the newest checkpoint, for messages; None before it.
@@ -27,6 +28,7 @@ class Control:
     signal: int = 0
     stopped_by: int = 0
     given_up: str = ""
+    enough: str = ""
     go_back_to: Path | None = None
     maintenance_seconds: float = 0.0
     last_checkpoint: str | None = None

@@ -277,8 +277,8 @@ class GAN(L.LightningModule):
 
     @property
     def trained(self) -> bool:
-        """Whether all images have been seen; pictures and metrics of the end may be missing."""
-        return self.images_seen >= self.total_images
+        """Whether training is over; pictures and metrics of the end may be missing."""
+        return self.images_seen >= self.total_images or self.control.enough != ""
 
     def images_in(self, batch: Batch) -> int:
         """How far a batch advances the clock: the number of its images over all processes."""

@@ -31,7 +31,7 @@ from ganzoo.runs.state import FILE, State, job, read_state
 # What a run may write.
 FILES = ("config.yaml", "train.log", FILE, "last.ckpt", "best.ckpt", "good.ckpt", "done",
          "metrics.csv", "metrics.json", "spectra.csv", "warnings.json")  # fmt: skip
-FOLDERS = ("samples", "logits", "stages")
+FOLDERS = ("samples", "logits", "stages", "snapshots")
 GRACE = 2.0  # seconds for a killed process to disappear completely
 BEAT = 30.0  # seconds between two signs of life
 
