@@ -19,7 +19,7 @@ def test_torchrun_and_lightnings_launcher_make_the_same_run(tmp_path: Path) -> N
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     ended = run([*torchrun, *module], cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr[-3000:]
-    (folder,) = (tmp_path / "runs" / "dcgan" / "synthetic").iterdir()
+    (folder,) = (tmp_path / "runs" / "dcgan_small" / "synthetic").iterdir()
     other = tmp_path / "other"
     ended = run([sys.executable, *module, f"run_dir={other}"], cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr[-3000:]
@@ -57,11 +57,11 @@ def test_training_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     gan = ganzoo.train(*TINY, total_kimg=0.016, **{"model.nz": 6})
     assert gan.images_seen == 16
     assert gan.nz == 6
-    (folder,) = (tmp_path / "runs" / "dcgan" / "synthetic").iterdir()
+    (folder,) = (tmp_path / "runs" / "dcgan_small" / "synthetic").iterdir()
     assert folder.name.endswith("_nz-6") or "nz-6" in folder.name
     assert ganzoo.load(folder).images_seen == 16
     state = json.loads((folder / "state.json").read_text())
-    assert (state["state"], state["about"]["model"]) == ("done", "dcgan")
+    assert (state["state"], state["about"]["model"]) == ("done", "dcgan_small")
     assert "total_kimg=0.016" in state["about"]["keys"]
     with pytest.raises(ganzoo.UserError, match="precision must be one of"):
         ganzoo.train(*TINY, precision="float8", run_dir=str(tmp_path / "other"))
