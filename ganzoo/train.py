@@ -24,7 +24,6 @@ from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
 from lightning.pytorch.callbacks import ProgressBar as LightningsBar
 from lightning.pytorch.profilers import AdvancedProfiler, SimpleProfiler
 from omegaconf import DictConfig, OmegaConf, open_dict
-from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ganzoo import cli
 from ganzoo.callbacks.saving import SaveLast
@@ -116,7 +115,7 @@ def attempt(cfg: DictConfig, run_dir: Path, children: list[Any]) -> tuple[GAN, l
     L.seed_everything(cfg.seed, verbose=False)
     data = make(cfg.data)
     gan: GAN = make(cfg.model)
-    gan.config = config
+    gan.config, gan.control.dry = config, cfg.dry
     if resuming and images_seen >= gan.total_images and is_done(run_dir) and not cfg.dry:
         log.info("%s is complete: raise total_kimg to train longer", run_dir)
         restore(gan, read(last))
@@ -131,8 +130,8 @@ def attempt(cfg: DictConfig, run_dir: Path, children: list[Any]) -> tuple[GAN, l
     sweeps.check(trainer)
     if not cfg.dry:
         write_config(run_dir, config)
-    log.info("run folder: %s", run_dir)
     log.info("%s", describe(gan))
+    log.info("run folder: %s", run_dir)
     if resuming and images_seen >= gan.total_images:
         log.info("all %g kimg are trained; what is missing at the end follows", cfg.total_kimg)
     elif resuming:
@@ -153,8 +152,7 @@ def fit(trainer: L.Trainer, gan: GAN, data: L.LightningDataModule, last: Path | 
     try:
         for logger in trainer.loggers:
             logger.log_hyperparams(gan.config or {})
-        with logging_redirect_tqdm():
-            trainer.fit(gan, datamodule=data, ckpt_path=last)
+        trainer.fit(gan, datamodule=data, ckpt_path=last)
     except BaseException as error:
         if isinstance(error, NotFinite) and gan.control.go_back_to is not None:
             return
@@ -193,7 +191,7 @@ def close(trainer: L.Trainer, gan: GAN, run_dir: Path, dry: bool) -> None:
     if gan.control.enough:
         log.info("complete at %.1f kimg: %s", gan.images_seen / 1000, gan.control.enough)
     write_done(run_dir, min(gan.images_seen, gan.total_images))
-    log.info("done: pictures, curves and last.ckpt are in %s", run_dir)
+    log.info("done: open %s, or look at the pictures next to it", run_dir / "index.html")
 
 
 def same(run_dir: Path) -> str:
@@ -206,7 +204,6 @@ def make_trainer(cfg: DictConfig, run_dir: Path, images_seen: int) -> L.Trainer:
     """The Trainer of a run, with the loggers, callbacks and plugins that every run has."""
     on_gpu = torch.cuda.is_available() and cfg.trainer.accelerator in ("auto", "gpu", "cuda")
     precision, why = choose_precision(cfg.precision, on_gpu)
-    log.info("precision: %s (%s)", precision, why)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = bool(cfg.tf32)
 
     check_trainer(cfg.trainer)
@@ -226,7 +223,7 @@ def make_trainer(cfg: DictConfig, run_dir: Path, images_seen: int) -> L.Trainer:
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     new_trainer = make(cfg.trainer)
     with cluster.devices_explained(cfg.trainer.devices, cfg.trainer.accelerator):
-        return new_trainer(
+        trainer: L.Trainer = new_trainer(
             precision=precision,
             default_root_dir=run_dir,
             callbacks=callbacks,
@@ -240,6 +237,21 @@ def make_trainer(cfg: DictConfig, run_dir: Path, images_seen: int) -> L.Trainer:
             enable_progress_bar=False,
             enable_model_summary=False,
         )
+    log.info("device: %s; precision %s (%s)", device_of(trainer), precision, why)
+    return trainer
+
+
+def device_of(trainer: L.Trainer) -> str:
+    """What a run computes on, and why not on a GPU."""
+    kind = trainer.strategy.root_device.type
+    several = f"{trainer.world_size} processes on " if trainer.world_size > 1 else ""
+    if kind == "cuda":
+        return several + torch.cuda.get_device_name(trainer.strategy.root_device)
+    if kind == "cpu":
+        why = "as given" if torch.cuda.is_available() else "no GPU was found"
+        threads = torch.get_num_threads()
+        return f"{several}CPU with {threads} thread{'s'[: threads > 1]} ({why})"
+    return several + kind
 
 
 def make_loggers(node: Any) -> list[Any]:

@@ -54,14 +54,14 @@ class DiscriminatorAccuracy(Callback):
         if not crossed(gan.images_before, gan.images_seen, self.every_kimg):
             return
         accuracies: dict[str, float] = {}
-        with maintenance(gan):
+        with maintenance(gan, "measuring the accuracy of the discriminator"):
             for domain in self.reals:
                 prefix = f"{domain}/" if domain else ""
                 accuracies |= {f"{prefix}{k}": v for k, v in self._measure(gan, domain).items()}
             log_numbers(trainer, gan, {f"accuracy/{k}": v for k, v in accuracies.items()})
         if trainer.is_global_zero:
             percent = "  ".join(f"{name} {100 * v:.0f} %" for name, v in accuracies.items())
-            log.info("discriminator accuracy at %.1f kimg: %s", gan.images_seen / 1000, percent)
+            log.debug("discriminator accuracy at %.1f kimg: %s", gan.images_seen / 1000, percent)
 
     def _measure(self, gan: GAN, domain: str) -> dict[str, float]:
         """The accuracy of a domain's discriminator on each kind of images."""

@@ -11,7 +11,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from ganzoo.callbacks.saving import save_checkpoint
-from ganzoo.callbacks.trainer import data_of, log_numbers, loggers_of
+from ganzoo.callbacks.trainer import data_of, log_numbers, loggers_of, maintenance
 from ganzoo.config.values import Count
 from ganzoo.disk import write_whole
 from ganzoo.distributed.collectives import any_process
@@ -74,7 +74,9 @@ class Evaluate(Callback):
                 "Translations have no latents to truncate: set callbacks.evaluate.truncation=null."
             )
         data = data_of(trainer)
-        self.scorer = scorer_of(gan, data, self.suite, gan.device, prepare=not gan.control.dry)
+        with maintenance(gan, "computing features of the real images, once"):
+            prepare = not gan.control.dry
+            self.scorer = scorer_of(gan, data, self.suite, gan.device, prepare=prepare)
         if monitored(self.monitor, dict.fromkeys(self.scorer.names, 0.0)) is None:
             known = ", ".join(n for n in self.scorer.names if not n.endswith("_std"))
             raise UserError(
@@ -86,7 +88,6 @@ class Evaluate(Callback):
         if trainer.is_global_zero:
             for sentence in self.scorer.lowered:
                 log.info("metrics: %s", sentence)
-        gan.control.maintenance_seconds += time.perf_counter() - self._began
         last = self.evaluations[-1]["images_seen"] if self.evaluations else 0
         # It was stopped before it could.
         if crossed(last, gan.images_seen, self.every_kimg) or gan.trained:
@@ -137,13 +138,12 @@ class Evaluate(Callback):
         if self.evaluations and self.evaluations[-1]["images_seen"] == gan.images_seen:
             return
         gan.report.check_finite()
-        start = time.perf_counter()
-        scores = self.scorer.score(
-            self.raw, self.truncation, lambda: any_process(gan.control.signal != 0, gan.device)
-        )
+        with maintenance(gan, "measuring the metrics"):
+            scores = self.scorer.score(
+                self.raw, self.truncation, lambda: any_process(gan.control.signal != 0, gan.device)
+            )
         if scores is None:  # asked to stop; a resumed run evaluates first
             return
-        gan.control.maintenance_seconds += time.perf_counter() - start
         share = gan.control.maintenance_seconds / (time.perf_counter() - self._began)
         protocol = scores.protocol_id
         if self.evaluations and self.evaluations[-1]["protocol"] != protocol:
@@ -191,7 +191,7 @@ class Evaluate(Callback):
         return {"protocols": protocols}, {"best": result}
 
     def _log(self, scores: Scores, gan: GAN, share: float, best: bool) -> None:
-        log.info(
+        log.debug(
             "metrics at %.1f kimg: %s%s  (%.0f s, %.1f %% of the time so far)",
             gan.images_seen / 1000,
             "  ".join(scores.rows()),
@@ -201,7 +201,7 @@ class Evaluate(Callback):
         )
         if len([e for e in self.evaluations if e["protocol"] == scores.protocol_id]) == 1:
             for line in (*scores.protocols(), *scores.notes):
-                log.info("metrics: %s", line)
+                log.debug("metrics: %s", line)
 
     def _write(self, path: Path) -> None:
         best = self.best()

@@ -81,7 +81,7 @@ class Ticks(Callback):
         trainer.callback_metrics.update({k: torch.tensor(v) for k, v in numbers.items()})
         if trainer.is_global_zero:
             left = (gan.total_images - gan.images_seen) * seconds / images
-            log.info(
+            log.debug(  # a person sees the shorter line of the progress bar
                 "tick %d  kimg %.1f  minibatch %d  time %s  sec/tick %.1f  images/s %.0f  "
                 "sec/kimg %.2f  maintenance %.1f  data wait %.1f %%  memory %.2f GiB  left %s  %s",
                 self.ticks,

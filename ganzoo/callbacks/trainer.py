@@ -63,8 +63,14 @@ def last_pictures(gan: GAN, what: str) -> Iterator[None]:
 
 
 @contextmanager
-def maintenance(gan: GAN) -> Iterator[None]:
-    """Count the time spent inside as maintenance, which is not part of the training speed."""
-    start = time.perf_counter()
+def maintenance(gan: GAN, doing: str) -> Iterator[None]:
+    """Count the time spent inside as maintenance, which is not part of the training speed.
+
+    Args:
+        gan: the model.
+        doing: what happens inside, for people.
+    """
+    start, gan.control.doing = time.perf_counter(), doing
     yield
+    gan.control.doing = ""
     gan.control.maintenance_seconds += time.perf_counter() - start

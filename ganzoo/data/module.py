@@ -74,6 +74,8 @@ class DataModule(L.LightningDataModule):
         if self.trainer.global_rank == 0 and not self._announced:
             for line in notes:
                 log.info(line)
+            for text in dict.fromkeys(d.source.license for d in self.domains.values()):
+                log.debug("license of the images: %s", text or "unknown")
             self._announced = True
 
     def state_dict(self) -> dict[str, Any]:

@@ -34,6 +34,7 @@ class Source:
         test_split: the part that training on "train" never sees; "" if there is none.
         folder: the folder in which every image would become part of the data, None if there is
             none.
+        license: whose images these are, and under which licenses; "" if unknown.
         notes: sentences for the log on how images are converted; reading it raises UserError if
             files are damaged.
         problems: sentences on folders or archives that cannot be opened.
@@ -46,6 +47,7 @@ class Source:
     split: str = ""
     test_split: str = ""
     folder: Path | None = None
+    license: str = ""
     notes: Sequence[str] = ()
     problems: Sequence[str] = ()
 

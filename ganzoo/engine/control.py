@@ -18,6 +18,7 @@ class Control:
         given_up: sentence on why the run ends early; empty while there is no reason.
         enough: sentence on why the run is complete before its last image; empty while it is not.
         go_back_to: checkpoint that the run continues from after this attempt; None to end with it.
+        doing: what the run does besides training at the moment, for people; "" while it trains.
         maintenance_seconds: seconds spent on anything but training, such as metrics, so far.
         last_checkpoint: path and images of the newest checkpoint, for messages; None before it.
         savable: whether a checkpoint made now would be sound. It would not be in the middle of an
@@ -30,6 +31,7 @@ class Control:
     given_up: str = ""
     enough: str = ""
     go_back_to: Path | None = None
+    doing: str = ""
     maintenance_seconds: float = 0.0
     last_checkpoint: str | None = None
     savable: bool = True

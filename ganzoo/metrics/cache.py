@@ -73,7 +73,7 @@ def real_features(
     found = read(entry) if keep else None
     if not any_process(found is None, device):
         assert found is not None
-        log.info("real images: features of %d read from %s", len(reference), entry)
+        log.debug("real images: features of %d read from %s", len(reference), entry)
         return found
     if keep:
         check_writable(entry.parent)

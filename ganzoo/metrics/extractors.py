@@ -238,10 +238,10 @@ def auto(weights: str | None = None, precision: str = "float32") -> Extractor:
         return Inception(weights, precision)
     first, *others = (str(place.parent) for place in files.places("inception"))
     log.info(
-        f"{files.PUBLISHED['inception'].file} is not in {' or '.join([first, *others])}, so "
-        "metrics use EfficientNet-Lite0 (effnet in their names) instead. These are not FID, and "
-        f"not comparable with papers: get Inception with {files.command('inception')}."
+        "metrics: no Inception, so values are of EfficientNet-Lite0 (*_effnet) and not FID; for "
+        f"FID: {files.command('inception')}"
     )
+    log.debug(f"{files.PUBLISHED['inception'].file} is not in {' or '.join([first, *others])}.")
     return EffNet(precision)
 
 

@@ -70,7 +70,9 @@ def log_to(run_dir: Path) -> Iterator[None]:
     handler = LogFile(run_dir / "train.log", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     root.addHandler(handler)
+    ours, before = logging.getLogger("ganzoo"), (root.level, logging.getLogger("ganzoo").level)
     root.setLevel(min(root.level, logging.INFO))
+    ours.setLevel(logging.DEBUG)  # details, which the terminal does not show
     try:
         yield
     except Exception as error:  # the command shows it on the terminal
@@ -79,6 +81,8 @@ def log_to(run_dir: Path) -> Iterator[None]:
         raise
     finally:
         root.removeHandler(handler)
+        root.setLevel(before[0])
+        ours.setLevel(before[1])
         with suppress(OSError):
             handler.close()
 

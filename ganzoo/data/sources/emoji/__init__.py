@@ -43,6 +43,7 @@ class Emoji(Source):
     """
 
     test_split = "test"
+    license = ATTRIBUTION
 
     def __init__(
         self,
@@ -72,7 +73,7 @@ class Emoji(Source):
 
     @property
     def notes(self) -> list[str]:  # type: ignore[override]
-        notes = [ATTRIBUTION]
+        notes = []
         if self.side != SIDE:
             notes.append(f"Emoji are reduced from 64x64 to {self.side}x{self.side} by box means.")
         if self.channels == 1:
