@@ -31,7 +31,7 @@ NAME = re.compile(r"\d{6}(\.\d{3})?\.png")  # of the other grids
 
 
 class SampleGrid(Callback):
-    """`samples/<kimg>.png`; at the end `progress.png` and `growth.gif`, which show all of them.
+    """`samples/<kimg>.png`, and `progress.png` and at the end `growth.gif`, which show all of them.
 
     The same seeds each time. If there are classes, each row is a class, and shows as many of the
     first seeds as there are columns. A model that translates shows test images and what it makes of
@@ -98,7 +98,7 @@ class SampleGrid(Callback):
             with last_pictures(gan, "the last samples"):
                 self._write(trainer, gan)
             with last_pictures(gan, "progress.png and growth.gif"):
-                self._write_progress(Path(trainer.default_root_dir))
+                self._write_progress(Path(trainer.default_root_dir), film=True)
             with last_pictures(gan, "truncations.png"):
                 if self.truncations is not None:
                     self._write_truncations(trainer, only_from_seeds(gan), self.truncations)
@@ -116,8 +116,10 @@ class SampleGrid(Callback):
                 logger.log_picture(f"pictures/samples{ending}", picture, gan.images_seen)
             if classes:
                 log_sheet(trainer, gan, f"tables/classes{ending}", "class", classes)
+        with last_pictures(gan, "progress.png"):
+            self._write_progress(Path(trainer.default_root_dir))
 
-    def _write_progress(self, run_dir: Path) -> None:
+    def _write_progress(self, run_dir: Path, film: bool = False) -> None:
         found = sorted(p for p in (run_dir / "samples").iterdir() if NAME.fullmatch(p.name))
         paths = [path for path in found if readable(path)]
         if len(paths) < len(found):
@@ -125,7 +127,9 @@ class SampleGrid(Callback):
             log.warning("progress.png and growth.gif leave out %s, unreadable", first(missing))
         shown = sorted({round(i * (len(paths) - 1) / 7) for i in range(8)})  # at most 8, evenly
         grids = {f"{float(paths[i].stem):g} kimg": paths[i] for i in shown}
-        self.rows.progress(grids).save(run_dir / "progress.png")
+        save_png(self.rows.progress(grids), run_dir / "progress.png")
+        if not film:
+            return
         every = -(-len(paths) // 100)  # at most a hundred frames, the last one for two seconds
         frames = [Image.open(path) for path in [*paths[:-1:every], *[paths[-1]] * 20]]
         save_gif(frames, run_dir / "growth.gif", frames_per_second=10)

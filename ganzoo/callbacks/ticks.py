@@ -2,7 +2,6 @@
 
 import logging
 import time
-from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -11,17 +10,15 @@ from lightning.pytorch.callbacks import Callback
 from tqdm import tqdm
 
 from ganzoo.callbacks.periods import due
-from ganzoo.callbacks.trainer import data_of, last_pictures
+from ganzoo.callbacks.trainer import data_of
 from ganzoo.engine.gan import GAN
 from ganzoo.engine.memory import peak_memory
-from ganzoo.loggers.csv import read_rows
-from ganzoo.pictures.curves import plot_curves
 
 log = logging.getLogger(__name__)
 
 
 class Ticks(Callback):
-    """One line in `train.log` and one row for every logger; at the end `curves.png`.
+    """One line in `train.log` and one row for every logger.
 
     Losses, logits and gradient norms are means since the last tick. Speed does not count the time
     of metrics and the like, which is logged as `maintenance`, in seconds.
@@ -50,10 +47,6 @@ class Ticks(Callback):
     def on_train_end(self, trainer: L.Trainer, gan: GAN) -> None:
         if gan.images_seen > self._images:
             self._tick(trainer, gan)
-        if trainer.is_global_zero:
-            run_dir = Path(trainer.default_root_dir)
-            with last_pictures(gan, "curves.png"):
-                plot_curves(read_rows(run_dir / "metrics.csv"), run_dir / "curves.png")
 
     def _begin(self, trainer: L.Trainer, gan: GAN) -> None:
         self._images, self._maintenance = gan.images_seen, gan.control.maintenance_seconds

@@ -18,6 +18,8 @@ from ganzoo.data.subset import Subset
 from ganzoo.draws import Draws, integers, unit
 from ganzoo.errors import UserError, check_choice
 
+LINE = 110  # characters of the line that says what the data is, where classes are listed
+
 
 class ImageData(DataModule):
     """Images of one source, shown to the discriminator in an endless stream.
@@ -264,13 +266,11 @@ class ImageData(DataModule):
         counts = facts["classes"]
         if not counts:
             return f"{line}, without labels."
-        if len(counts) > 20:
-            return (
-                f"{line}, {len(counts)} classes with {min(counts.values())} to "
-                f"{max(counts.values())} images."
-            )
-        classes = ", ".join(f"{name} {count}" for name, count in counts.items())
-        return f"{line}, {len(counts)} classes: {classes}."
+        line += f", {len(counts)} classes"
+        listed = f"{line}: {', '.join(f'{name} {count}' for name, count in counts.items())}."
+        if len(listed) <= LINE:
+            return listed
+        return f"{line} with {min(counts.values())} to {max(counts.values())} images."
 
     def _own_notes(self) -> list[str]:
         """Sentences on how the images are converted after the source has delivered them."""

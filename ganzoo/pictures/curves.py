@@ -19,6 +19,7 @@ GROUPS = {
     "weight_norms": "weight norm",
 }
 METRICS = "metrics"  # the group whose numbers have a panel each
+FEW = 30  # points of a curve that are marked
 
 
 def curves_of(rows: Rows) -> dict[str, Curve]:
@@ -34,30 +35,74 @@ def curves_of(rows: Rows) -> dict[str, Curve]:
     return {k: v for k, v in curves.items() if k.removesuffix("_std") not in curves.keys() - {k}}
 
 
-def plot_curves(rows: Rows, path: Path) -> None:
+def plot_curves(rows: Rows, path: Path, floors: Mapping[str, float] = {}) -> None:
     """Curves over thousands of images, in a panel for each group, and for each metric.
 
     A metric shares its panel with the other directions of a model that translates, and with its
     value for untranslated images.
+
+    Args:
+        rows: rows of `metrics.csv`.
+        path: the picture.
+        floors: of some metrics, by their full names, the value of real images against other real
+            images, which is a dashed line.
     """
     curves = curves_of(rows)
-    panels: dict[str, list[str]] = {}
-    for name in curves:
-        group, _, short = name.partition("/")
-        metric = short.rpartition("/")[2].removeprefix("copy_")
-        panels.setdefault(metric if group == METRICS else GROUPS[group], []).append(name)
+    panels = panels_of(curves)
     if not panels:
         return
-    figure = Figure(figsize=(7, 2.6 * len(panels)), layout="constrained")
-    for place, (title, names) in enumerate(panels.items(), 1):
-        axes = figure.add_subplot(len(panels), 1, place)
-        for name in names:
-            axes.plot(*curves[name], label=name, linewidth=1)
-        axes.set_ylabel(title)
-        axes.set_xlabel("thousand images")
-        axes.legend(loc="upper right", fontsize="small")
-        axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=100)
+    columns = 2 if len(panels) > 2 else 1
+    lines = -(-len(panels) // columns)
+    end = max(x[-1] for x, _ in curves.values())
+    figure = Figure(figsize=(5.6 * columns, 2.7 * lines), layout="constrained")
+    for place, (title, some) in enumerate(panels.items(), 1):
+        axes = figure.add_subplot(lines, columns, place)
+        _panel(axes, title, some, floors)
+        axes.set_xlim(0, end * 1.02)
+    figure.savefig(path, dpi=120)
+
+
+def panels_of(curves: Mapping[str, Curve]) -> dict[str, dict[str, Curve]]:
+    """Curves by their titles, and by their names in each panel.
+
+    A curve that repeats another one of its panel is left out: without a penalty, the adversarial
+    loss is all of the discriminator's loss.
+    """
+    panels: dict[str, dict[str, Curve]] = {}
+    for name in sorted(curves, key=len):
+        group, _, short = name.partition("/")
+        metric = short.rpartition("/")[2].removeprefix("copy_")
+        panel = panels.setdefault(metric if group == METRICS else GROUPS[group], {})
+        if curves[name] not in panel.values():
+            panel[name] = curves[name]
+    # Losses first, then metrics, then what explains them. In each panel by name, which gives the
+    # discriminator and the generator the same colors everywhere.
+    order = {title: place + (place > 0) for place, title in enumerate(GROUPS.values())}
+    return {
+        title: dict(sorted(panels[title].items()))
+        for title in sorted(panels, key=lambda title: (order.get(title, 1), title))
+    }
+
+
+def _panel(axes: Any, title: str, curves: Mapping[str, Curve], floors: Mapping[str, float]) -> None:
+    """Draw one panel: its title and legend above, so that they cover no curve."""
+    for name, (x, y) in curves.items():
+        marker = "o" if len(x) <= FEW else None  # a single point has no line
+        label = name.partition("/")[2]
+        (line,) = axes.plot(x, y, label=label, linewidth=1.4, marker=marker, markersize=3.5)
+        if name.removeprefix(f"{METRICS}/") in floors:
+            floor = floors[name.removeprefix(f"{METRICS}/")]
+            text = f"real images {floor:.3g}"
+            axes.axhline(floor, color=line.get_color(), linestyle="--", linewidth=1, label=text)
+    axes.set_title(title, loc="left", fontsize=10, fontweight="bold")
+    axes.legend(
+        loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, fontsize=8,
+        borderaxespad=0.1, handlelength=1.4, columnspacing=1.0,
+    )  # fmt: skip
+    axes.set_xlabel("kimg (thousand images)", fontsize=8)
+    axes.tick_params(labelsize=8)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def plot_spectra(rows: list[dict[str, str]], path: Path) -> None:

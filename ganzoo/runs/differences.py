@@ -48,7 +48,7 @@ def differences(runs: Sequence[Run], configs: Sequence[Mapping[str, Any]]) -> li
     keys = dict.fromkeys([*CHOICES, *sorted({key for some in given for key in some})])
     values = {
         key: [
-            _text(config[key]) if key in config else some.get(key, NONE)
+            as_text(config[key]) if key in config else some.get(key, NONE)
             for some, config in zip(given, configs, strict=True)
         ]
         for key in keys
@@ -69,18 +69,20 @@ def _given(run: Run) -> dict[str, str]:
     for override in keys if isinstance(keys, list) else []:
         key, _, value = str(override).partition("=")
         found[key.lstrip("+~").partition("@")[0]] = value
-    return {key: value for key, value in found.items() if not _ignored(key)}
+    return {key: value for key, value in found.items() if not ignored(key)}
 
 
-def _ignored(key: str) -> bool:
+def ignored(key: str) -> bool:
+    """Whether a key does not change what a run learns."""
     return any(key == name or key.startswith(f"{name}.") for name in IGNORED)
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """A value as it is typed on the command line."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_text, value))}]"
+        return f"[{', '.join(map(as_text, value))}]"
     return str(value)

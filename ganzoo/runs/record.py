@@ -22,9 +22,10 @@ from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
+from ganzoo.config import composed
 from ganzoo.disk import reason, write_whole
 from ganzoo.errors import AnotherRun, UserError
-from ganzoo.runs.differences import flatten
+from ganzoo.runs.differences import NONE, as_text, flatten, ignored
 from ganzoo.runs.names import changeable, given
 from ganzoo.runs.state import FILE, State, job, read_state
 
@@ -101,7 +102,23 @@ def about(run_dir: Path, config: Mapping[str, Any]) -> dict[str, Any]:
         choices = HydraConfig.get().runtime.choices
         facts |= {key: choices.get(key) for key in ("model", "data", "experiment")}
         facts["keys"] = given()
+        facts["differs"] = differing(config, choices)
     return facts
+
+
+def differing(config: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The keys that are not as by default for this model and data: the values here and there.
+
+    Values that follow another key are left out, since that key is there.
+    """
+    names = [f"{key}={choices[key]}" for key in ("model", "data") if choices.get(key)]
+    default = flatten(OmegaConf.to_container(composed("train", names)))  # type: ignore[arg-type]
+    here = flatten(OmegaConf.to_container(config))  # type: ignore[call-overload]
+    return {
+        key: [as_text(nodes.get(key)) if key in nodes else NONE for nodes in (here, default)]
+        for key in sorted({*here, *default})
+        if here.get(key) != default.get(key) and not ignored(key)
+    }
 
 
 def _class(node: Mapping[str, Any]) -> str:
