@@ -22,7 +22,7 @@ from ganzoo.engine.kinds import Translating
 from ganzoo.loggers.csv import read_rows
 from ganzoo.metrics.protocol import best_of, sentences
 from ganzoo.pictures.curves import plot_curves
-from ganzoo.pictures.web import link, render
+from ganzoo.pictures.web import link, newest, render
 
 log = logging.getLogger(__name__)
 
@@ -67,8 +67,8 @@ def page(run_dir: Path, trainer: L.Trainer, gan: GAN, metrics: Mapping[str, Any]
     about = _json(run_dir / "state.json").get("about", {})
     names = [about.get(key) for key in ("experiment", "model", "data")]
     speed = trainer.callback_metrics.get("speed/images_per_second")
-    samples = _newest(run_dir / "samples")
-    logits = _newest(run_dir / "logits")
+    samples = newest(run_dir / "samples")
+    logits = newest(run_dir / "logits")
 
     def existing(name: str) -> str:
         return name if (run_dir / name).is_file() else ""
@@ -154,12 +154,6 @@ def commands(run_dir: Path, gan: GAN, keys: list[str]) -> list[tuple[str, str]]:
     if importlib.util.find_spec("ganzoo.export"):
         found.append(("Export it", f"python -m ganzoo.export {run}"))
     return found
-
-
-def _newest(folder: Path) -> Path | None:
-    """The picture of the average generator with the most thousands of images."""
-    found = [p for p in folder.glob("*.png") if p.stem.replace(".", "", 1).isdecimal()]
-    return max(found, key=lambda path: float(path.stem), default=None)
 
 
 def _json(path: Path) -> Any:

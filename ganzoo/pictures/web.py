@@ -42,5 +42,11 @@ def link(path: Path, folder: Path) -> str:
     return quote(os.fsencode(os.path.relpath(path, folder).replace(os.sep, "/")))
 
 
+def newest(folder: Path) -> Path | None:
+    """The picture of the average generator after the most images; None if there is none."""
+    found = [p for p in folder.glob("*.png") if p.stem.replace(".", "", 1).isdecimal()]
+    return max(found, key=lambda path: float(path.stem), default=None)
+
+
 def _digest(text: str) -> str:
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

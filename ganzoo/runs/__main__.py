@@ -12,14 +12,14 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
-
-from rich.console import Console
-from rich.live import Live
+from typing import TYPE_CHECKING, Any
 
 from ganzoo import cli
 from ganzoo.runs.folder import Run, runs_under
 from ganzoo.runs.table import ORDERS, table
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 FRAME = 4  # lines of the screen that the table leaves to its head and the counts
 
@@ -31,9 +31,16 @@ def main(argv: list[str] | None = None) -> None:
             from ganzoo.runs.leaderboard import leaderboard
 
             print(leaderboard(args.folder), end="")
+        elif args.html:
+            from ganzoo.runs.html import write_page
+
+            runs = sorted(runs_under(args.folder), key=ORDERS[args.sort])
+            print(write_page(runs, args.folder))
         elif args.json:
             print(as_json(args))
         else:
+            from rich.console import Console
+
             # Without a terminal, as in a pipe: 100 columns.
             console = Console(width=shutil.get_terminal_size((100, 40)).columns, highlight=False)
             if args.watch is None:
@@ -49,14 +56,18 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="the folder with the runs (%(default)s)",
     )  # fmt: skip
     parser.add_argument(
-        "--sort", choices=list(ORDERS), default="name",
-        help="order within groups, and of groups by their first run: best sorts by metric and "
-        "protocol first, time puts the newest last",
+        "--sort", choices=list(ORDERS), default="newest",
+        help="order within groups, and of groups by their first run: newest starts with what is "
+        "running, best sorts by metric and protocol first (%(default)s)",
     )  # fmt: skip
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
         "--watch", type=_seconds, nargs="?", const=5.0, metavar="SECONDS",
         help="update the list every SECONDS (5) until Ctrl-C",
+    )  # fmt: skip
+    what.add_argument(
+        "--html", action="store_true",
+        help="write FOLDER/runs.html: a page with a picture of each run, to sort by a click",
     )  # fmt: skip
     what.add_argument("--json", action="store_true", help="print everything, for programs")
     what.add_argument(
@@ -75,8 +86,10 @@ def _seconds(text: str) -> float:
     )
 
 
-def watch(args: argparse.Namespace, console: Console) -> None:
+def watch(args: argparse.Namespace, console: "Console") -> None:
     """Show the list again and again until Ctrl-C, on a terminal in place."""
+    from rich.live import Live
+
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
     def now(rows: int | None) -> Any:

@@ -16,6 +16,7 @@ from ganzoo.runs.state import STATES
 
 COLORS = {"running": "cyan", "done": "green", "stopped": "yellow", "failed": "red"}
 ORDERS: dict[str, Callable[[Run], Any]] = {
+    "newest": lambda run: (run.state != "running", -run.changed),
     "name": lambda run: natural(str(run.path)),
     "model": lambda run: run.model,
     "data": lambda run: run.data,
@@ -24,7 +25,6 @@ ORDERS: dict[str, Callable[[Run], Any]] = {
     "left": lambda run: math.inf if run.seconds_left is None else run.seconds_left,
     # Only values of the same protocol can be compared.
     "best": lambda run: (not run.protocol, run.metric, run.protocol, run.rank),
-    "time": lambda run: run.changed,
 }
 COLUMNS = ("run", "model", "data", "kimg", "state", "left", "images/s", "best")
 RIGHT = ("kimg", "left", "images/s")
@@ -33,7 +33,11 @@ WHY = 16  # characters of the last column, at least
 
 
 def table(
-    runs: Sequence[Run], folder: Path, sort: str = "name", width: int = 100, rows: int | None = None
+    runs: Sequence[Run],
+    folder: Path,
+    sort: str = "newest",
+    width: int = 100,
+    rows: int | None = None,
 ) -> Group:
     """All runs, a line each; below the last one how many are in each state.
 
