@@ -40,6 +40,8 @@ def main() -> None:
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name == "--version":
         print(f"ganzoo {__version__}")
+    elif name == "completion":
+        print(COMPLETION.replace("NAMES", " ".join(COMMANDS)), end="")
     elif name in COMMANDS:
         del sys.argv[1]
         sys.path.insert(0, os.getcwd())  # `python -m` finds models in the current folder, too
@@ -48,9 +50,50 @@ def main() -> None:
     else:
         usage = "usage: ganzoo COMMAND ... (ganzoo COMMAND --help: its arguments)\n"
         lines = [usage, *(f"  {command:10} {does}" for command, does in COMMANDS.items())]
+        lines.append('\neval "$(ganzoo completion)" completes these and their keys in bash')
         known = name in ("-h", "--help")
         print("\n".join(lines), file=sys.stdout if known else sys.stderr)
         sys.exit(0 if known else 2)
+
+
+# Options of Hydra that ask something, for which no model or data is needed.
+QUESTIONS = ("-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "-p", "--package", "-i",
+             "--info", "-sc", "--shell-completion")  # fmt: skip
+
+
+def answer(name: str) -> None:
+    """Let Hydra answer --help, --cfg and the like, and exit; else return.
+
+    To be called before anything else is imported, since torch and Lightning take seconds.
+
+    Args:
+        name: config of the command, such as "train".
+    """
+    if not any(argument.partition("=")[0] in QUESTIONS for argument in sys.argv[1:]):
+        return
+    import hydra
+
+    from ganzoo.config import CONF
+
+    with key_hints(name):
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(lambda _: None)()
+    sys.exit()
+
+
+COMPLETION = """\
+_ganzoo() {
+  local word=${COMP_WORDS[COMP_CWORD]}
+  if ((COMP_CWORD == 1)); then
+    COMPREPLY=($(compgen -W "NAMES" -- "$word"))
+  elif [[ ${COMP_WORDS[1]} == train || ${COMP_WORDS[1]} == evaluate ]]; then
+    local line="ganzoo ${COMP_LINE#*${COMP_WORDS[1]} }"
+    COMPREPLY=($(COMP_LINE=$line COMP_POINT=${#line} COMP_CWORD=$((COMP_CWORD - 1)) \
+      "${COMP_WORDS[0]}" "${COMP_WORDS[1]}" -sc query=bash 2> /dev/null))
+  fi
+}
+COMP_WORDBREAKS=${COMP_WORDBREAKS//=}
+complete -o nospace -o default -F _ganzoo ganzoo
+"""
 
 
 def expand_home(arguments: list[str]) -> list[str]:

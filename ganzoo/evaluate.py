@@ -16,6 +16,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+if __name__ == "__main__":
+    from ganzoo import cli
+
+    cli.answer("evaluate")  # before the imports below, which take seconds
+
 import hydra
 import torch
 from omegaconf import DictConfig, OmegaConf

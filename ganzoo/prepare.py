@@ -9,12 +9,7 @@ import argparse
 from pathlib import Path
 
 from ganzoo import cli
-from ganzoo.data.choosing import source_of
-from ganzoo.data.packing import write_pack
-from ganzoo.engine.kinds import Translating
-from ganzoo.metrics import cache
 from ganzoo.metrics import pretrained as weights
-from ganzoo.models.imports import import_checkpoint
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -64,6 +59,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def run_pack(args: argparse.Namespace) -> None:
+    from ganzoo.data.choosing import source_of
+    from ganzoo.data.packing import write_pack
+
     source = source_of(args.src, args.size, args.channels, args.keys)
     source.prepare()
     origin = str(Path(args.src).resolve()) if Path(args.src).exists() else " ".join(args.keys)
@@ -79,12 +77,17 @@ def run_weights(args: argparse.Namespace) -> None:
 
 
 def run_import(args: argparse.Namespace) -> None:
+    from ganzoo.engine.kinds import Translating
+    from ganzoo.models.imports import import_checkpoint
+
     gan = import_checkpoint(args.src, args.out)
     use = f"translate {args.out} SRC DST" if isinstance(gan, Translating) else f"sample {args.out}"
     print(f"{args.out} is a {type(gan).__name__}: use it with python -m ganzoo.{use}")
 
 
 def run_cache(args: argparse.Namespace) -> None:
+    from ganzoo.metrics import cache
+
     entries = list(cache.entries())
     for path, facts, size in entries:
         what = (

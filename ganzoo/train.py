@@ -15,6 +15,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+if __name__ == "__main__":
+    from ganzoo import cli
+
+    cli.answer("train")  # before the imports below, which take seconds
+
 import hydra
 import lightning as L
 import torch

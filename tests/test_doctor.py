@@ -19,6 +19,7 @@ from ganzoo.data.findings import groups
 from ganzoo.data.packing import write_pack
 from ganzoo.data.sources.emoji import PACK
 from ganzoo.data.sources.folder import Folder
+from ganzoo.pictures import checkup
 
 
 @pytest.fixture
@@ -204,7 +205,7 @@ def test_repeats_of_the_emoji_are_those_of_its_own_index() -> None:
     )
     assert len(known) == 19
     source = source_of("emoji", (64, 64), keys=["split=all"])
-    record = doctor.examine(source, workers=2)
+    record = checkup.examine(source, workers=2)
     found = {
         frozenset((kept[group[0]], kept[other]))
         for group in groups(record.same_as)

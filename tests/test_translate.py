@@ -26,8 +26,9 @@ from ganzoo.data.outputs import target_name
 from ganzoo.data.pixels import to_float, to_uint8
 from ganzoo.errors import UserError
 from ganzoo.models.cyclegan import CycleGAN
+from ganzoo.pictures.translating import translate
 from ganzoo.train import train_config as train
-from ganzoo.translate import color, main, translate
+from ganzoo.translate import color, main
 
 SMALL = (
     "model=cyclegan", "data=emoji_unpaired", "image_size=16", "batch_size=4", "total_kimg=0.008",

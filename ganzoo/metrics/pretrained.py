@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from functools import cache
 from http.client import HTTPException
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.error import URLError
 
-import torch
 from platformdirs import user_cache_path
-from torch import Tensor
-from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 
 from ganzoo import disk
 from ganzoo.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,11 @@ class Published:
 
 PUBLISHED = {
     # The network of TensorFlow's FID, converted by torch-fidelity; the hash is in the file's name.
-    "inception": Published(URL_INCEPTION_V3, "6726825d"),
+    "inception": Published(
+        "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
+        "weights-inception-2015-12-05-6726825d.pth",
+        "6726825d",
+    ),
     # ViT-L/14. Its authors publish no hash; this is the one that several users have recorded.
     "dinov2": Published(
         "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth",
@@ -54,6 +59,8 @@ def places(name: str) -> list[Path]:
     """
     file = PUBLISHED[name].file
     ours = dict.fromkeys([cache_folder(), user_cache_path("ganzoo", appauthor=False)])
+    import torch
+
     hub = Path(torch.hub.get_dir()) / "checkpoints" / file
     return [*(folder / "weights" / file for folder in ours), hub]
 
@@ -73,7 +80,7 @@ def find(name: str, given: str | None = None) -> Path | None:
     return path
 
 
-def load(name: str, given: str | None = None) -> tuple[dict[str, Tensor], str]:
+def load(name: str, given: str | None = None) -> tuple[dict[str, "Tensor"], str]:
     """State dict and SHA-256 of the weights of `name`; see `find`.
 
     Raises:
@@ -101,12 +108,14 @@ def check(name: str, path: Path) -> None:
         )
 
 
-def read(path: Path) -> dict[str, Tensor]:
+def read(path: Path) -> dict[str, "Tensor"]:
     """The state dict in a file, on the CPU. No code in the file is run.
 
     Raises:
         UserError: it cannot be read, or is anything but a state dict.
     """
+    import torch
+
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # of many types, depending on the damage
@@ -114,7 +123,9 @@ def read(path: Path) -> dict[str, Tensor]:
             f"{path} cannot be read as weights ({type(error).__name__}): it is damaged, or has "
             "more than tensors. Download it again, or give another path."
         ) from error
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+    if not isinstance(state, Mapping) or not all(
+        isinstance(v, torch.Tensor) for v in state.values()
+    ):
         raise UserError(f"{path} is not a state dict of tensors: give the path of one.")
     return dict(state)
 
@@ -153,6 +164,8 @@ def fetch(name: str) -> Path:
         return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        import torch
+
         torch.hub.download_url_to_file(published.url, str(path), published.sha256)
     except RuntimeError as error:  # the checksum differs
         raise UserError(
