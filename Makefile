@@ -6,12 +6,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-slow test-data lint bench dist
+.PHONY: help setup setup-all train test test-slow test-data lint bench dist
 
 help:
 	@echo "make train      set up, train a DCGAN on the embedded emoji, leave pictures in runs/"
 	@echo "make test       set up, run the tests"
 	@echo "make test-slow  run all tests, including those that take minutes"
+	@echo "make setup-all  set up with every extra, which some tests need"
 	@echo "make test-data  install real pictures that some tests need (Debian packages, as root)"
 	@echo "make lint       check style and types with ruff and mypy"
 	@echo "make bench      time the engine, the reading of images, and the metrics"
@@ -19,12 +20,24 @@ help:
 
 setup: $(VENV)/.ready
 
-# The dev extra is included so that train and test share one environment.
+# The dev extra is included so that train and test share one environment. uv is faster than pip, and
+# fetches a Python if there is none.
+UV := $(shell command -v uv)
+INSTALL := $(if $(UV),uv pip install --python $(BIN)/python,$(BIN)/python -m pip install) --quiet
+
 $(VENV)/.ready: pyproject.toml constraints.txt
-	@test -n "$(PYTHON)" || { echo "ganzoo needs Python 3.11, 3.12 or 3.13: install one, or set PYTHON=/path/to/it." >&2; exit 1; }
+ifdef UV
+	uv venv --quiet --allow-existing --seed --python "$(or $(PYTHON),3.12)" $(VENV)
+else
+	@test -n "$(PYTHON)" || { echo "ganzoo needs Python 3.11, 3.12 or 3.13: install one or uv, or set PYTHON=/path/to/it." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+endif
+	$(INSTALL) --constraint constraints.txt --editable ".[dev]"
 	@touch $@
+
+# Sweeps, Hugging Face, wandb's workspaces and more: their tests are skipped without.
+setup-all: setup
+	$(INSTALL) --constraint constraints.txt --editable ".[all]"
 
 train: setup
 	$(BIN)/python -m ganzoo.train

@@ -12,9 +12,13 @@ from ganzoo import cli
 from ganzoo.errors import UserError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ganzoo.engine.kinds import FromSeeds
 
 GIF, PNG = ".gif", ".png"
+OTHERS = (".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".mp4", ".webm", ".apng")
+TILE, ALONE = 64, 256  # pixels that images are enlarged to, in a grid and alone
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -46,6 +50,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--frames", type=cli.at_least(1), help="frames from one seed or class to the next"
     )
+    parser.add_argument(
+        "--scale", type=cli.at_least(1),
+        help="enlarge pictures by this whole factor (small images until they are "
+        f"{TILE} pixels wide in a grid, and {ALONE} alone in a GIF; 1 for files of single images)",
+    )  # fmt: skip
     parser.add_argument("--columns", type=cli.at_least(1), help="columns of the grid")
     parser.add_argument(
         "--truncation", type=thresholds,
@@ -78,6 +87,8 @@ def check(args: argparse.Namespace) -> None:
     gif, png = (args.out.suffix.lower() == ending for ending in (GIF, PNG))
     if (args.walk is not None and not gif) or (gif and args.walk is None and args.morph is None):
         raise UserError("A walk is a GIF: use --walk together with --out NAME.gif.")
+    if args.out.suffix.lower() in OTHERS:
+        raise UserError("Pictures are written as NAME.png, animations as NAME.gif.")
     if args.morph and (args.walk or args.classes or not (gif or png)):
         raise UserError("Use --morph with --out NAME.png or NAME.gif, without --walk or --classes.")
     if args.morph and len(args.morph) < 2:
@@ -109,29 +120,37 @@ def run(args: argparse.Namespace) -> None:
     label = args.classes[0] if args.classes else None
     if more:
         rows = sheets.truncations(gan, seeds_of(args, 8), args.truncation, label, args.raw, batches)
-        named_rows(rows).save(args.out)
+        named_rows({name: larger(row, args) for name, row in rows.items()}).save(args.out)
         print(args.out)
         return
     with statistics(gan, threshold, batches, args.raw):
         if args.walk:
             way = sheets.walk(gan, args.walk, args.frames or 30, threshold, args.raw, label)
-            save_gif(singles(way), args.out)
+            save_gif(singles(larger(way, args, ALONE)), args.out)
         elif args.morph:
             seeds, steps = seeds_of(args, 1 if gif else 4), args.frames or (30 if gif else 8)
             images = sheets.morph(gan, args.morph, seeds, steps, threshold, args.raw, loop=gif)
             if gif:
-                save_gif([grid(frame, args.columns) for frame in images.unbind(1)], args.out)
+                frames = larger(images, args, ALONE if len(seeds) == 1 else TILE).unbind(1)
+                save_gif([grid(frame, args.columns) for frame in frames], args.out)
             else:
-                grid(images.flatten(0, 1), images.shape[1]).save(args.out)
+                grid(larger(images, args).flatten(0, 1), images.shape[1]).save(args.out)
         elif not png:
             files(gan, args, threshold)
         elif len(args.classes or []) > 1:
             rows = sheets.class_sheet(gan, args.classes, seeds_of(args, 8), threshold, args.raw)
-            named_rows(rows).save(args.out)
+            named_rows({name: larger(row, args) for name, row in rows.items()}).save(args.out)
         else:
             images = gan.sample(seeds_of(args, 64), label, threshold, args.raw)
-            grid(images, args.columns).save(args.out)
+            grid(larger(images, args), args.columns).save(args.out)
     print(args.out)
+
+
+def larger(images: "Tensor", args: argparse.Namespace, least: int = TILE) -> "Tensor":
+    """Images [..., H, W], enlarged by `--scale`, or until they are `least` pixels wide or high."""
+    from ganzoo.pictures.grids import enlarged
+
+    return enlarged(images, args.scale or max(1, least // max(images.shape[-2:])))
 
 
 def seeds_of(args: argparse.Namespace, default: int) -> list[int]:
@@ -143,7 +162,7 @@ def files(gan: "FromSeeds", args: argparse.Namespace, threshold: float | None) -
     """Write a PNG for each seed, or for each class and seed."""
     from tqdm import tqdm
 
-    from ganzoo.pictures.grids import singles
+    from ganzoo.pictures.grids import enlarged, singles
 
     seeds = seeds_of(args, 64)
     classes: Sequence[int | None] = args.classes or [None]
@@ -154,6 +173,7 @@ def files(gan: "FromSeeds", args: argparse.Namespace, threshold: float | None) -
             for at in range(0, len(seeds), 64):
                 part = seeds[at : at + 64]
                 images = gan.sample(part, label, threshold, args.raw)
+                images = enlarged(images, args.scale or 1)
                 for seed, picture in zip(part, singles(images), strict=True):
                     picture.save(args.out / f"{start}seed{seed:06d}.png")
                 bar.update(len(part))

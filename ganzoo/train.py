@@ -10,6 +10,8 @@ import signal
 import sys
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
@@ -75,9 +77,26 @@ def train(*overrides: str, **keys: Any) -> GAN:
         OmegaConf.set_struct(cfg, False)
         cfg.run_dir = str(cfg.run_dir)
         del cfg["hydra"]
-        return train_config(cfg)
+        with messages_shown():
+            return train_config(cfg)
     finally:
         HydraConfig.instance().cfg = before
+
+
+@contextmanager
+def messages_shown() -> Iterator[None]:
+    """Inside, messages go to the standard output, unless the program has set up its own logging."""
+    root = logging.getLogger()
+    if root.handlers:
+        yield
+        return
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setLevel(logging.INFO)
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
 
 
 def train_config(cfg: DictConfig) -> GAN:
@@ -155,8 +174,6 @@ def attempt(cfg: DictConfig, run_dir: Path, children: list[Any]) -> tuple[GAN, l
 def fit(trainer: L.Trainer, gan: GAN, data: L.LightningDataModule, last: Path | None) -> None:
     """`Trainer.fit`; if it fails, end the other processes and close the loggers."""
     try:
-        for logger in trainer.loggers:
-            logger.log_hyperparams(gan.config or {})
         trainer.fit(gan, datamodule=data, ckpt_path=last)
     except BaseException as error:
         if isinstance(error, NotFinite) and gan.control.go_back_to is not None:

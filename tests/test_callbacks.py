@@ -21,6 +21,7 @@ from ganzoo.pictures.curves import curves_of
 from ganzoo.pictures.grids import GAP
 from ganzoo.train import train_config as train
 
+PAGE = "callbacks.page={_target_: ganzoo.callbacks.page.Page, every_kimg: 0.04}"
 PICTURES = [f"samples/000000.{at:03d}.png" for at in (0, 40, 80, 120)]
 
 
@@ -28,7 +29,7 @@ PICTURES = [f"samples/000000.{at:03d}.png" for at in (0, 40, 80, 120)]
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, GAN]:
     folder = tmp_path_factory.mktemp("run")
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
-    gan = train(config(f"run_dir={folder}", "total_kimg=0.12", "callbacks.grid.seeds=5"))
+    gan = train(config(f"run_dir={folder}", "total_kimg=0.12", "callbacks.grid.seeds=5", PAGE))
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
     return folder, gan
 
@@ -46,6 +47,7 @@ def test_the_run_folder_holds_what_was_promised_and_no_more(finished) -> None:
             "config.yaml",
             "curves.png",
             "growth.gif",
+            "index.html",
             "done",
             "last.ckpt",
             "metrics.csv",
@@ -169,7 +171,7 @@ def test_names_sort_and_do_not_collide() -> None:
 
 
 def test_every_callback_can_be_left_out(tmp_path: Path) -> None:
-    off = [f"~callbacks.{name}" for name in ("ticks", "grid", "save", "bar")]
+    off = [f"~callbacks.{name}" for name in ("ticks", "grid", "page", "save", "bar")]
     train(config(f"run_dir={tmp_path}", "total_kimg=0.016", *off))
     assert {path.name for path in tmp_path.iterdir()} == {
         *("config.yaml", "train.log", "state.json", "done")

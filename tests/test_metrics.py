@@ -11,7 +11,6 @@ import scipy.linalg
 import torch
 from conftest import run
 from makers.metric_worlds import FAKES, REALS, all_metrics, feed, samples, values
-from prdc import compute_prdc
 from torch_fidelity import metric_fid, metric_isc, metric_kid, metric_prc
 
 from ganzoo.errors import UserError
@@ -198,6 +197,7 @@ def test_kernel_distance_is_unbiased():
 
 @pytest.mark.parametrize("k", [1, 3, 5])
 def test_manifold_equals_prdc_and_torch_fidelity(k, capsys):
+    compute_prdc = pytest.importorskip("prdc").compute_prdc
     real, fake = skewed(150, 20), skewed(110, 20, seed=1) * 1.3
     value = given_all(Manifold(k), real, fake)
     for name, expected in compute_prdc(real.numpy(), fake.numpy(), k).items():
@@ -211,6 +211,7 @@ def test_manifold_equals_prdc_and_torch_fidelity(k, capsys):
 
 def test_manifold_on_the_surface_of_the_balls():
     """There the two sources differ: prdc's balls are open, those of precision and recall closed."""
+    compute_prdc = pytest.importorskip("prdc").compute_prdc
     real = torch.arange(4.0)[:, None]
     fake = torch.tensor([[-2.0], [-1.0], [4.0], [5.0]])
     value = given_all(Manifold(1), real, fake)

@@ -29,7 +29,7 @@ def pixels(path: Path) -> np.ndarray:
 
 def test_grid_holds_the_seeds_in_rows(run_dir: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "grid.png"
-    main([str(run_dir), "--seeds", "5,0-2", "--columns", "3", "--out", str(out)])
+    main([str(run_dir), "--seeds", "5,0-2", "--columns", "3", "--scale", "1", "--out", str(out)])
     picture, images = pixels(out), load(run_dir).sample([5, 0, 1, 2])
     assert picture.shape == (2 * 16 + GAP, 3 * 16 + 2 * GAP, 3)
     for i, image in enumerate(images):
@@ -61,7 +61,7 @@ def test_raw_and_truncation_change_the_images(run_dir: Path, tmp_path: Path) -> 
 
 def test_walk_is_a_loop(run_dir: Path, tmp_path: Path) -> None:
     out = tmp_path / "walk.gif"
-    main([str(run_dir), "--walk", "0-2", "--frames", "4", "--out", str(out)])
+    main([str(run_dir), "--walk", "0-2", "--frames", "4", "--scale", "1", "--out", str(out)])
     gif = Image.open(out)
     assert sum(1 for _ in ImageSequence.Iterator(gif)) == gif.n_frames == 12
     assert gif.size == (16, 16)

@@ -1,6 +1,7 @@
 """Sweeps: folders, launchers, a failing run among good ones, kills, Optuna, torchrun."""
 
 import csv
+import importlib.util
 import json
 import os
 import signal
@@ -53,6 +54,12 @@ def with_metrics(*overrides: str) -> list[str]:
     return [*TINY_METRICS, "callbacks.evaluate.every_kimg=0.04", *overrides]
 
 
+def needs(package: str) -> pytest.MarkDecorator:
+    """Skip a test without a package of the extra `sweep`."""
+    missing = importlib.util.find_spec(package) is None
+    return pytest.mark.skipif(missing, reason=f"{package} is not installed: make setup-all")
+
+
 SCORED = tuple(key for key in SMALL if key != "callbacks.evaluate=null")
 
 
@@ -60,8 +67,11 @@ SCORED = tuple(key for key in SMALL if key != "callbacks.evaluate=null")
     "launcher",
     [
         [],
-        ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
-        ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=5"],
+        pytest.param(["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"], marks=needs("joblib")),
+        pytest.param(
+            ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=5"],
+            marks=needs("submitit"),
+        ),
     ],
     ids=["basic", "joblib", "submitit"],
 )
@@ -152,6 +162,7 @@ def wait_for(path: Path, seconds: float = 180) -> None:
         time.sleep(0.02)
 
 
+@needs("optuna")
 @pytest.mark.slow
 def test_optuna_searches_and_goes_on(tmp_path: Path) -> None:
     keys = [
@@ -185,6 +196,7 @@ def test_optuna_searches_and_goes_on(tmp_path: Path) -> None:
     assert (tmp_path / "a" / "optimization_results.yaml").read_text() == results[0]
 
 
+@needs("optuna")
 @pytest.mark.slow
 def test_optuna_goes_on_past_a_trial_that_fails(tmp_path: Path) -> None:
     keys = [
@@ -205,7 +217,11 @@ def test_optuna_goes_on_past_a_trial_that_fails(tmp_path: Path) -> None:
     ("keys", "sentence"),
     [
         (["run_dir=somewhere", "seed=0,1"], "give sweep_dir"),
-        (["hydra/sweeper=optuna", "seed=choice(0,1)"], "keep callbacks.evaluate"),
+        pytest.param(
+            ["hydra/sweeper=optuna", "seed=choice(0,1)"],
+            "keep callbacks.evaluate",
+            marks=needs("optuna"),
+        ),
         (["seed=0,1", "trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"], "torchrun"),
     ],
 )
@@ -218,6 +234,7 @@ def test_what_cannot_be_a_sweep_is_refused(keys: list[str], sentence: str, tmp_p
     assert not list(tmp_path.rglob("last.ckpt"))
 
 
+@needs("optuna")
 def test_a_search_in_the_wrong_direction_is_refused(tmp_path: Path) -> None:
     keys = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=1", "seed=choice(0,1)"]
     line = [sys.executable, "-m", "ganzoo.train", "-m", *SCORED, f"sweep_dir={tmp_path}"]

@@ -97,7 +97,7 @@ def page(run_dir: Path, trainer: L.Trainer, gan: GAN, metrics: Mapping[str, Any]
         logits=logits and link(logits, run_dir),
         metrics=table(metrics) if metrics else None,
         commands=commands(run_dir, gan, about.get("keys", [])),
-        differs=about.get("differs", {}),
+        differs=about.get("differs"),  # None: unknown
         data=[
             {"summary": domain.check()[0], "license": domain.source.license}
             for domain in data_of(trainer).domains.values()

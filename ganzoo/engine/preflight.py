@@ -41,6 +41,12 @@ class Preflight(Callback):
         # Replaces Lightning's SIGTERM handler, which starts a collective inside of the handler.
         stopping.at_once()
         gan.control.dry = any_process(self.dry, gan.device)
+        self._try(trainer, gan)
+        if not gan.control.dry:
+            for logger in trainer.loggers:  # not before: a typo must leave no run of wandb
+                logger.log_hyperparams(gan.config or {})
+
+    def _try(self, trainer: L.Trainer, gan: GAN) -> None:
         if gan.trained and not gan.control.dry:
             trainer.should_stop = True  # only the end of the run is made up for
             return

@@ -37,6 +37,11 @@ def grid(images: Tensor, columns: int | None = None) -> Image.Image:
     return Image.fromarray(canvas.squeeze(2) if c == 1 else canvas)
 
 
+def enlarged(images: Tensor, scale: int) -> Tensor:
+    """Images [..., H, W] with each pixel repeated to a square of `scale` x `scale`."""
+    return images.repeat_interleave(scale, -2).repeat_interleave(scale, -1)
+
+
 def singles(images: Tensor) -> list[Image.Image]:
     """Images float [N, C, H, W] in [-1, 1], each as its own picture."""
     return [Image.fromarray(t.squeeze(2) if t.shape[2] == 1 else t) for t in _tiles(images)]

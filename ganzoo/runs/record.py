@@ -26,7 +26,7 @@ from ganzoo.config import composed
 from ganzoo.disk import reason, write_whole
 from ganzoo.errors import AnotherRun, UserError
 from ganzoo.runs.differences import NONE, as_text, flatten, ignored
-from ganzoo.runs.names import changeable, given
+from ganzoo.runs.names import changeable, given, in_sweep
 from ganzoo.runs.state import FILE, State, job, read_state
 
 # What a run may write.
@@ -50,9 +50,32 @@ def recording(run_dir: Path, cfg: DictConfig) -> Iterator[None]:
     elif cfg.dry:
         with log_to(run_dir):
             yield
+        forget(run_dir)
     else:
-        with log_to(run_dir), recorded(run_dir, about(run_dir, cfg)):
-            yield
+        try:
+            with log_to(run_dir), recorded(run_dir, about(run_dir, cfg)):
+                yield
+        except UserError:  # such as a typo in a path
+            forget(run_dir)
+            raise
+
+
+def forget(run_dir: Path) -> None:
+    """Delete the folder of a run that has trained nothing, unless its name was given."""
+    if not HydraConfig.initialized() or in_sweep():
+        return
+    if any(key.startswith("run_dir=") for key in given()):
+        return
+    with suppress(OSError):
+        written = list(run_dir.iterdir())
+        if any(path.name not in ("train.log", "config.yaml", FILE) for path in written):
+            return
+        for path in written:
+            path.unlink()
+        for folder in (run_dir, *run_dir.parents):
+            if folder == Path.cwd():
+                break
+            folder.rmdir()  # ends at the first that is not empty
 
 
 class LogFile(logging.FileHandler):

@@ -39,6 +39,7 @@ TINY = (
     "callbacks.accuracy=null",
     "callbacks.spectra=null",
     "callbacks.sentinel=null",
+    "callbacks.page=null",
 )
 
 # Metrics that take no time; a module of its own, since configs name it.
