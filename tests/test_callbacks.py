@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 from conftest import checkpoint
-from makers.tiny import config
+from makers.tiny import PAGE, config
 from PIL import Image
 
 from ganzoo import load
@@ -21,7 +21,6 @@ from ganzoo.pictures.curves import curves_of
 from ganzoo.pictures.grids import GAP
 from ganzoo.train import train_config as train
 
-PAGE = "callbacks.page={_target_: ganzoo.callbacks.page.Page, every_kimg: 0.04}"
 PICTURES = [f"samples/000000.{at:03d}.png" for at in (0, 40, 80, 120)]
 
 

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 from conftest import assert_same_tensors, checkpoint
 from lightning.pytorch.callbacks import Callback
-from makers.tiny import TINY_METRICS, config
+from makers.tiny import PAGE, TINY_METRICS, config
 
 from ganzoo.callbacks import evaluation, spectra
 from ganzoo.callbacks.evaluation import Evaluate
@@ -22,7 +22,7 @@ from ganzoo.errors import UserError
 from ganzoo.train import make_trainer
 from ganzoo.train import train_config as train
 
-LAST = {"progress.png", "growth.gif", "curves.png", "done"}
+LAST = {"growth.gif", "done"}
 
 
 def state(folder: Path) -> tuple[str, str]:
@@ -97,13 +97,13 @@ def test_pictures_of_the_end_are_made_up_for(tmp_path, monkeypatch) -> None:
     straight, cut = tmp_path / "straight", tmp_path / "cut"
     train(config(f"run_dir={straight}", *keys))
     with monkeypatch.context() as patch:
-        patch.setattr(SampleGrid, "_write_progress", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        patch.setattr(SampleGrid, "_write_film", lambda *_: os.kill(os.getpid(), signal.SIGINT))
         with pytest.raises(SystemExit) as ended:
             train(config(f"run_dir={cut}", *keys))
     assert ended.value.code == 130
     assert state(cut) == ("stopped", "stopped by SIGINT")
     assert checkpoint(cut)["ganzoo"]["images_seen"] == 80
-    assert not LAST - {"curves.png"} & names(cut)
+    assert not LAST & names(cut)
     train(config(f"run_dir={cut}", *keys))
     assert state(cut) == ("done", "")
     assert names(cut) == names(straight) >= LAST
@@ -227,10 +227,10 @@ def test_a_picture_that_fails_leaves_no_holes(tmp_path) -> None:
 
 
 def test_pictures_do_not_fail_a_finished_run(tmp_path, monkeypatch, caplog) -> None:
-    monkeypatch.setattr("ganzoo.callbacks.ticks.plot_curves", lambda *_: 1 / 0)
-    train(config(f"run_dir={tmp_path}"))
+    monkeypatch.setattr("ganzoo.callbacks.page.plot_curves", lambda *_: 1 / 0)
+    train(config(f"run_dir={tmp_path}", PAGE))
     assert state(tmp_path) == ("done", "")
-    assert "curves.png could not be made (division by zero)" in caplog.text
+    assert "index.html could not be made (division by zero)" in caplog.text
 
 
 # -- keys of Lightning -----------------------------------------------------------------------------

@@ -129,9 +129,9 @@ def in_notebook() -> bool:
     """Whether this runs in a kernel of Jupyter, which can show pictures."""
     if "IPython" not in sys.modules:
         return False
-    from IPython import get_ipython  # type: ignore[attr-defined]
+    from IPython import get_ipython
 
-    shell = get_ipython()  # type: ignore[no-untyped-call]
+    shell = get_ipython()
     return shell is not None and "IPKernelApp" in shell.config
 
 
@@ -225,11 +225,11 @@ class Notebook:
     """The panel and the newest grid in the output of a cell."""
 
     def __init__(self, bar: ProgressBar) -> None:
-        from IPython.display import HTML, display  # type: ignore[attr-defined]
+        from IPython.display import HTML, display
 
         self.bar, self._html = bar, HTML
         self._shown = time.perf_counter()
-        self._handle: Any = display(HTML(self._render()), display_id=True)  # type: ignore[no-untyped-call]
+        self._handle: Any = display(HTML(self._render()), display_id=True)
 
     def step(self) -> None:
         if time.perf_counter() - self._shown > 1:

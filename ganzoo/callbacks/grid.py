@@ -97,8 +97,8 @@ class SampleGrid(Callback):
         if trainer.is_global_zero and finished:
             with last_pictures(gan, "the last samples"):
                 self._write(trainer, gan)
-            with last_pictures(gan, "progress.png and growth.gif"):
-                self._write_progress(Path(trainer.default_root_dir), film=True)
+            with last_pictures(gan, "growth.gif"):
+                self._write_film(Path(trainer.default_root_dir))
             with last_pictures(gan, "truncations.png"):
                 if self.truncations is not None:
                     self._write_truncations(trainer, only_from_seeds(gan), self.truncations)
@@ -116,20 +116,26 @@ class SampleGrid(Callback):
                 logger.log_picture(f"pictures/samples{ending}", picture, gan.images_seen)
             if classes:
                 log_sheet(trainer, gan, f"tables/classes{ending}", "class", classes)
-        with last_pictures(gan, "progress.png"):
-            self._write_progress(Path(trainer.default_root_dir))
+        self._write_strip(Path(trainer.default_root_dir))
 
-    def _write_progress(self, run_dir: Path, film: bool = False) -> None:
-        found = sorted(p for p in (run_dir / "samples").iterdir() if NAME.fullmatch(p.name))
+    def _write_strip(self, run_dir: Path) -> None:
+        """Write `progress.png`, which no run should fail for."""
+        try:
+            found = grids_in(run_dir)
+            shown = sorted({round(i * (len(found) - 1) / 7) for i in range(8)})  # evenly
+            paths = [found[i] for i in shown if readable(found[i])]
+            grids = {f"{float(path.stem):g} kimg": path for path in paths}
+            save_png(self.rows.progress(grids), run_dir / "progress.png")
+        except Exception as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            log.warning("progress.png could not be made (%s)", reason)
+
+    def _write_film(self, run_dir: Path) -> None:
+        found = grids_in(run_dir)
         paths = [path for path in found if readable(path)]
         if len(paths) < len(found):
             missing = [path.name for path in found if path not in paths]
             log.warning("progress.png and growth.gif leave out %s, unreadable", first(missing))
-        shown = sorted({round(i * (len(paths) - 1) / 7) for i in range(8)})  # at most 8, evenly
-        grids = {f"{float(paths[i].stem):g} kimg": paths[i] for i in shown}
-        save_png(self.rows.progress(grids), run_dir / "progress.png")
-        if not film:
-            return
         every = -(-len(paths) // 100)  # at most a hundred frames, the last one for two seconds
         frames = [Image.open(path) for path in [*paths[:-1:every], *[paths[-1]] * 20]]
         save_gif(frames, run_dir / "growth.gif", frames_per_second=10)
@@ -144,6 +150,11 @@ class SampleGrid(Callback):
         for logger in loggers_of(trainer):
             logger.log_picture("pictures/truncations", picture, gan.images_seen)
         log_sheet(trainer, gan, "tables/truncations", "truncation", sheet)
+
+
+def grids_in(run_dir: Path) -> list[Path]:
+    """The grids of the average generator, in the order of training."""
+    return sorted(path for path in (run_dir / "samples").iterdir() if NAME.fullmatch(path.name))
 
 
 def readable(path: Path) -> bool:

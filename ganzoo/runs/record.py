@@ -136,7 +136,7 @@ def differing(config: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str
     """
     names = [f"{key}={choices[key]}" for key in ("model", "data") if choices.get(key)]
     default = flatten(OmegaConf.to_container(composed("train", names)))  # type: ignore[arg-type]
-    here = flatten(OmegaConf.to_container(config))  # type: ignore[call-overload]
+    here = flatten(OmegaConf.to_container(config))  # type: ignore[arg-type]
     return {
         key: [as_text(nodes.get(key)) if key in nodes else NONE for nodes in (here, default)]
         for key in sorted({*here, *default})

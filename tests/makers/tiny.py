@@ -42,6 +42,8 @@ TINY = (
     "callbacks.page=null",
 )
 
+PAGE = "callbacks.page={_target_: ganzoo.callbacks.page.Page, every_kimg: 0.04}"  # not in TINY
+
 # Metrics that take no time; a module of its own, since configs name it.
 TINY_METRICS = (
     "metrics.extractor._target_=makers.tiny.TinyExtractor",
