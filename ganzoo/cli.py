@@ -9,9 +9,10 @@ import argparse
 import difflib
 import io
 import os
+import re
 import runpy
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -75,6 +76,7 @@ def answer(name: str) -> None:
 
     from ganzoo.config import CONF
 
+    sys.argv[1:] = for_hydra(sys.argv[1:])
     with key_hints(name):
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(lambda _: None)()
     sys.exit()
@@ -96,11 +98,22 @@ complete -o nospace -o default -F _ganzoo ganzoo
 """
 
 
-def expand_home(arguments: list[str]) -> list[str]:
-    """KEY=~/x as KEY=HOME/x: shells only expand ~ at the start, and Hydra cannot read it."""
-    pairs = [argument.partition("=~/") for argument in arguments]
-    home = os.path.expanduser("~")
-    return [f"{key}={home}/{rest}" if found else key for key, found, rest in pairs]
+def for_hydra(arguments: Sequence[str]) -> list[str]:
+    """Arguments in the words of Hydra, which knows neither a home folder nor several loggers.
+
+    KEY=~/x becomes KEY=HOME/x, because shells only expand ~ at the start of a word; logger=[A,B]
+    becomes logger=A +logger@logger.B=B.
+    """
+    result, home = [], os.path.expanduser("~")
+    for argument in arguments:
+        key, found, rest = argument.partition("=~/")
+        if several := re.fullmatch(r"logger=\[(.*)\]", argument):
+            names = [name.strip(" \"'") for name in several[1].split(",")]
+            result.append(f"logger={names[0] or 'none'}")
+            result += [f"+logger@logger.{name}={name}" for name in names[1:]]
+        else:
+            result.append(f"{key}={home}/{rest}" if found else key)
+    return result
 
 
 @contextmanager

@@ -7,6 +7,7 @@ torchrun share the work.
 import json
 import logging
 import os
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -255,5 +256,6 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
+    sys.argv[1:] = cli.for_hydra(sys.argv[1:])
     with cli.key_hints("evaluate"):
         main()

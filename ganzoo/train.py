@@ -70,7 +70,8 @@ def train(*overrides: str, **keys: Any) -> GAN:
     """
     named = [f"{key}={value if isinstance(value, str) else json.dumps(value)}"
              for key, value in keys.items()]  # fmt: skip
-    cfg = composed("train", [*overrides, *named], return_hydra_config=True)
+    arguments = cli.for_hydra([*overrides, *named])
+    cfg = composed("train", arguments, return_hydra_config=True)
     before = HydraConfig.instance().cfg
     HydraConfig.instance().set_config(cfg)  # the name of the run folder is made from it
     try:
@@ -195,7 +196,7 @@ def close(trainer: L.Trainer, gan: GAN, run_dir: Path, dry: bool) -> None:
             gan.images_seen / 1000,
             same(run_dir),
         )
-        if gan.control.stopped_by == signal.SIGUSR1:
+        if gan.control.stopped_by == stopping.SIGUSR1:
             cluster.requeue_if_asked(trainer)
         sys.exit(128 + gan.control.stopped_by)
     if dry:
@@ -419,6 +420,6 @@ if __name__ == "__main__":
     # By its name, so that processes that a launcher of Hydra starts find it, too.
     from ganzoo.train import main as main_by_name
 
-    sys.argv[1:] = cli.expand_home(sys.argv[1:])
+    sys.argv[1:] = cli.for_hydra(sys.argv[1:])
     with cli.key_hints("train"):
         main_by_name()

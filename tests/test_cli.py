@@ -163,4 +163,18 @@ def test_wrong_arguments(kind: Callable[[str], object], text: str) -> None:
 def test_home_in_keys(monkeypatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     given = ["data=folder", "data.source.root=~/photos", "--help", "a=b~/c"]
-    assert cli.expand_home(given) == [given[0], "data.source.root=/home/me/photos", *given[2:]]
+    assert cli.for_hydra(given) == [given[0], "data.source.root=/home/me/photos", *given[2:]]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("logger=[wandb,tensorboard]", ["logger=wandb", "+logger@logger.tensorboard=tensorboard"]),
+        ('logger=["csv", "wandb"]', ["logger=csv", "+logger@logger.wandb=wandb"]),
+        ("logger=[csv]", ["logger=csv"]),
+        ("logger=[]", ["logger=none"]),
+        ("logger.tags=[a,b]", ["logger.tags=[a,b]"]),
+    ],
+)
+def test_several_loggers(given: str, expected: list[str]) -> None:
+    assert cli.for_hydra([given]) == expected

@@ -16,6 +16,7 @@ from ganzoo.callbacks import evaluation, spectra
 from ganzoo.callbacks.evaluation import Evaluate
 from ganzoo.callbacks.grid import SampleGrid
 from ganzoo.callbacks.periods import picture_name, picture_period
+from ganzoo.cli import for_hydra
 from ganzoo.engine import preflight
 from ganzoo.engine.checkpoint import load
 from ganzoo.errors import UserError
@@ -236,6 +237,13 @@ def test_pictures_do_not_fail_a_finished_run(tmp_path, monkeypatch, caplog) -> N
 # -- keys of Lightning -----------------------------------------------------------------------------
 
 LIGHTNING = "lightning.pytorch"
+
+
+def test_a_list_of_loggers_makes_all_of_them(tmp_path) -> None:
+    keys = for_hydra(["logger=[wandb,tensorboard]", f"run_dir={tmp_path}"])
+    trainer = make_trainer(config(*keys), tmp_path, 0)
+    kinds = [type(logger).__name__ for logger in trainer.loggers]
+    assert kinds == ["MetricsCSV", "Wandb", "TensorBoard"]
 
 
 def test_loggers_of_lightning_get_the_numbers(tmp_path) -> None:

@@ -1,27 +1,31 @@
 """Sweeps: folders, launchers, a failing run among good ones, kills, Optuna, torchrun."""
 
-import csv
-import importlib.util
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
+from importlib.util import find_spec
 from multiprocessing import current_process
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import assert_same_tensors, checkpoint, run
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn, JobStatus
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
-from makers.tiny import TINY, TINY_METRICS
+from makers.tiny import TINY, TINY_METRICS, config
 from makers.wandb_world import kept
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict
 
+from ganzoo.runs.search import distribution, opened, tell
 from ganzoo.runs.state import read_state
 from ganzoo.runs.sweeps import Folders, objective
+from ganzoo.train import train_config
 
 # Of any model; without metrics.
 SMALL = tuple(key for key in TINY if not key.startswith("model."))
@@ -54,9 +58,9 @@ def with_metrics(*overrides: str) -> list[str]:
     return [*TINY_METRICS, "callbacks.evaluate.every_kimg=0.04", *overrides]
 
 
-def needs(package: str) -> pytest.MarkDecorator:
+def needs(package: str, least: str = "0") -> pytest.MarkDecorator:
     """Skip a test without a package of the extra `sweep`."""
-    missing = importlib.util.find_spec(package) is None
+    missing = find_spec(package) is None or version(package) < least
     return pytest.mark.skipif(missing, reason=f"{package} is not installed: make setup-all")
 
 
@@ -162,66 +166,105 @@ def wait_for(path: Path, seconds: float = 180) -> None:
         time.sleep(0.02)
 
 
-@needs("optuna")
-@pytest.mark.slow
-def test_optuna_searches_and_goes_on(tmp_path: Path) -> None:
-    keys = [
-        *with_metrics(*TINY_DCGAN, "total_kimg=0.04"),
-        "hydra/sweeper=optuna",
-        "hydra.sweeper.n_trials=6",
-        "hydra.sweeper.n_jobs=1",
-        "model.optimizers.generator.lr=tag(log,interval(0.0001,0.1))",
-        "model.generator.ngf=choice(4,6)",
-    ]
-    keys = [key for key in keys if key != "model.generator.ngf=4"]
-    line = [sys.executable, "-m", "ganzoo.train", "-m", *SCORED]
-    results = []
-    for folder in (tmp_path / "a", tmp_path / "b"):
-        result = run([*line, f"sweep_dir={folder}", *keys], env=ENVIRONMENT)
+# -- searches --------------------------------------------------------------------------------------
+
+needs_optuna = needs("optuna", "4")
+
+
+def search(folder: Path, *keys: str) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", "ganzoo.train", "-m", *SCORED, f"sweep_dir={folder}"]
+    keys_ = [*with_metrics(*TINY_DCGAN, "total_kimg=0.04"), "hydra/sweeper=search", *keys]
+    return run([*line, *keys_], env=ENVIRONMENT)
+
+
+@needs_optuna
+def test_a_search_goes_on_as_if_it_had_not_been_stopped(tmp_path: Path) -> None:
+    """Six trials at once, or three and then the others, with the study in a database."""
+    space = "model.optimizers.generator.lr=tag(log,interval(0.0001,0.1))"
+    once, twice = tmp_path / "once", tmp_path / "twice"
+    result = search(once, space, "hydra.sweeper.n_trials=6")
+    assert result.returncode == 0, result.stdout + result.stderr
+    storage = f"hydra.sweeper.storage=sqlite:///{tmp_path}/study.db"
+    for trials in (3, 6):
+        result = search(twice, space, storage, f"hydra.sweeper.n_trials={trials}")
         assert result.returncode == 0, result.stdout + result.stderr
-        results.append((folder / "optimization_results.yaml").read_text())
-    assert names(tmp_path / "a") == names(tmp_path / "b")
-    assert len(names(tmp_path / "a")) == 6
-    best = min(value(tmp_path / "a" / name) for name in names(tmp_path / "a"))
-    with (tmp_path / "a" / "leaderboard.csv").open(newline="") as file:
-        ranked = list(csv.DictReader(file))
-    assert len(ranked) == 6
-    assert [float(row["best"]) for row in ranked] == sorted(float(row["best"]) for row in ranked)
-    assert float(ranked[0]["best"]) == pytest.approx(best)
+        assert len(names(twice)) == trials
+    assert names(once) == names(twice)
+    assert (tmp_path / "study.db").is_file()
+    best = min(value(once / name) for name in names(once))
+    results = [(folder / "optimization_results.yaml").read_text() for folder in (once, twice)]
     assert results[0] == results[1]
     assert f"best_value: {best}" in results[0]
-    # Run again, it finds the same trials done.
-    again = run([*line, f"sweep_dir={tmp_path / 'a'}", *keys], env=ENVIRONMENT)
-    assert again.stdout.count("is complete") == 6
-    assert (tmp_path / "a" / "optimization_results.yaml").read_text() == results[0]
+    again = search(once, space, "hydra.sweeper.n_trials=6")
+    assert again.returncode == 0
+    assert "raise hydra.sweeper.n_trials" in again.stdout
+    assert len(names(once)) == 6
 
 
-@needs("optuna")
-@pytest.mark.slow
-def test_optuna_goes_on_past_a_trial_that_fails(tmp_path: Path) -> None:
-    keys = [
-        *with_metrics(*TINY_DCGAN, "total_kimg=0.04"),
-        "hydra/sweeper=optuna",
-        "hydra.sweeper.n_trials=3",
-        "hydra/sweeper/sampler=grid",
-        "model.optimizers.generator.lr=choice(0.001,-1.0,0.002)",
-    ]
-    line = [sys.executable, "-m", "ganzoo.train", "-m", *SCORED, f"sweep_dir={tmp_path / 'a'}"]
-    result = run([*line, *keys], env=ENVIRONMENT)
+@needs_optuna
+def test_a_search_survives_a_trial_that_fails_and_tries_it_again(tmp_path: Path) -> None:
+    space = ("model.optimizers.generator.lr=choice(0.001,-1.0,0.002)", "hydra.sweeper.n_trials=6")
+    result = search(
+        tmp_path, *space, "hydra.sweeper.sampler._target_=optuna.samplers.RandomSampler"
+    )
     assert result.returncode == 1
-    ends = [read_state(tmp_path / "a" / name) for name in names(tmp_path / "a")]
-    assert sorted(end.state for end in ends if end) == ["done", "done", "failed"]
+    ends = {name: read_state(tmp_path / name) for name in names(tmp_path)}
+    states = {name: end.state for name, end in ends.items() if end}
+    assert states.pop("lr--1.0") == "failed"
+    assert {*states.values()} == {"done"}
+    again = search(tmp_path, *space, "hydra.sweeper.sampler._target_=optuna.samplers.RandomSampler")
+    assert "lr--1.0: failed" in again.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("interval(0.1,1)", {"low": 0.1, "high": 1.0, "log": False}),
+        ("tag(log,interval(1,8))", {"low": 1, "high": 8, "log": True}),
+        ("range(1,6,2)", {"low": 1, "high": 5, "step": 2}),  # Hydra's have no stop
+        ("range(5,1,-2)", {"low": 3, "high": 5, "step": 2}),
+        ("choice([0.5,0.9],adam,1)", {"choices": ("[0.5,0.9]", "adam", "1")}),
+        ("a,b", {"choices": ("a", "b")}),
+    ],
+)
+@needs_optuna
+def test_values_of_a_search(text: str, expected: dict[str, object]) -> None:
+    (override,) = OverridesParser.create().parse_overrides([f"key={text}"])
+    found = distribution(override)
+    assert {name: getattr(found, name) for name in expected} == expected
+
+
+@needs_optuna
+def test_a_bad_run_of_a_search_ends_early(tmp_path: Path) -> None:
+    """Two trials with better values at 16 images: the third one is worse than their median."""
+    import optuna
+
+    storage = str(tmp_path / "study.log")
+    study = optuna.create_study(storage=opened(storage), study_name="s")
+    for _ in range(2):
+        trial = study.ask()
+        trial.report(-1e9, 16)
+        study.tell(trial, -1e9)
+    study.ask()
+    node = {"_target_": "ganzoo.runs.pruning.Pruning", "storage": storage, "study": "s",
+            "number": 2, "pruner": {"_target_": "optuna.pruners.MedianPruner",
+                                    "n_startup_trials": 1}}  # fmt: skip
+    evaluate = "{_target_: ganzoo.callbacks.evaluation.Evaluate, suite: '${metrics}', every_kimg: "
+    cfg = config(*TINY_METRICS, f"callbacks.evaluate={evaluate}0.016}}", f"run_dir={tmp_path}/run")
+    with open_dict(cfg):
+        cfg.callbacks.pruning = node
+    gan = train_config(cfg)
+    assert gan.images_seen == 16
+    assert (tmp_path / "run" / "done").is_file()
+    tell(study, 2, JobReturn(_return_value=1.0, status=JobStatus.COMPLETED))
+    assert [t.state.name for t in study.trials] == ["COMPLETE", "COMPLETE", "PRUNED"]
 
 
 @pytest.mark.parametrize(
     ("keys", "sentence"),
     [
         (["run_dir=somewhere", "seed=0,1"], "give sweep_dir"),
-        pytest.param(
-            ["hydra/sweeper=optuna", "seed=choice(0,1)"],
-            "keep callbacks.evaluate",
-            marks=needs("optuna"),
-        ),
+        (["hydra/sweeper=search", "seed=choice(0,1)"], "keep callbacks.evaluate"),
         (["seed=0,1", "trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"], "torchrun"),
     ],
 )
@@ -234,9 +277,9 @@ def test_what_cannot_be_a_sweep_is_refused(keys: list[str], sentence: str, tmp_p
     assert not list(tmp_path.rglob("last.ckpt"))
 
 
-@needs("optuna")
+@needs_optuna
 def test_a_search_in_the_wrong_direction_is_refused(tmp_path: Path) -> None:
-    keys = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=1", "seed=choice(0,1)"]
+    keys = ["hydra/sweeper=search", "hydra.sweeper.n_trials=1", "seed=choice(0,1)"]
     line = [sys.executable, "-m", "ganzoo.train", "-m", *SCORED, f"sweep_dir={tmp_path}"]
     for keys_, wanted in (
         (["hydra.sweeper.direction=maximize"], "minimize"),

@@ -22,6 +22,7 @@ from ganzoo.engine.gan import GAN
 from ganzoo.engine.modes import evaluating
 from ganzoo.errors import UserError
 from ganzoo.loggers.csv import is_row
+from ganzoo.metrics.base import float64_device
 from ganzoo.pictures.curves import plot_spectra
 
 COUNT = 3  # number of singular values of each weight
@@ -130,7 +131,9 @@ def singular_values(matrix: Tensor) -> Tensor:
 
     Values that a smaller matrix does not have are 0; all are infinite if it is not finite.
     """
-    matrix = matrix.double()  # squaring would cost half of float32's digits
+    matrix = matrix.to(
+        float64_device(matrix.device)
+    ).double()  # squaring would cost half of float32's digits
     if not bool(matrix.isfinite().all()):
         return torch.full((COUNT,), torch.inf)
     wide = matrix if len(matrix) <= matrix.shape[1] else matrix.T

@@ -171,8 +171,8 @@ def keep_working(worker: int) -> None:
     Args:
         worker: number of the worker, which `worker_init_fn` of a DataLoader receives.
     """
-    for number in (signal.SIGINT, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
+    for name in {"SIGINT", "SIGUSR1"} & {*dir(signal)}:  # Windows has no SIGUSR1
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # not on macOS
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
         Thread(target=_wait_for, args=[os.getppid()], daemon=True).start()

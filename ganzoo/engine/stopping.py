@@ -7,7 +7,8 @@ from types import FrameType
 
 from ganzoo.engine.control import Control
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+SIGUSR1 = getattr(signal, "SIGUSR1", None)  # which Windows does not have
+SIGNALS = tuple(filter(None, (signal.SIGTERM, signal.SIGINT, SIGUSR1)))
 Handler = Callable[[int, FrameType | None], None]
 
 _early = 0  # the SIGUSR1 that arrived before training, which has no `Control` yet
@@ -56,7 +57,7 @@ def after_the_iteration(control: Control) -> None:
 
 def _stop(number: int, frame: FrameType | None) -> None:
     global _early
-    if number != signal.SIGUSR1:
+    if number != SIGUSR1:
         raise Stopped(number)
     _early = number
 

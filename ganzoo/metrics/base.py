@@ -17,6 +17,11 @@ from torchmetrics.utilities.data import dim_zero_cat
 from ganzoo.errors import UserError
 
 
+def float64_device(device: torch.device) -> torch.device:
+    """The device itself, or the CPU instead of one without float64, such as Apple's GPUs."""
+    return torch.device("cpu") if device.type == "mps" else device
+
+
 class SuiteMetric(Metric):
     """A metric that `Suite` can compute.
 

@@ -26,7 +26,7 @@ class FrechetDistance(TwoSets):
 
     def update(self, features: Tensor, real: bool) -> None:
         """Add features [N, D] of reals or of fakes."""
-        x = features.to(self.device, torch.float64)
+        x = features.to(self.device).double()
         # Never in place: after an update in inference mode, one outside of it would fail.
         for name, term in (("n", x.new_tensor(len(x))), ("sum", x.sum(0)), ("outer", x.T @ x)):
             setattr(self, f"{'real' if real else 'fake'}_{name}", self.side(name, real) + term)

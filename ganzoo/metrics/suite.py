@@ -17,7 +17,7 @@ from ganzoo.data.reference import Reference, mixed
 from ganzoo.distributed.collectives import rank, world_size
 from ganzoo.draws import seed_of
 from ganzoo.errors import UserError
-from ganzoo.metrics.base import SuiteMetric, check_keeps_real, check_kind
+from ganzoo.metrics.base import SuiteMetric, check_keeps_real, check_kind, float64_device
 from ganzoo.metrics.cache import Real, compute, real_features
 from ganzoo.metrics.extractors import Extractor
 from ganzoo.metrics.frechet import FrechetDistance
@@ -118,7 +118,7 @@ class Suite:
             metric.keep_real = False
             metric.reset()
             metric.keep_real = True
-            metric.to(device)
+            metric.to(float64_device(device))
         self._floors.clear()
         self.shape = tuple(reference.facts()["shape"])
         self.facts = {**reference.facts(), "fingerprint": self.real.fingerprint}
@@ -158,13 +158,12 @@ class Suite:
                 given = arguments(metric)
                 if isinstance(metric, KernelDistance):
                     given["subset_size"] = min(metric.subset_size, a, num - a)
-                floor = type(metric)(**given).to(self.device)
+                floor = type(metric)(**given).to(float64_device(self.device))
                 for real, places in enumerate(parts):
                     index = torch.arange(rank(), len(places), world_size())
-                    features = self.real.features[places[index]].to(self.device)
-                    index = index.to(self.device)
+                    features = self.real.features[places[index]].to(floor.device)
                     floor.update(**floor._filter_kwargs(
-                        features=features, index=index, real=bool(real)
+                        features=features, index=index.to(floor.device), real=bool(real)
                     ))  # fmt: skip
                 named = self._named(label, floor.compute())
                 floors |= {k: v for k, v in named.items() if not k.endswith("_std")}
@@ -251,7 +250,7 @@ class Suite:
                 "other data, or set intra_class=null."
             )
         for label, (name, few) in enumerate(zip(classes, fakes, strict=True)):
-            distance = FrechetDistance().to(self.device)
+            distance = FrechetDistance().to(float64_device(self.device))
             members = (real.labels == label).nonzero().flatten()
             if min(len(members), few.num) < max(2, world_size()):
                 raise UserError(
@@ -345,6 +344,7 @@ class Suite:
             takes = self._takes(label)
             # Metrics of images use the first ones, or pairs, so these must be in random order.
             own = {**given, "index": given.get("mixed")} if "images" in takes else given
+            own = {k: v.to(metric.device) if isinstance(v, Tensor) else v for k, v in own.items()}
             if takes <= own.keys():
                 metric.update(**metric._filter_kwargs(**own))
 

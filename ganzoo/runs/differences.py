@@ -11,7 +11,7 @@ from ganzoo.runs.names import endings
 
 # Keys, and everything below them, that do not change what a run learns.
 IGNORED = ("run_dir", "sweep_dir", "logger", "dry", "data.workers", "data.source.download",
-           "data.source.unpack")  # fmt: skip
+           "data.source.unpack", "callbacks.pruning")  # fmt: skip
 CHOICES = ("model", "data", "experiment")
 NONE = "-"  # the value of a key that a run does not have
 

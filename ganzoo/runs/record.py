@@ -1,6 +1,5 @@
 """What a run writes down about itself: state, log, config, and that it is complete."""
 
-import fcntl
 import json
 import logging
 import os
@@ -28,6 +27,11 @@ from ganzoo.errors import AnotherRun, UserError
 from ganzoo.runs.differences import NONE, as_text, flatten, ignored
 from ganzoo.runs.names import changeable, given, in_sweep
 from ganzoo.runs.state import FILE, State, job, read_state
+
+try:
+    import fcntl
+except ImportError:  # on Windows, `state.json` alone keeps two processes out of one folder
+    fcntl = None  # type: ignore[assignment]
 
 # What a run may write.
 FILES = ("config.yaml", "train.log", FILE, "last.ckpt", "best.ckpt", "good.ckpt", "done",
@@ -268,7 +272,7 @@ def locked(run_dir: Path) -> Iterator[None]:
     """
     status = run_dir.stat()
     key = status.st_dev, status.st_ino
-    if key in _held:  # by an earlier attempt of this process
+    if fcntl is None or key in _held:  # by an earlier attempt of this process
         yield
         return
     folder = os.open(run_dir, os.O_RDONLY)
@@ -316,7 +320,8 @@ def _let_go() -> None:
     _held.clear()
 
 
-os.register_at_fork(after_in_child=_let_go)
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_let_go)
 
 
 def _raw_owner(run_dir: Path) -> str:

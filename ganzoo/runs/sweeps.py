@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import time
+from importlib.util import find_spec
 from multiprocessing import current_process
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,13 @@ class Folders(Callback):
         if "direction" in config.hydra.sweeper and config.callbacks.get("evaluate") is None:
             _stop(
                 "A search needs a metric: keep callbacks.evaluate, or sweep without hydra/sweeper."
+            )
+        if "sampler" in config.hydra.sweeper and find_spec("optuna") is None:
+            _stop('A search needs Optuna: pip install "ganzoo-lightning[sweep]".')
+        if "sampler" in config.hydra.sweeper and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+            _stop(
+                "A search cannot run under torchrun, where each process would make its own: use "
+                "hydra/launcher=submitit_slurm for runs of several processes."
             )
         config.hydra.sweep.dir = os.path.expanduser(config.hydra.sweep.dir)
         _made(config.hydra.sweep.dir)
