@@ -4,12 +4,14 @@
 call.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -25,6 +27,8 @@ CONF = next(p for p in (PACKAGE / "conf", PACKAGE.parent / "conf") if p.is_dir()
 def composed(name: str, overrides: Sequence[str], **options: bool) -> DictConfig:
     """Compose a config of the package, also inside of a command that Hydra has started.
 
+    The folder that the command was given as `--config-dir` is searched as well.
+
     Args:
         name: name of the config, such as "train".
         overrides: KEY=VALUE as on the command line.
@@ -35,9 +39,16 @@ def composed(name: str, overrides: Sequence[str], **options: bool) -> DictConfig
     instance.clear()
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            return compose(name, list(overrides), **options)
+            return compose(name, [*_search_path(), *overrides], **options)
     finally:
         instance.hydra = before
+
+
+def _search_path() -> list[str]:
+    """The override that adds the folder of `--config-dir`, if this command was given one."""
+    sources = HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else []
+    paths = [json.dumps(f"file://{s.path}") for s in sources if s.provider == "command-line"]
+    return [f"hydra.searchpath=[{','.join(paths)}]"] if paths else []
 
 
 def make(node: Any, key: str = "") -> Any:
