@@ -211,11 +211,16 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
 
 
 def add_shape(parser: argparse.ArgumentParser) -> None:
-    """The options `--size` and `--channels` of commands that read images."""
+    """The options of commands that read images before there is a model."""
     parser.add_argument(
         "--size", type=size, default=(64, 64), help="64, or height and width such as 48x80"
     )
     parser.add_argument("--channels", type=int, default=3, help="channels (%(default)s)")
+    parser.add_argument(
+        "--config-dir",
+        metavar="FOLDER",
+        help="a folder with data/NAME.yaml of data sets of your own",
+    )
 
 
 def device(name: str) -> "torch.device":

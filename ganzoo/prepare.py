@@ -62,7 +62,7 @@ def run_pack(args: argparse.Namespace) -> None:
     from ganzoo.data.choosing import source_of
     from ganzoo.data.packing import write_pack
 
-    source = source_of(args.src, args.size, args.channels, args.keys)
+    source = source_of(args.src, args.size, args.channels, args.keys, args.config_dir)
     source.prepare()
     origin = str(Path(args.src).resolve()) if Path(args.src).exists() else " ".join(args.keys)
     skipped = write_pack(source, args.out, args.levels, args.skip_bad, args.workers, origin)

@@ -217,6 +217,16 @@ def test_repeats_of_the_emoji_are_those_of_its_own_index() -> None:
 # -- sheets and commands ---------------------------------------------------------------------------
 
 
+def test_a_data_set_of_ones_own(tmp_path) -> None:
+    (tmp_path / "data").mkdir()
+    text = "defaults: [synthetic]\nsource: {_target_: makers.tiny.Unpacked, root: unused}\n"
+    (tmp_path / "data" / "ours.yaml").write_text(text)
+    kind = type(source_of("ours", (16, 16), config_dir=str(tmp_path)))
+    assert f"{kind.__module__}.{kind.__name__}" == "makers.tiny.Unpacked"
+    with pytest.raises(SystemExit, match="ours is not a file or folder"):
+        doctor.main(["ours", "--config-dir", str(tmp_path / "elsewhere")])
+
+
 def test_the_sheet_shows_the_images(tmp_path, capsys) -> None:
     root = tmp_path / "photos"
     for name, color in (("blue", (0, 0, 255)), ("red", (255, 0, 0))):

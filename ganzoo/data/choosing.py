@@ -21,7 +21,11 @@ READS_ALL = [f"ganzoo.data.sources.{name}" for name in ("folder.Folder", "domain
 
 
 def source_of(
-    data: str, image_size: tuple[int, int], channels: int = 3, keys: Sequence[str] = ()
+    data: str,
+    image_size: tuple[int, int],
+    channels: int = 3,
+    keys: Sequence[str] = (),
+    config_dir: str | None = None,
 ) -> Source:
     """The images meant on a command line.
 
@@ -30,27 +34,33 @@ def source_of(
         image_size: height and width to deliver.
         channels: number of channels to deliver.
         keys: KEY=VALUE for keys of `data.source`, such as root=PHOTOS or split=test.
+        config_dir: folder of more configs, as in `ganzoo.train --config-dir`.
 
     Raises:
         UserError: `data` is neither a name nor a path, a key does not fit, or there are two
             domains.
     """
-    sources = sources_of(data, image_size, channels, keys)
+    sources = sources_of(data, image_size, channels, keys, config_dir)
     if len(sources) > 1:
         raise UserError(f"{data} has two domains: give the path of the images of one.")
     return sources[""]
 
 
 def sources_of(
-    data: str, image_size: tuple[int, int], channels: int = 3, keys: Sequence[str] = ()
+    data: str,
+    image_size: tuple[int, int],
+    channels: int = 3,
+    keys: Sequence[str] = (),
+    config_dir: str | None = None,
 ) -> dict[str, Source]:
     """Like `source_of`, but also for two domains: {"": source}, or A, B, A-test and B-test.
 
     Args:
-        data, image_size, channels: see `source_of`.
+        data, image_size, channels, config_dir: see `source_of`.
         keys: for two domains also keys of one of them, such as a.root=PHOTOS.
     """
-    names = sorted(path.stem for path in (CONF / "data").glob("*.yaml"))
+    folders = [CONF, *([Path(config_dir).expanduser().resolve()] if config_dir else [])]
+    names = sorted(path.stem for folder in folders for path in (folder / "data").glob("*.yaml"))
     name, given = data, [OmegaConf.from_dotlist(list(keys))]
     if data not in names:
         if not Path(data).exists():
@@ -61,6 +71,7 @@ def sources_of(
         name = "pack" if (Path(data) / FACTS).is_file() else "folder"
         given.insert(0, OmegaConf.create({"root": data}))
     top = [f"image_size=[{image_size[0]},{image_size[1]}]", f"channels={channels}"]
+    top += [f"hydra.searchpath=['file://{folder}']" for folder in folders[1:]]
     cfg = composed("train", [f"data={name}", *top])
     asked: Any = OmegaConf.merge(*given)
     try:

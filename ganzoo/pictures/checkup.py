@@ -42,7 +42,8 @@ SHEET_SIDE = 64  # smaller images are enlarged to this
 def run(args: argparse.Namespace) -> int:
     """Print a report; return the number of problems. UserError if no image can be read."""
     problems = 0
-    for name, source in sources_of(args.data, args.size, args.channels, args.keys).items():
+    sources = sources_of(args.data, args.size, args.channels, args.keys, args.config_dir)
+    for name, source in sources.items():
         if name:
             print(f"{name}:")
         picture = args.sheet
