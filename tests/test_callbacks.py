@@ -170,7 +170,7 @@ def test_names_sort_and_do_not_collide() -> None:
 
 
 def test_every_callback_can_be_left_out(tmp_path: Path) -> None:
-    off = [f"~callbacks.{name}" for name in ("ticks", "grid", "page", "save", "bar")]
+    off = [f"~callbacks.{name}" for name in ("ticks", "grid", "save", "bar")]
     train(config(f"run_dir={tmp_path}", "total_kimg=0.016", *off))
     assert {path.name for path in tmp_path.iterdir()} == {
         *("config.yaml", "train.log", "state.json", "done")

@@ -18,6 +18,7 @@ from typing import Any
 
 import psutil
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import ConfigCompositionException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
@@ -133,13 +134,17 @@ def about(run_dir: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     return facts
 
 
-def differing(config: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str, list[str]]:
+def differing(config: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str, list[str]] | None:
     """The keys that are not as by default for this model and data: the values here and there.
 
-    Values that follow another key are left out, since that key is there.
+    Values that follow another key are left out, since that key is there. None if the model or the
+    data is the user's own, which has no defaults here.
     """
     names = [f"{key}={choices[key]}" for key in ("model", "data") if choices.get(key)]
-    default = flatten(OmegaConf.to_container(composed("train", names)))  # type: ignore[arg-type]
+    try:
+        default = flatten(OmegaConf.to_container(composed("train", names)))  # type: ignore[arg-type]
+    except ConfigCompositionException:
+        return None
     here = flatten(OmegaConf.to_container(config))  # type: ignore[arg-type]
     return {
         key: [as_text(nodes.get(key)) if key in nodes else NONE for nodes in (here, default)]
