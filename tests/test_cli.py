@@ -3,6 +3,7 @@
 import argparse
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -35,10 +36,45 @@ def test_every_command_has_help(name: str, monkeypatch, capsys) -> None:
     assert name in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["runs", "sample", "neighbors", "workspace"])
+LIGHT = ["runs", "sample", "neighbors", "workspace", "doctor", "translate", "prepare"]
+
+
+@pytest.mark.parametrize("name", LIGHT)
 def test_help_does_not_wait_for_torch(name: str) -> None:
     code = f"import sys, ganzoo.{name}; sys.exit('torch' in sys.modules or 'wandb' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate"])
+def test_questions_to_hydra_do_not_wait_for_torch(name: str) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", f"ganzoo.{name}", "--help"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0
+    assert "--cfg job" in ended.stdout
+    assert len(ended.stdout.splitlines()) < 30
+    imported = {line.rpartition("|")[2].strip() for line in ended.stderr.splitlines()}
+    assert "hydra" in imported
+    assert not imported & {"torch", "lightning", "matplotlib"}
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("ganzoo tra", {"train", "translate"}), ("ganzoo train loss=hi", {"loss=hinge"})],
+)
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
+def test_bash_completes_commands_and_keys(typed: str, offered: set[str], tmp_path: Path) -> None:
+    ganzoo = tmp_path / "ganzoo"
+    ganzoo.write_text(f'#!/bin/sh\nexec {sys.executable} -m ganzoo "$@"\n')
+    ganzoo.chmod(0o755)
+    words = typed.split()
+    script = f"""eval "$(ganzoo completion)"
+        COMP_WORDS=({" ".join(words)}) COMP_CWORD={len(words) - 1} COMP_LINE="{typed}"
+        COMP_POINT=${{#COMP_LINE}}; _ganzoo; printf '%s\\n' "${{COMPREPLY[@]}}" """
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    ended = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, env=environment, check=False
+    )
+    assert {line.strip() for line in ended.stdout.splitlines()} == offered, ended.stderr
 
 
 @pytest.mark.parametrize(
