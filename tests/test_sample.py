@@ -39,6 +39,22 @@ def test_grid_holds_the_seeds_in_rows(run_dir: Path, tmp_path: Path) -> None:
     assert (picture[16 + GAP :, 16 + GAP :] == 255).all(), "empty places are white"
 
 
+def test_small_images_are_enlarged(run_dir: Path, tmp_path: Path) -> None:
+    def size(name: str, *arguments: str) -> tuple[int, int]:
+        main([str(run_dir), "--out", str(tmp_path / name), *arguments])
+        return Image.open(tmp_path / name).size
+
+    assert size("grid.png", "--num", "2") == (2 * 64 + GAP, 64)
+    assert size("walk.gif", "--walk", "0,1", "--frames", "2") == (256, 256)
+    assert size("three.png", "--num", "1", "--scale", "3") == (48, 48)
+    small = load(run_dir).sample([0])[0].permute(1, 2, 0) * 127.5 + 127.5
+    expected = small.repeat_interleave(3, 0).repeat_interleave(3, 1).numpy()
+    assert np.abs(pixels(tmp_path / "three.png") - expected).max() <= 0.51
+    with pytest.raises(SystemExit, match=r"NAME\.png"):
+        main([str(run_dir), "--out", str(tmp_path / "x.jpg")])
+    assert not (tmp_path / "x.jpg").exists()
+
+
 def test_folder_holds_a_file_for_each_seed(run_dir: Path, tmp_path: Path) -> None:
     main([str(run_dir / "last.ckpt"), "--num", "70", "--out", str(tmp_path / "all")])
     main([str(run_dir), "--seeds", "69", "--out", str(tmp_path / "one")])

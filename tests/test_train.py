@@ -1,15 +1,22 @@
 """The commands that start a run, as people type them."""
 
 import json
+import logging
+import re
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from conftest import assert_same_tensors, checkpoint, run
 from makers.tiny import TINY
+from PIL import Image
 
 import ganzoo
 
+ROOT = Path(__file__).parents[1]
 TWO = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "total_kimg=0.048")
 
 
@@ -65,3 +72,52 @@ def test_training_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert "total_kimg=0.016" in state["about"]["keys"]
     with pytest.raises(ganzoo.UserError, match="precision must be one of"):
         ganzoo.train(*TINY, precision="float8", run_dir=str(tmp_path / "other"))
+
+
+def test_training_in_a_thread_shows_its_progress(tmp_path: Path, capsys) -> None:
+    """Threads have no signals, and a program without logging of its own sees the messages."""
+    root = logging.getLogger()
+    handlers, root.handlers = root.handlers, []
+    try:
+        with ThreadPoolExecutor() as threads:
+            call = threads.submit(ganzoo.train, *TINY, run_dir=str(tmp_path / "run"))
+            assert call.result().images_seen == 80
+    finally:
+        root.handlers = handlers
+    lines = capsys.readouterr().out.splitlines()
+    assert f"run folder: {tmp_path / 'run'}" in lines
+    ticks = [line for line in lines if re.match(r"0\.\d/0\.08 kimg  ", line)]
+    assert len(ticks) == 2
+    assert all("images/s" in line and "d_loss" in line and "left" in line for line in ticks)
+    assert max(map(len, ticks)) <= 120
+    assert len(lines) - len(ticks) <= 11, "at most ten lines at the start, and one at the end"
+
+
+@pytest.mark.parametrize("keys", [("data=folder", "data.source.root=nowhere"), ("dry=true",)])
+def test_what_trains_nothing_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = [key for key in TINY if not key.startswith(("data", "logger"))] + ["logger=wandb"]
+    try:
+        ganzoo.train(*given, *keys)
+    except ganzoo.UserError as error:
+        assert "nowhere" in str(error)  # noqa: PT017
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its cells in their order, with a tiny model and few images."""
+    notebook = json.loads((ROOT / "examples" / "first_gan.ipynb").read_text())
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert all(cell["outputs"] for cell in cells), "outputs are kept"
+    tiny = dict(key.split("=", 1) for key in TINY if not key.startswith(("data", "logger")))
+    train = ganzoo.train
+    monkeypatch.setattr(ganzoo, "train", lambda *keys, **named: train(*keys, **{**named, **tiny}))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "IPython.display", SimpleNamespace(Image=Image.open))
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: None))
+    names: dict[str, Any] = {}
+    for cell in cells:
+        exec("".join(cell["source"]), names)
+    assert names["gan"].images_seen == 80

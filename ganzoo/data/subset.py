@@ -39,6 +39,7 @@ class Subset(Source):
     varies = property(attrgetter("source.varies"))
     split = property(attrgetter("source.split"))
     folder = property(attrgetter("source.folder"))
+    license = property(attrgetter("source.license"))
     problems = property(attrgetter("source.problems"))
 
     @property

@@ -65,11 +65,14 @@ class Wandb(RunLogger, WandbLogger):
             entity=entity,
         )
         self._checkpoints, self._patience = checkpoints, patience
+        self._begun = False
         self._last: tuple[Path, int] | None = None  # to upload at the end
 
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
+        if not self._begun:  # Lightning looks for it before the data has been checked
+            raise AttributeError("the run of wandb begins when something is logged")
         if self._experiment is None:
             self._experiment = self._init()
         return self._experiment
@@ -130,6 +133,7 @@ class Wandb(RunLogger, WandbLogger):
     @rank_zero_only
     def _log(self, call: Callable[[Any], Any]) -> None:
         """Call a function with the wandb run. An error there ends the logging, not the training."""
+        self._begun = True
         try:
             call(self.experiment)
         except Exception as error:
