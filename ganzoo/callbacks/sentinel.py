@@ -160,7 +160,7 @@ class Sentinel(Callback):
         if every is None:
             every = min(20.0, gan.total_images / 50_000)
         if crossed(gan.images_before, gan.images_seen, every):
-            with maintenance(gan, "checking for alarms"):
+            with maintenance(gan):
                 self._check(trainer, gan)
 
     def on_exception(self, trainer: L.Trainer, gan: GAN, exception: BaseException) -> None:

@@ -63,12 +63,12 @@ def last_pictures(gan: GAN, what: str) -> Iterator[None]:
 
 
 @contextmanager
-def maintenance(gan: GAN, doing: str) -> Iterator[None]:
+def maintenance(gan: GAN, doing: str = "") -> Iterator[None]:
     """Count the time spent inside as maintenance, which is not part of the training speed.
 
     Args:
         gan: the model.
-        doing: what happens inside, for people.
+        doing: what happens inside, for people, if it takes long.
     """
     start, gan.control.doing = time.perf_counter(), doing
     yield

@@ -238,8 +238,8 @@ def auto(weights: str | None = None, precision: str = "float32") -> Extractor:
         return Inception(weights, precision)
     first, *others = (str(place.parent) for place in files.places("inception"))
     log.info(
-        "metrics: no Inception, so values are of EfficientNet-Lite0 (*_effnet) and not FID; for "
-        f"FID: {files.command('inception')}"
+        "metrics: no FID without the weights of Inception (values are *_effnet): "
+        f"{files.command('inception')}"
     )
     log.debug(f"{files.PUBLISHED['inception'].file} is not in {' or '.join([first, *others])}.")
     return EffNet(precision)
