@@ -77,7 +77,7 @@ def assert_tiles(picture: np.ndarray, rows: list[torch.Tensor]) -> None:
 
 def test_a_class_sheet_has_a_row_for_each_class(gan, run_dir, tmp_path) -> None:
     out = tmp_path / "sheet.png"
-    main([str(run_dir), "--classes", "2,0,9", "--num", "3", "--out", str(out)])
+    main([str(run_dir), "--scale", "1", "--classes", "2,0,9", "--num", "3", "--out", str(out)])
     rows = [gan.sample(range(3), label=label) for label in (2, 0, 9)]
     assert_tiles(pixels(out), rows)
     sheet = class_sheet(gan, [2, 0], [5])
@@ -87,7 +87,19 @@ def test_a_class_sheet_has_a_row_for_each_class(gan, run_dir, tmp_path) -> None:
 
 
 def test_one_class_is_a_grid_and_many_are_files(gan, run_dir, tmp_path) -> None:
-    main([str(run_dir), "--classes", "7", "--num", "2", "--out", str(tmp_path / "one.png")])
+    main(
+        [
+            str(run_dir),
+            "--scale",
+            "1",
+            "--classes",
+            "7",
+            "--num",
+            "2",
+            "--out",
+            str(tmp_path / "one.png"),
+        ]
+    )
     assert_tiles(pixels(tmp_path / "one.png"), [gan.sample(range(2), label=7)])
     main([str(run_dir), "--classes", "7,8", "--seeds", "3", "--out", str(tmp_path / "all")])
     names = sorted(path.name for path in (tmp_path / "all").iterdir())
@@ -98,7 +110,21 @@ def test_one_class_is_a_grid_and_many_are_files(gan, run_dir, tmp_path) -> None:
 
 def test_a_walk_stays_in_its_class(gan, run_dir, tmp_path) -> None:
     out = tmp_path / "walk.gif"
-    main([str(run_dir), "--walk", "0,1", "--classes", "4", "--frames", "3", "--out", str(out)])
+    main(
+        [
+            str(run_dir),
+            "--scale",
+            "1",
+            "--walk",
+            "0,1",
+            "--classes",
+            "4",
+            "--frames",
+            "3",
+            "--out",
+            str(out),
+        ]
+    )
     assert Image.open(out).n_frames == 6
     way = walk(gan, [0, 1], 3, label=4)
     torch.testing.assert_close(way[::3], gan.sample([0, 1], label=4), atol=1e-5, rtol=0)
@@ -118,9 +144,9 @@ def test_from_class_to_class_latents_stay(gan, run_dir, tmp_path) -> None:
 
     out = tmp_path / "ways.png"
     arguments = ["--morph", "3,7,1", "--seeds", "0,5", "--frames", "4", "--out", str(out)]
-    main([str(run_dir), *arguments])
+    main([str(run_dir), "--scale", "1", *arguments])
     assert_tiles(pixels(out), list(images))
-    main([str(run_dir), *arguments[:-1], str(tmp_path / "ways.gif")])
+    main([str(run_dir), "--scale", "1", *arguments[:-1], str(tmp_path / "ways.gif")])
     gif = Image.open(tmp_path / "ways.gif")
     assert sum(1 for _ in ImageSequence.Iterator(gif)) == 12
     assert gif.size == (2 * 32 + GAP, 32)
@@ -129,7 +155,7 @@ def test_from_class_to_class_latents_stay(gan, run_dir, tmp_path) -> None:
 def test_each_threshold_has_its_own_latents_and_statistics(gan, run_dir, tmp_path) -> None:
     out = tmp_path / "row.png"
     arguments = ["--truncation", "0.3,none", "--num", "4", "--standing", "2", "--out", str(out)]
-    main([str(run_dir), *arguments])
+    main([str(run_dir), "--scale", "1", *arguments])
     rows = []
     for threshold in (0.3, None):
         with gan.standing_statistics(threshold, 2):
