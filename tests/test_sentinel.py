@@ -371,4 +371,9 @@ def test_loss_at_chance_by_hand() -> None:
 
 def test_an_unknown_action_is_refused() -> None:
     with pytest.raises(UserError, match="action must be one of warn, stop, rollback"):
-        Sentinel(action="panic")
+        make(
+            config(
+                "callbacks.sentinel={_target_:ganzoo.callbacks.sentinel.Sentinel,action:panic}"
+            ).callbacks.sentinel,
+            "action",
+        )

@@ -21,14 +21,20 @@ ADVICE = {
     NOT_FINITE: "a lower learning rate, model.clip or precision=32-true",
 }
 
-LEARNED = 0.8  # share of the loss at chance below which a discriminator has learned something
+# Shares are those of a discriminator's loss in the loss at chance.
+LEARNED = 0.8  # share below which a discriminator has learned something
+LOST = 1.2  # share above which it does worse than chance
 BLANK = 0.95  # share above which it has forgotten everything, if its logits are alike as well
+WON = 0.02  # share below which it wins
+GROWTH = 5.0  # growth of a largest singular value that is too much; see `signs.Growth`
 DIVERSE = 0.2  # diversity that a run must have reached before it can be lost
+ALIKE = 0.3  # share of the largest diversity below which samples are alike
+# Accuracies of a discriminator that has memorized (Brock et al. 2019, section 4.2: over 98 % on
+# training images, and 50 to 55 % on held-out ones).
+TRAINING, HELD_OUT = 0.98, 0.55
 
 
-def collapse(
-    share: float, least: float, real: float, fake: float, widest: float, limit: float
-) -> str:
+def collapse(share: float, least: float, real: float, fake: float, widest: float) -> str:
     """A discriminator that had learned something now does worse than chance, or ignores its input.
 
     Args:
@@ -36,40 +42,35 @@ def collapse(
         least: the smallest such share of the run so far.
         real, fake: mean logits of reals and of fakes.
         widest: the largest difference of these two so far.
-        limit: share above which it does worse than chance.
     """
     if least >= LEARNED:
         return ""
-    if share > limit:
+    if share > LOST:
         return f"loses {share:.3g} times as much as at chance, after it had learned"
     if share > BLANK and abs(real - fake) < 0.002 * widest:
         return f"no longer distinguishes reals, with mean logit {real:.3g}, from fakes ({fake:.3g})"
     return ""
 
 
-def discriminator_wins(share: float, real: float, fake: float, limit: float) -> str:
+def discriminator_wins(share: float, real: float, fake: float) -> str:
     """A discriminator loses almost nothing, so the generator has nothing to learn from.
 
     Args:
         share: its loss, as a share of the loss at chance; a median of several checks.
         real, fake: mean logits of reals and of fakes.
-        limit: share below which it wins.
     """
-    if share < limit and fake < real:
+    if share < WON and fake < real:
         return f"loses only {100 * share:.2g} % of what it would at chance"
     return ""
 
 
-def memorization(accuracy: Mapping[str, float], training: float, held_out: float) -> str:
+def memorization(accuracy: Mapping[str, float]) -> str:
     """The discriminator recognizes training images, and fails on images that it has not seen.
 
-    Args:
-        accuracy: shares of images that it classifies correctly, by "training" and "held_out".
-        training: least accuracy on training images.
-        held_out: largest accuracy on held-out images.
+    `accuracy` has the shares of "training" and "held_out" images that it classifies correctly.
     """
     seen, unseen = accuracy["training"], accuracy["held_out"]
-    if seen >= training and unseen <= held_out:
+    if seen >= TRAINING and unseen <= HELD_OUT:
         return (
             f"the discriminator is right on {100 * seen:.0f} % of training images and on "
             f"{100 * unseen:.0f} % of held-out images"
@@ -77,24 +78,18 @@ def memorization(accuracy: Mapping[str, float], training: float, held_out: float
     return ""
 
 
-def spectrum_explodes(growth: float, weight: str, limit: float) -> str:
+def spectrum_explodes(growth: float, weight: str) -> str:
     """A weight's largest singular value grows much faster than it should; see `signs.Growth`."""
-    if growth > limit:
+    if growth > GROWTH:
         return (
             f"the largest singular value of {weight} has grown {growth:.3g} times as much as usual"
         )
     return ""
 
 
-def diversity_gone(diversity: float, best: float, limit: float) -> str:
-    """Samples that used to differ are alike.
-
-    Args:
-        diversity: diversity now; see `signs.Diversity`.
-        best: the largest diversity of the run.
-        limit: share of `best` below which it is gone.
-    """
-    if best >= DIVERSE and diversity < limit * best:
+def diversity_gone(diversity: float, best: float) -> str:
+    """Samples that used to differ are alike: their diversity now, and the largest of the run."""
+    if best >= DIVERSE and diversity < ALIKE * best:
         return (
             f"the distance between samples is {diversity:.2g} of that between training images, "
             f"and was {best:.2g}"

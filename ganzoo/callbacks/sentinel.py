@@ -7,7 +7,7 @@ import json
 import logging
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,7 @@ from ganzoo.distributed.collectives import average_over_processes
 from ganzoo.engine.gan import GAN
 from ganzoo.engine.kinds import FromSeeds
 from ganzoo.engine.rollback import GoodCheckpoints, good_checkpoint
-from ganzoo.errors import NotFinite, check_choice
+from ganzoo.errors import NotFinite
 from ganzoo.schedules.images import crossed
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class History:
     """What the sentinel remembers of a run; it is saved in checkpoints.
 
     Attributes:
-        sums, counts: of the numbers that the model has reported since the last check, by name.
+        reported: sum and count of the numbers that the model has reported since the last check.
         logged: numbers that other callbacks have logged since the last check, by name.
         logged_at: images seen when the newest of these was logged.
         shares: discriminator losses of the last checks, as shares of the loss at chance, for each
@@ -59,8 +59,7 @@ class History:
         raised: alarms that have not cleared.
     """
 
-    sums: dict[str, float] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
+    reported: dict[str, tuple[float, int]] = field(default_factory=dict)
     logged: dict[str, float] = field(default_factory=dict)
     logged_at: int = 0
     shares: dict[str, list[float]] = field(default_factory=dict)
@@ -90,12 +89,6 @@ class Sentinel(Callback):
         patience: number of checks in a row at which a sign has to be there.
         num: number of samples whose diversity is measured.
         rollbacks: largest number of rollbacks in a run; at the next alarm it stops.
-        collapse: discriminator loss, as a share of that at chance, above which it has collapsed.
-        wins: the same share below which the discriminator wins, in the median of recent checks.
-        growth: growth of a weight's largest singular value that is too much; see `signs.Growth`.
-        diversity: share of the largest diversity of the run below which samples are alike.
-        training, held_out: accuracies from which and up to which images are memorized
-            (Brock et al. 2019, section 4.2: over 98 % and 50 to 55 %).
     """
 
     def __init__(
@@ -105,19 +98,9 @@ class Sentinel(Callback):
         patience: int = 3,
         num: int = 64,
         rollbacks: int = 3,
-        collapse: float = 1.2,
-        wins: float = 0.02,
-        growth: float = 5.0,
-        diversity: float = 0.3,
-        training: float = 0.98,
-        held_out: float = 0.55,
     ) -> None:
-        check_choice("callbacks.sentinel.action", action, ["warn", "stop", "rollback"])
         self.action, self.every_kimg, self.patience, self.num = action, every_kimg, patience, num
         self.rollbacks = rollbacks
-        self.collapse, self.wins = collapse, wins
-        self.growth, self.diversity = growth, diversity
-        self.training, self.held_out = training, held_out
         self._diversity: Diversity | None = None
         self._path: Path | None = None  # of warnings.json, once the run has started
         self.spectrum, self.history = Growth(), History()
@@ -145,9 +128,6 @@ class Sentinel(Callback):
             for alarm in read_warnings(self._path)
             if alarm["rollbacks"] < gan.rollbacks or alarm["images_seen"] <= gan.images_seen
         ]
-        names = {name for names in gan.discriminator_reports.values() for name in names}
-        if self.history.sums.keys() != names:
-            self._forget_means(sorted(names))
         self._diversity = None
         if isinstance(gan, FromSeeds):
             self._diversity = Diversity(gan, data_of(trainer).domains[""], self.num)
@@ -169,64 +149,68 @@ class Sentinel(Callback):
 
     def _hear(self, gan: GAN, name: str, number: float) -> None:
         history = self.history
-        if name in history.sums and self._path is not None:  # else it is the preflight's
-            history.sums[name] += number
-            history.counts[name] += 1
-        elif name.startswith(("spectra/", "accuracy/")):
+        if name.startswith(("spectra/", "accuracy/")):
             history.logged[name], history.logged_at = number, gan.images_seen
+        elif self._path is not None:  # else it is the preflight's
+            total, count = history.reported.get(name, (0.0, 0))
+            history.reported[name] = total + number, count + 1
 
     # -- one check ---------------------------------------------------------------------------------
 
     def _check(self, trainer: L.Trainer, gan: GAN) -> None:
         gan.report.check_finite()
-        growth, weight = self._spectrum_growth()
-        numbers = {
-            **self._means(),
-            "diversity": self._diversity.now() if self._diversity is not None else math.nan,
-            "growth": growth,
-        }
-        # All processes have to come to the same decision.
-        values = torch.tensor(list(numbers.values()), device=gan.device)
-        average_over_processes([values])
-        numbers = dict(zip(numbers, values.tolist(), strict=True))
+        numbers, weight = self._numbers(gan)
         found = self.find(gan, numbers, weight)
-        signs = self.history.signs
+        history = self.history
         for name, sentence in found.items():
-            signs[name] = signs.get(name, 0) + 1 if sentence else 0
-        raised = [name for name in self.history.raised if signs[name]]
+            history.signs[name] = history.signs.get(name, 0) + 1 if sentence else 0
+        raised = [name for name in history.raised if history.signs[name]]
         new = {
             name: sentence
             for name, sentence in found.items()
-            if name not in raised and signs[name] >= (1 if name in AT_ONCE else self.patience)
+            if name not in raised
+            and history.signs[name] >= (1 if name in AT_ONCE else self.patience)
         }
-        self.history.raised = [*raised, *new]
-        shares = self.history.shares.values()
+        history.raised = [*raised, *new]
         logged = {
-            "d_loss": max((recent[-1] for recent in shares), default=math.nan),
+            "d_loss": max((recent[-1] for recent in history.shares.values()), default=math.nan),
             "diversity": numbers["diversity"],
             "growth": numbers["growth"],
-            "alarms": len(self.history.raised),
+            "alarms": len(history.raised),
         }
         finite = {f"sentinel/{name}": v for name, v in logged.items() if math.isfinite(v)}
         log_numbers(trainer, gan, finite)
         if new:
             self._alarm(trainer, gan, new)
-        elif not any(signs.values()):
+        elif not any(history.signs.values()):
             self._keep(trainer, gan)
+
+    def _numbers(self, gan: GAN) -> tuple[dict[str, float], str]:
+        """Numbers for `find`, the same in all processes, and the name of the grown weight."""
+        growth, weight = self._spectrum_growth()
+        numbers = {"diversity": self._diversity.now() if self._diversity else math.nan}
+        numbers["growth"] = growth
+        for name in (name for names in gan.discriminator_reports.values() for name in names):
+            total, count = self.history.reported.get(name, (math.nan, 1))
+            numbers[name] = total / count
+        self.history.reported = {}
+        # All processes have to come to the same decision.
+        values = torch.tensor(list(numbers.values()), device=gan.device)
+        average_over_processes([values])
+        return dict(zip(numbers, values.tolist(), strict=True)), weight
 
     def find(self, gan: GAN, numbers: Mapping[str, float], weight: str) -> dict[str, str]:
         """For each alarm that can be judged now, a sentence on its sign, "" if there is none.
 
         Args:
             gan: the model, for its discriminators and their loss at chance.
-            numbers: means of what the model reports, and "diversity" and "growth".
+            numbers: means of what its discriminators report, and "diversity" and "growth".
             weight: name of the weight that has grown by "growth".
         """
         found: dict[str, str] = {}
         history = self.history
         for accuracy in self._accuracies():
-            said = alarms.memorization(accuracy, self.training, self.held_out)
-            found[MEMORIZATION] = found.get(MEMORIZATION) or said
+            found[MEMORIZATION] = found.get(MEMORIZATION) or alarms.memorization(accuracy)
         reports = gan.discriminator_reports
         for name, reported in reports.items():
             who = f"discriminator {name}" if len(reports) > 1 else "the discriminator"
@@ -234,8 +218,8 @@ class Sentinel(Callback):
             share = loss / gan.loss_at_chance if gan.loss_at_chance else math.nan
             least, widest = history.least_shares.get(name, 1.0), history.widest_gaps.get(name, 0.0)
             saw = {
-                COLLAPSE: alarms.collapse(share, least, real, fake, widest, self.collapse),
-                WINS: alarms.discriminator_wins(self._usual(name, share), real, fake, self.wins),
+                COLLAPSE: alarms.collapse(share, least, real, fake, widest),
+                WINS: alarms.discriminator_wins(self._usual(name, share), real, fake),
             }
             if found.get(MEMORIZATION, history.signs.get(MEMORIZATION)):
                 saw[WINS] = ""  # the cause is known, and it fails on images that it has not seen
@@ -244,12 +228,10 @@ class Sentinel(Callback):
             history.least_shares[name] = min(share, history.least_shares.get(name, math.inf))
             history.widest_gaps[name] = max(widest, abs(real - fake))
         if not math.isnan(growth := numbers["growth"]):
-            found[SPECTRUM] = alarms.spectrum_explodes(growth, weight, self.growth)
+            found[SPECTRUM] = alarms.spectrum_explodes(growth, weight)
         if not math.isnan(diversity := numbers["diversity"]):
             history.most_diverse = max(history.most_diverse, diversity)
-            found[DIVERSITY] = alarms.diversity_gone(
-                diversity, history.most_diverse, self.diversity
-            )
+            found[DIVERSITY] = alarms.diversity_gone(diversity, history.most_diverse)
         return found
 
     def _usual(self, name: str, share: float) -> float:
@@ -259,30 +241,23 @@ class Sentinel(Callback):
         self.history.shares[name] = recent
         return statistics.median(recent) if len(recent) >= self.patience else math.nan
 
-    def _means(self) -> dict[str, float]:
-        """Means of what the model has reported since the last check; NaN if nothing."""
-        sums, counts = self.history.sums, self.history.counts
-        self._forget_means(list(sums))
-        return {name: sums[name] / counts[name] if counts[name] else math.nan for name in sums}
-
-    def _forget_means(self, names: Sequence[str]) -> None:
-        self.history.sums, self.history.counts = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0)
+    def _take_logged(self, group: str) -> dict[str, float]:
+        """Numbers of a group that were logged since the last check, by the rest of their names."""
+        names = [name for name in self.history.logged if name.startswith(group)]
+        return {name.removeprefix(group): self.history.logged.pop(name) for name in names}
 
     def _spectrum_growth(self) -> tuple[float, str]:
         """Growth of the singular values logged since the last check, and of which weight."""
-        largest = {
-            name.removeprefix("spectra/").removesuffix("/1"): self.history.logged.pop(name)
-            for name in list(self.history.logged)
-            if name.startswith("spectra/") and name.endswith("/1")
-        }
+        values = self._take_logged("spectra/")
+        largest = {k.removesuffix("/1"): v for k, v in values.items() if k.endswith("/1")}
         return self.spectrum.add(self.history.logged_at, largest) if largest else (math.nan, "")
 
     def _accuracies(self) -> list[dict[str, float]]:
         """Accuracies logged since the last check, one dict for each discriminator."""
         found: dict[str, dict[str, float]] = {}
-        for name in [name for name in self.history.logged if name.startswith("accuracy/")]:
+        for name, value in self._take_logged("accuracy/").items():
             domain, _, kind = name.rpartition("/")
-            found.setdefault(domain, {})[kind] = self.history.logged.pop(name)
+            found.setdefault(domain, {})[kind] = value
         return [accuracy for accuracy in found.values() if "held_out" in accuracy]
 
     # -- what follows from an alarm ----------------------------------------------------------------
@@ -302,17 +277,6 @@ class Sentinel(Callback):
             trainer.should_stop = True
         if action == "rollback":
             gan.control.go_back_to = good
-        rows = [
-            {
-                "images_seen": gan.images_seen,
-                "alarm": name,
-                "saw": sentence,
-                "try": ADVICE[name],
-                "action": action,
-                "rollbacks": gan.rollbacks,
-            }
-            for name, sentence in saw.items()
-        ]
         sentences = [f"{name}: {sentence}. Try {ADVICE[name]}." for name, sentence in saw.items()]
         if action == "stop":
             kept = f" {good} was written before that." if good else ""
@@ -322,9 +286,13 @@ class Sentinel(Callback):
                 "callbacks.sentinel.action=warn."
             )
         if trainer.is_global_zero:
-            self.warnings += rows
+            now = {"images_seen": gan.images_seen, "action": action, "rollbacks": gan.rollbacks}
+            self.warnings += [
+                {**now, "alarm": name, "saw": sentence, "try": ADVICE[name]}
+                for name, sentence in saw.items()
+            ]
             assert self._path is not None
-            write_warnings(self._path, self.warnings)
+            write_whole(self._path, json.dumps(self.warnings, indent=1))
             for sentence in sentences:
                 log.warning("sentinel at %.1f kimg: %s", gan.images_seen / 1000, sentence)
 
@@ -341,7 +309,3 @@ def read_warnings(path: Path) -> list[dict[str, Any]]:
         pass
     log.warning("%s cannot be read, so the alarms so far are not known", path)
     return []
-
-
-def write_warnings(path: Path, rows: list[dict[str, Any]]) -> None:
-    write_whole(path, json.dumps(rows, indent=1))

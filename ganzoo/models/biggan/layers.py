@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ganzoo.errors import UserError, check_choice
+from ganzoo.errors import UserError
 from ganzoo.nn.layers import fused_down, fused_up
 
 Init = Literal["orthogonal", "normal", "xavier"]
@@ -100,7 +100,17 @@ class Embedding(Spectral, nn.Embedding):
 
 @dataclass(frozen=True)
 class Layers:
-    """Makes layers that share the options of a network; see `Generator` for these."""
+    """Makes layers that share the options of a network, and initializes them.
+
+    Args:
+        spectral_norm: normalize all convolutions and linear layers spectrally, with `sn_iterations`
+            of power iteration in each forward and norms of at least `sn_eps`.
+        bn_eps, bn_momentum: epsilon and momentum of BatchNorm.
+        statistics: number of sets of BatchNorm statistics for truncations from 0 to 1, which the
+            published weights come with; 0 for none. See `StoredBatchNorm`.
+        init: initialization: orthogonal, normal (a standard deviation of 0.02) or xavier (uniform).
+        zero_biases: initialize biases by 0 instead of PyTorch's random values.
+    """
 
     spectral_norm: bool = True
     sn_eps: float = 1e-6
@@ -108,13 +118,8 @@ class Layers:
     bn_eps: float = 1e-5
     bn_momentum: float = 0.1
     statistics: int = 0
-
-    def __post_init__(self) -> None:
-        if self.sn_iterations < 1:
-            raise UserError(
-                "sn_iterations must be at least 1: to leave the weights alone use "
-                "spectral_norm=false."
-            )
+    init: Init = "orthogonal"
+    zero_biases: bool = False
 
     def conv(self, inputs: int, outputs: int, kernel: int = 3, bias: bool = True) -> Conv2d:
         return self._normalized(Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=bias))
@@ -129,6 +134,19 @@ class Layers:
         if self.statistics:
             return StoredBatchNorm(self.statistics, maps, self.bn_eps, self.bn_momentum, affine)
         return nn.BatchNorm2d(maps, self.bn_eps, self.bn_momentum, affine)
+
+    def initialize(self, network: nn.Module) -> None:
+        """Initialize convolutions, linear layers and embeddings of a complete network."""
+        functions: dict[Init, Callable[[Tensor], Tensor]] = {
+            "orthogonal": nn.init.orthogonal_,
+            "normal": lambda weight: nn.init.normal_(weight, 0.0, 0.02),
+            "xavier": nn.init.xavier_uniform_,
+        }
+        for module in network.modules():
+            if isinstance(module, Spectral):
+                functions[self.init](module.weight)
+                if self.zero_biases and isinstance(bias := getattr(module, "bias", None), Tensor):
+                    nn.init.zeros_(bias)
 
     def _normalized(self, layer: Layer, spectral: bool = True) -> Layer:
         on = self.spectral_norm and spectral
@@ -243,23 +261,6 @@ class Attention(nn.Module):
 
 
 # -- weights --------------------------------------------------------------------------------------
-
-
-def initialize(network: nn.Module, init: Init, zero_biases: bool) -> None:
-    """Initialize convolutions, linear layers and embeddings: orthogonal, N(0, 0.02) or Xavier's
-    uniform; biases 0 or PyTorch's. Raises UserError for another name.
-    """
-    functions: dict[str, Callable[[Tensor], Tensor]] = {
-        "orthogonal": nn.init.orthogonal_,
-        "normal": lambda weight: nn.init.normal_(weight, 0.0, 0.02),
-        "xavier": nn.init.xavier_uniform_,
-    }
-    check_choice("init", init, list(functions))
-    for module in network.modules():
-        if isinstance(module, Spectral):
-            functions[init](module.weight)
-            if zero_biases and isinstance(bias := getattr(module, "bias", None), Tensor):
-                nn.init.zeros_(bias)
 
 
 @torch.no_grad()

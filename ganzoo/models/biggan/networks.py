@@ -1,20 +1,16 @@
 """The networks of BigGAN (Brock et al. 2019, appendix B), as in the authors' PyTorch code."""
 
+import math
 from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ganzoo.errors import UserError
-from ganzoo.models.biggan.layers import (
-    Attention,
-    ConditionalNorm,
-    Conv2d,
-    Init,
-    Layers,
-    initialize,
-)
+from ganzoo.models.biggan.layers import Attention, ConditionalNorm, Conv2d, Init, Layers
 from ganzoo.nn.layers import enlarged, halved_grid
 
 # Widths in units of ch by the number of doublings between the first grid and the image: from the
@@ -43,20 +39,78 @@ class ConditionalGenerator(nn.Module):
     What BigGAN and BigGAN-deep have in common. y is int64 labels [N]; or class embeddings [N, D]
     from `embedded`, or interpolations of them; or None without classes.
 
+    Args:
+        image_size: H and W in pixels, or one number for both. Both are halved together as long as
+            neither falls below `bottom_width`, which leads to the first grid.
+        channels: number of channels of the image.
+        classes: number of classes; 0 for none.
+        nz: length of z.
+        ch: number of feature maps that `widths` are multiples of.
+        widths: feature maps of the grid and of each block, in units of ch; None for the paper's at
+            this size.
+        shared: length of the class embeddings that all layers share (appendix B), which are not
+            normalized spectrally; 0: each layer has a table of its own.
+        bottom_width: smallest height or width of the first grid.
+        attention: image heights after whose block there is attention; heights above the image's are
+            ignored.
+        spectral_norm, sn_eps, sn_iterations, bn_eps, bn_momentum, statistics, init, zero_biases:
+            see `Layers`.
+
     Attributes:
         grid: (height, width) of the first layer.
-        shared: the class embeddings that all layers share, if they do.
+        maps: feature maps of the grid and of each stage.
+        attends: whether attention follows each stage.
     """
 
-    nz: int
-    classes: int
-    grid: tuple[int, int]
     linear: nn.Module
     blocks: nn.ModuleList
     attentions: nn.ModuleList  # one after each block; most are the identity
     norm: ConditionalNorm
     image: Conv2d
-    shared: nn.Embedding | None
+
+    def __init__(
+        self,
+        image_size: int | Sequence[int],
+        channels: int = 3,
+        classes: int = 1000,
+        nz: int = 120,
+        ch: int = 96,
+        widths: Sequence[float] | None = None,
+        shared: int = 128,
+        bottom_width: int = 4,
+        attention: Sequence[int] = (64,),
+        spectral_norm: bool = True,
+        sn_eps: float = 1e-6,
+        sn_iterations: int = 1,
+        bn_eps: float = 1e-5,
+        bn_momentum: float = 0.1,
+        statistics: int = 0,
+        init: Init = "orthogonal",
+        zero_biases: bool = False,
+    ) -> None:
+        super().__init__()
+        self.nz, self.classes, self.channels = nz, classes, channels
+        self.grid, doublings = halved_grid(image_size, least=bottom_width, times=2)
+        self.maps = feature_maps(GENERATOR, doublings, ch, widths, doublings + 1, doublings + 1)
+        self.attends = attends_at(attention, [self.grid[0] * 2**i for i in range(1, doublings + 1)])
+        self.layers = Layers(
+            *(spectral_norm, sn_eps, sn_iterations, bn_eps, bn_momentum),
+            *(statistics, init, zero_biases),
+        )
+        self.shared: nn.Embedding | None = None
+        if classes and shared:
+            self.shared = self.layers.embedding(classes, shared, spectral=False)
+
+    def append(self, block: nn.Module, maps: int, attend: bool) -> None:
+        """Add a block of so many outputs, and attention after it or nothing."""
+        self.blocks.append(block)
+        self.attentions.append(Attention(maps, self.layers) if attend else nn.Identity())
+
+    def finish(self, outputs: int, kernel: int = 3) -> None:
+        """Add the last layers, and initialize all."""
+        self.norm = ConditionalNorm(self.maps[-1], 0, False, self.layers)
+        self.image = self.layers.conv(self.maps[-1], outputs, kernel)
+        self.layers.initialize(self)
 
     def embedded(self, y: Tensor) -> Tensor:
         """Class embeddings of labels [N]: [N, shared], or one-hot [N, classes] if not shared."""
@@ -86,86 +140,46 @@ class Generator(ConditionalGenerator):
     """BigGAN's generator: a residual block for each doubling.
 
     Args:
-        image_size: H and W in pixels, or one number for both. Both are halved together as long as
-            neither falls below `bottom_width`, which leads to the first grid.
-        channels: number of channels of the image.
-        classes: number of classes; 0 for none.
-        nz: length of z.
-        ch: number of feature maps that `widths` are multiples of.
-        widths: feature maps of the grid and of each block, in units of ch; None for the paper's at
-            this size.
-        shared: length of the class embeddings that all layers share (appendix B); 0: each layer has
-            a table of its own.
+        image_size: see `ConditionalGenerator`.
         hierarchical: split z into one piece for the first layer and one for each block, which is
             conditioned on it (section 3, skip-z).
-        bottom_width: smallest height or width of the first grid.
-        attention: image heights after whose block there is attention; heights above the image's are
-            ignored.
         shortcuts: put a 1x1 convolution on the shortcut of every block; False: only where widths
             change.
         image_kernel: kernel size of the last convolution.
         first_spectral: normalize the first layer spectrally like all others.
-        spectral_norm: normalize all convolutions and linear layers spectrally, with `sn_iterations`
-            of power iteration in each forward and norms of at least `sn_eps`. Class embeddings are
-            not normalized.
-        bn_eps, bn_momentum: epsilon and momentum of BatchNorm.
-        init: initialization: orthogonal, normal (a standard deviation of 0.02) or xavier.
-        zero_biases: initialize biases by 0 instead of PyTorch's random values.
+        options: the other arguments of `ConditionalGenerator`.
     """
 
     def __init__(
         self,
         image_size: int | Sequence[int],
-        channels: int = 3,
-        classes: int = 1000,
-        nz: int = 120,
-        ch: int = 96,
-        widths: Sequence[float] | None = None,
-        shared: int = 128,
         hierarchical: bool = True,
-        bottom_width: int = 4,
-        attention: Sequence[int] = (64,),
         shortcuts: bool = True,
         image_kernel: int = 3,
         first_spectral: bool = True,
-        spectral_norm: bool = True,
-        sn_eps: float = 1e-6,
-        sn_iterations: int = 1,
-        bn_eps: float = 1e-5,
-        bn_momentum: float = 0.1,
-        init: Init = "orthogonal",
-        zero_biases: bool = False,
+        **options: Any,
     ) -> None:
-        super().__init__()
-        self.grid, doublings = halved_grid(image_size, least=bottom_width, times=2)
-        maps = feature_maps(GENERATOR, doublings, ch, widths, doublings + 1, doublings + 1)
-        attends = attends_at(attention, [self.grid[0] * 2**i for i in range(1, doublings + 1)])
-        self.piece = _piece(nz, doublings + 1 if hierarchical else 1)
-        if hierarchical and classes and not shared:
+        super().__init__(image_size, **options)
+        maps, layers, labels = self.maps, self.layers, bool(self.classes and self.shared is None)
+        if hierarchical and labels:
             raise UserError(
                 "A hierarchical latent joins the shared class vectors: set shared=128, or "
                 "hierarchical=false."
             )
-        self.nz, self.classes, self.hierarchical = nz, classes, hierarchical
-        layers = Layers(spectral_norm, sn_eps, sn_iterations, bn_eps, bn_momentum)
-        self.shared = None
-        if classes and shared:
-            self.shared = layers.embedding(classes, shared, spectral=False)
-        of_labels = bool(classes and not shared)
-        condition = classes if of_labels else bool(classes) * shared + hierarchical * self.piece
+        self.hierarchical = hierarchical
+        self.piece = _piece(self.nz, len(maps) if hierarchical else 1)
+        embedded = self.shared.embedding_dim if self.shared is not None else 0
+        condition = self.classes if labels else embedded + hierarchical * self.piece
 
-        height, width = self.grid
         first = layers if first_spectral else Layers(spectral_norm=False)
-        self.linear = first.linear(self.piece, maps[0] * height * width)
+        self.linear = first.linear(self.piece, maps[0] * math.prod(self.grid))
         self.blocks, self.attentions = nn.ModuleList(), nn.ModuleList()
-        for inputs, outputs, attend in zip(maps, maps[1:], attends, strict=False):
-            norms = [ConditionalNorm(n, condition, of_labels, layers) for n in (inputs, outputs)]
+        for inputs, outputs, attend in zip(maps, maps[1:], self.attends, strict=False):
+            norms = [ConditionalNorm(n, condition, labels, layers) for n in (inputs, outputs)]
             shortcut = shortcuts or inputs != outputs
-            self.blocks.append(GeneratorBlock(inputs, outputs, norms, shortcut, layers))
-            self.attentions.append(Attention(outputs, layers) if attend else nn.Identity())
-        self.norm = ConditionalNorm(maps[-1], 0, False, layers)
-        self.image = layers.conv(maps[-1], channels, image_kernel)
-        initialize(self, init, zero_biases)
+            block = GeneratorBlock(inputs, outputs, norms, shortcut, layers)
+            self.append(block, outputs, attend)
+        self.finish(self.channels, image_kernel)
 
     def conditions(self, z: Tensor, c: Tensor | None) -> tuple[Tensor, list[Tensor | None]]:
         if not self.hierarchical:
@@ -204,15 +218,68 @@ class ProjectionDiscriminator(nn.Module):
     what BigGAN and BigGAN-deep have in common.
 
     logit = w'h + b + e_y'h, with h the sum over all places of the last features and e the table of
-    classes (Miyato and Koyama 2018).
+    classes (Miyato and Koyama 2018), which is normalized spectrally, too.
+
+    Args:
+        image_size: H and W in pixels, or one number for both; see `ConditionalGenerator`.
+        channels, classes, ch: see `ConditionalGenerator`.
+        widths: feature maps of the stem, if there is one, and of each block or stage, in units of
+            ch; None for the paper's at this size. Beyond the number of halvings the size stays.
+        bottom_width: smallest height or width of the last grid (twice that up to 32 pixels).
+        attention: heights of feature maps after whose first block or stage there is attention;
+            heights above the image's are ignored.
+        stem: whether a convolution comes before the blocks.
+        spectral_norm, sn_eps, sn_iterations, init, zero_biases: see `Layers`.
+
+    Attributes:
+        maps: feature maps of the image or of the stem, and of each block or stage.
+        attends: whether attention follows each block or stage.
+        halvings: number of blocks or stages that halve the size; the rest keep it.
     """
 
-    classes: int
-    stem: nn.Module
-    blocks: nn.ModuleList
-    attentions: nn.ModuleList
     linear: nn.Module
     embedding: nn.Module
+
+    def __init__(
+        self,
+        image_size: int | Sequence[int],
+        channels: int = 3,
+        classes: int = 1000,
+        ch: int = 96,
+        widths: Sequence[float] | None = None,
+        bottom_width: int = 4,
+        attention: Sequence[int] = (64,),
+        stem: bool = False,
+        spectral_norm: bool = True,
+        sn_eps: float = 1e-6,
+        sn_iterations: int = 1,
+        init: Init = "orthogonal",
+        zero_biases: bool = False,
+    ) -> None:
+        super().__init__()
+        self.classes = classes
+        self.layers = Layers(
+            spectral_norm, sn_eps, sn_iterations, init=init, zero_biases=zero_biases
+        )
+        height, doublings, self.halvings = halved(image_size, bottom_width)
+        maps = feature_maps(DISCRIMINATOR, doublings, ch, widths, self.halvings + stem)
+        self.maps = maps if stem else [channels, *maps]
+        sides = [height // 2 ** min(i, self.halvings) for i in range(len(self.maps))]
+        self.attends = attends_at(attention, sides)[1:]
+        self.stem = self.layers.conv(channels, maps[0]) if stem else nn.Identity()
+        self.blocks, self.attentions = nn.ModuleList(), nn.ModuleList()  # one after each block
+
+    def append(self, block: nn.Module, maps: int, attend: bool) -> None:
+        """Add a block of so many outputs, and attention after it or nothing."""
+        self.blocks.append(block)
+        self.attentions.append(Attention(maps, self.layers) if attend else nn.Identity())
+
+    def finish(self) -> None:
+        """Add the last layers, and initialize all."""
+        layers, maps = self.layers, self.maps[-1]
+        self.linear = layers.linear(maps, 1)
+        self.embedding = layers.embedding(self.classes, maps) if self.classes else nn.Identity()
+        layers.initialize(self)
 
     def forward(self, images: Tensor, y: Tensor | None = None) -> Tensor:
         if (y is None) != (self.classes == 0):
@@ -232,52 +299,18 @@ class Discriminator(ProjectionDiscriminator):
     """BigGAN's discriminator: a residual block for each halving, and one (two at 32 pixels) more.
 
     Args:
-        image_size: H and W in pixels, or one number for both; see `Generator`.
-        channels, classes, ch: see `Generator`.
-        widths: feature maps of each block, in units of ch; None for the paper's at this size.
-            Blocks beyond the number of halvings keep the size.
+        image_size: see `ProjectionDiscriminator`.
         wide: widen in a block's first convolution, not in its second.
-        bottom_width: smallest height or width of the last grid (twice that up to 32 pixels).
-        attention: heights of feature maps after whose first block there is attention; heights above
-            the image's are ignored.
-        spectral_norm, sn_eps, sn_iterations, init, zero_biases: see `Generator`; the table of
-            classes is normalized spectrally, too.
+        options: the other arguments of `ProjectionDiscriminator`.
     """
 
-    def __init__(
-        self,
-        image_size: int | Sequence[int],
-        channels: int = 3,
-        classes: int = 1000,
-        ch: int = 96,
-        widths: Sequence[float] | None = None,
-        wide: bool = True,
-        bottom_width: int = 4,
-        attention: Sequence[int] = (64,),
-        spectral_norm: bool = True,
-        sn_eps: float = 1e-6,
-        sn_iterations: int = 1,
-        init: Init = "orthogonal",
-        zero_biases: bool = False,
-    ) -> None:
-        super().__init__()
-        self.classes = classes
-        layers = Layers(spectral_norm, sn_eps, sn_iterations)
-        height, doublings, halvings = halved(image_size, bottom_width)
-        maps = feature_maps(DISCRIMINATOR, doublings, ch, widths, halvings)
-        sides = [height // 2 ** min(i, halvings) for i in range(len(maps) + 1)]
-        _, *attends = attends_at(attention, sides)
-        self.stem = nn.Identity()
-        self.blocks, self.attentions = nn.ModuleList(), nn.ModuleList()
-        for i, (inputs, outputs) in enumerate(zip([channels, *maps], maps, strict=False)):
-            hidden = outputs if wide else inputs
-            self.blocks.append(
-                DiscriminatorBlock(inputs, hidden, outputs, i < halvings, i > 0, layers)
-            )
-            self.attentions.append(Attention(outputs, layers) if attends[i] else nn.Identity())
-        self.linear = layers.linear(maps[-1], 1)
-        self.embedding = layers.embedding(classes, maps[-1]) if classes else nn.Identity()
-        initialize(self, init, zero_biases)
+    def __init__(self, image_size: int | Sequence[int], wide: bool = True, **options: Any) -> None:
+        super().__init__(image_size, **options)
+        for i, (inputs, outputs) in enumerate(pairwise(self.maps)):
+            hidden, halve = outputs if wide else inputs, i < self.halvings
+            block = DiscriminatorBlock(inputs, hidden, outputs, halve, i > 0, self.layers)
+            self.append(block, outputs, self.attends[i])
+        self.finish()
 
 
 class DiscriminatorBlock(nn.Module):
