@@ -41,7 +41,7 @@ from ganzoo.disk import write_whole
 from ganzoo.distributed.collectives import rank
 from ganzoo.engine.checkpoint import find, load
 from ganzoo.engine.gan import GAN
-from ganzoo.engine.kinds import FromSeeds, Translating, batches_for, only_from_seeds, statistics
+from ganzoo.engine.kinds import FromSeeds, Translating, batches_for, only_from_seeds
 from ganzoo.engine.sampling import threshold_name
 from ganzoo.errors import UserError, first
 from ganzoo.metrics.protocol import Scores
@@ -121,11 +121,11 @@ def of_checkpoint(cfg: DictConfig, path: Path, device: torch.device) -> Scores:
 
 
 def statistics_of(gan: GAN, cfg: DictConfig) -> AbstractContextManager[dict[str, int] | None]:
-    """See `ganzoo.engine.sampling.statistics`; models that translate have none."""
+    """See `FromSeeds.standing_statistics`; models that translate have none."""
     if not isinstance(gan, FromSeeds):
         return nullcontext()
     batches = batches_for(gan, cfg.standing, cfg.truncation is not None)
-    return statistics(gan, cfg.truncation, batches, cfg.raw)
+    return gan.standing_statistics(cfg.truncation, batches, raw=cfg.raw)
 
 
 def of_sweep(cfg: DictConfig, path: Path, device: torch.device) -> list[Scores]:

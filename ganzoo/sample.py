@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> None:
     device = cli.device(args.device)
     from ganzoo.data.choosing import refuse_among_training
     from ganzoo.engine.checkpoint import load
-    from ganzoo.engine.kinds import batches_for, only_from_seeds, statistics
+    from ganzoo.engine.kinds import batches_for, only_from_seeds
     from ganzoo.pictures import sheets
     from ganzoo.pictures.film import save_gif
     from ganzoo.pictures.grids import grid, named_rows, singles
@@ -123,7 +123,7 @@ def run(args: argparse.Namespace) -> None:
         named_rows({name: larger(row, args) for name, row in rows.items()}).save(args.out)
         print(args.out)
         return
-    with statistics(gan, threshold, batches, args.raw):
+    with gan.standing_statistics(threshold, batches, raw=args.raw):
         if args.walk:
             way = sheets.walk(gan, args.walk, args.frames or 30, threshold, args.raw, label)
             save_gif(singles(larger(way, args, ALONE)), args.out)

@@ -41,11 +41,10 @@ from ganzoo.data import choosing  # noqa: F401  defines ${classes:...}
 from ganzoo.distributed import cluster
 from ganzoo.distributed.batchnorm import BatchNormSync
 from ganzoo.engine import stopping
-from ganzoo.engine.checkpoint import initialize_from, read, restore
+from ganzoo.engine.checkpoint import AtomicCheckpointIO, initialize_from, read, restore
 from ganzoo.engine.gan import GAN
 from ganzoo.engine.preflight import Preflight
 from ganzoo.engine.rollback import go_back
-from ganzoo.engine.saving import AtomicCheckpointIO
 from ganzoo.engine.stopping import Stopped
 from ganzoo.errors import NotFinite, UserError, check_choice
 from ganzoo.loggers.csv import MetricsCSV

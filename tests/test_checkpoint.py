@@ -12,9 +12,9 @@ import ganzoo
 from ganzoo import UserError
 from ganzoo.config import make
 from ganzoo.data.pixels import to_uint8
-from ganzoo.engine.checkpoint import FORMAT, check_fits, find, initialize_from, read
+from ganzoo.engine.checkpoint import AtomicCheckpointIO, find, initialize_from, read
 from ganzoo.engine.gan import GAN
-from ganzoo.engine.saving import AtomicCheckpointIO
+from ganzoo.engine.saving import FORMAT, check_fits
 from ganzoo.train import train_config as train
 
 

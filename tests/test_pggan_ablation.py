@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from ganzoo.config import make
 from ganzoo.data.sources.synthetic import Synthetic
-from ganzoo.engine.checkpoint import FORMAT, initialize_from
+from ganzoo.engine.checkpoint import initialize_from
+from ganzoo.engine.saving import FORMAT
 from ganzoo.errors import UserError
 from ganzoo.models.pggan import PGGAN, Discriminator, Generator
 from ganzoo.models.pggan.diagram import describe

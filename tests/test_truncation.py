@@ -17,7 +17,6 @@ import ganzoo
 from ganzoo import evaluate
 from ganzoo.config import CONF, make
 from ganzoo.engine.gan import GAN
-from ganzoo.engine.kinds import statistics
 from ganzoo.errors import UserError
 from ganzoo.pictures.grids import GAP
 from ganzoo.pictures.sheets import class_sheet, morph, truncations, walk
@@ -194,7 +193,7 @@ def test_standing_statistics_of_any_model_with_batchnorm(plain) -> None:
         torch.testing.assert_close(norm.running_mean, x.mean((0, 2, 3)), rtol=1e-4, atol=1e-6)
     for key, value in gan.state_dict().items():
         assert torch.equal(value, before[key])
-    with statistics(gan, 0.5, 0) as told:
+    with gan.standing_statistics(0.5, 0) as told:
         assert told is None
 
 
@@ -202,7 +201,7 @@ def test_models_without_batchnorm_have_no_standing_statistics() -> None:
     cfg = config()
     cfg.model.generator = {"_target_": "makers.tiny.PlainGenerator"}
     gan: GAN = make(cfg.model)
-    with statistics(gan, 0.5, 4) as told:
+    with gan.standing_statistics(0.5, 4) as told:
         assert told is None
 
 

@@ -21,8 +21,7 @@ import ganzoo
 from ganzoo import draws, neighbors, sample, translate
 from ganzoo.config import CONF, resolved, trust
 from ganzoo.data.choosing import training_data
-from ganzoo.engine.checkpoint import initialize_from, read
-from ganzoo.engine.saving import AtomicCheckpointIO
+from ganzoo.engine.checkpoint import AtomicCheckpointIO, initialize_from, read
 from ganzoo.errors import UserError
 from ganzoo.models.imports import import_checkpoint
 

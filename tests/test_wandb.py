@@ -21,7 +21,6 @@ from PIL import Image
 
 import ganzoo
 from ganzoo.callbacks.evaluation import Evaluate
-from ganzoo.errors import UserError
 from ganzoo.loggers.csv import read_rows
 from ganzoo.loggers.wandb import Wandb
 from ganzoo.pictures.grids import grid
@@ -269,11 +268,6 @@ class EverBetter(Evaluate):
 def test_no_checkpoint_is_uploaded_unless_asked_for(offline: Path) -> None:
     (told,) = kept(offline)
     assert [artifact.type for artifact in told.artifacts if artifact.type == "model"] == []
-
-
-def test_an_unknown_choice_of_checkpoints_is_told() -> None:
-    with pytest.raises(UserError, match=r"logger\.checkpoints must be one of best, last, all"):
-        Wandb("unused", checkpoints="first")  # type: ignore[arg-type]
 
 
 def test_two_runs_in_one_process_are_two_of_a_group(tmp_path: Path) -> None:

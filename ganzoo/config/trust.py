@@ -25,7 +25,6 @@ ALSO = {
     "ganzoo.models.biggan.imports.NoDiscriminator",
     "ganzoo.models.cyclegan.PixelDiscriminator",
     "ganzoo.models.cyclegan.UNetGenerator",
-    "ganzoo.schedules.images.Constant",
     "ganzoo.schedules.images.LinearDecay",
     "ganzoo.schedules.images.Warmup",
     *(f"torch.optim.{name}" for name in ("Adadelta", "Adagrad", "AdamW", "Adamax", "NAdam")),

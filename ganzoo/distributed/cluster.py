@@ -187,11 +187,14 @@ def devices_explained(devices: object, accelerator: str = "gpu") -> Iterator[Non
     """
     try:
         yield
-    except MisconfigurationException as error:
+    except (MisconfigurationException, TypeError, ValueError) as error:
         number = torch.cuda.device_count()
-        if accelerator not in ("gpu", "cuda") and (number == 0 or accelerator != "auto"):
-            reason = " ".join(str(error).split())
-            raise UserError(f"Lightning refuses the keys of the trainer: {reason}") from error
+        gpus = accelerator in ("gpu", "cuda") or (accelerator == "auto" and number > 0)
+        if not (gpus and isinstance(error, MisconfigurationException)):
+            reason = " ".join(str(error).split()).removesuffix(".")
+            raise UserError(
+                f"Lightning refuses trainer.devices={devices} or another key of trainer: {reason}."
+            ) from error
         if number == 0:
             raise UserError(
                 "PyTorch sees no GPU: check nvidia-smi, CUDA_VISIBLE_DEVICES, and that PyTorch was "
@@ -206,11 +209,6 @@ def devices_explained(devices: object, accelerator: str = "gpu") -> Iterator[Non
             f"sees: set trainer.devices={number}, or check CUDA_VISIBLE_DEVICES."
             f"{bound if under_slurm() else ''}"
         ) from error
-    except (TypeError, ValueError) as error:  # for words that are no accelerator and no number
-        said = " ".join(str(error).split()).removesuffix(".")
-        raise UserError(
-            f"Lightning refuses trainer.devices={devices} or another key of trainer: {said}."
-        ) from error
 
 
 # -- where they meet -------------------------------------------------------------------------------
@@ -222,11 +220,6 @@ def check_backend(backend: str | None, device: str) -> None:
         raise UserError(
             "NCCL connects GPUs, and this run is on CPUs: remove "
             "trainer.strategy.process_group_backend, or set it to gloo."
-        )
-    if device == "cuda" and backend in (None, "nccl") and not dist.is_nccl_available():
-        raise UserError(
-            "This PyTorch was built without NCCL, which connects GPUs: install a build with it, "
-            "or set trainer.strategy.process_group_backend=gloo, which is slower."
         )
 
 

@@ -1,28 +1,49 @@
 """Reading checkpoints, without running code that they might contain, and rebuilding their models.
 
 A checkpoint is Lightning's, plus an entry `ganzoo` with the resolved config (plain dicts and
-numbers), the images seen, and the version of ganzoo. `saving` writes them.
+numbers), the images seen, and the version of ganzoo.
 """
 
 import warnings
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import Tensor
 
 from ganzoo import __version__
 from ganzoo.config import make
 from ganzoo.config import trust as trusted
+from ganzoo.disk import whole
+from ganzoo.engine.gan import GAN
+from ganzoo.engine.saving import FORMAT, shape_of
 from ganzoo.errors import UserError
 
-if TYPE_CHECKING:
-    from ganzoo.engine.gan import GAN
 
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Lightning plugin: a checkpoint is written completely or not at all, and read by `read`."""
 
-FORMAT = 2  # of the entry `ganzoo` and the names of weights; version 0.1 wrote none
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        return read(path, map_location)
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept = "The previous checkpoint is unchanged" if path.exists() else "There is none yet"
+        remedy = (
+            f"{kept}: free some space or choose another run_dir, then run the same command again "
+            f"to resume."
+        )
+        # To an open file: torch keeps the reason of a failure only then.
+        with whole(path, remedy) as partial, partial.open("wb") as file:
+            torch.save(checkpoint, file)
 
 
 def find(path: str | Path) -> Path:
@@ -93,7 +114,7 @@ def check_sums(path: Path) -> None:
 
 def load(
     path: str | Path, device: torch.device | str | None = None, trust: Sequence[str] = ()
-) -> "GAN":
+) -> GAN:
     """The model of a checkpoint or run folder, rebuilt from that alone, in eval mode.
 
     Args:
@@ -128,13 +149,13 @@ def load(
     return gan.to(device or "cpu").eval()
 
 
-def restore(gan: "GAN", checkpoint: dict[str, Any]) -> None:
+def restore(gan: GAN, checkpoint: dict[str, Any]) -> None:
     """Put weights and clock of a checkpoint into the model that it is of."""
     gan.on_load_checkpoint(checkpoint)
     gan.load_state_dict(checkpoint["state_dict"])
 
 
-def initialize_from(gan: "GAN", path: str | Path) -> list[str]:
+def initialize_from(gan: GAN, path: str | Path) -> list[str]:
     """Take over the weights of another checkpoint where name and shape fit.
 
     Returns a sentence for every key that did not fit, and for what else differs. Raises `UserError`
@@ -148,32 +169,9 @@ def initialize_from(gan: "GAN", path: str | Path) -> list[str]:
         raise UserError(f"Nothing in {path} fits this model: init_from needs a similar model.")
     gan.load_state_dict(fitting, strict=False)
     return [
-        *(f"{k}: {_shape(v)} there, {_shape(ours[k])} here; not taken"
+        *(f"{k}: {shape_of(v)} there, {shape_of(ours[k])} here; not taken"
           for k, v in theirs.items() if k in ours and k not in fitting),
         *(f"{k}: only there; not taken" for k in theirs if k not in ours),
         *(f"{k}: only here; left as initialized" for k in ours if k not in theirs),
         *gan.differs_from(checkpoint),
     ]  # fmt: skip
-
-
-def check_fits(gan: nn.Module, checkpoint: Mapping[str, Any]) -> None:
-    """Raise `UserError` unless the checkpoint is ganzoo's and has the weights of this model."""
-    if "ganzoo" not in checkpoint:
-        raise UserError("The checkpoint was not written by ganzoo: choose another run_dir.")
-    ours, theirs = gan.state_dict(), checkpoint["state_dict"]
-    differing = [
-        key
-        for key in sorted({*ours, *theirs})
-        if key not in ours or key not in theirs or ours[key].shape != theirs[key].shape
-    ]
-    if differing:
-        key = differing[0]
-        raise UserError(
-            f"The checkpoint belongs to another model: {len(differing)} weights differ, the first "
-            f"is {key} ({_shape(theirs.get(key))} there, {_shape(ours.get(key))} here). Use the "
-            f"options it was trained with, or another run_dir."
-        )
-
-
-def _shape(tensor: Tensor | None) -> str:
-    return "none" if tensor is None else "x".join(map(str, tensor.shape)) or "a number"

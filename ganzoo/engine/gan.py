@@ -36,11 +36,11 @@ from ganzoo.distributed.collectives import average_over_processes, world_size
 from ganzoo.distributed.strategy import Replicated
 from ganzoo.draws import Draws, seed_of
 from ganzoo.engine.average import Averaging
-from ganzoo.engine.checkpoint import FORMAT, check_fits
 from ganzoo.engine.control import Control
 from ganzoo.engine.fitting import Fitting
 from ganzoo.engine.modes import in_train_mode
 from ganzoo.engine.report import Report
+from ganzoo.engine.saving import FORMAT, check_fits
 from ganzoo.engine.turns import Turns, check_names
 from ganzoo.errors import UserError
 from ganzoo.nn.losses import Loss

@@ -21,7 +21,6 @@ from ganzoo.engine.gan import GAN
 from ganzoo.engine.modes import evaluating, in_train_mode, standing_statistics
 from ganzoo.engine.sampling import (
     TRUNCATIONS,
-    Threshold,
     checked_classes,
     latents_of,
     uniform_classes,
@@ -153,23 +152,26 @@ class FromSeeds(GAN):
         batches: int = 16,
         size: int = 64,
         raw: bool = False,
-    ) -> Iterator[bool]:
+    ) -> Iterator[dict[str, int] | None]:
         """Inside, images are made with standing statistics; see `engine.modes`.
 
         They are estimated from `batches` fresh batches of `size` latents, limited by `truncation`,
-        with labels as `labels` gives them. Yields whether the generator has such statistics.
+        with labels as `labels` gives them. Yields the entry for a metric's protocol; None if
+        `batches` is 0 or there is no BatchNorm, so that images are made as usual.
         """
 
         def inputs() -> Iterator[tuple[Tensor, ...]]:
-            for batch in range(batches):
-                first = STANDING + batch * size
+            for first in range(STANDING, STANDING + batches * size, size):
                 seeds = range(first, first + size)
                 y = self.labels(seeds)
                 yield (self.latents(seeds, truncation), *([] if y is None else [y]))
 
+        if not batches:
+            yield None
+            return
         with standing_statistics(self.network(raw), inputs()) as self.standing:
             try:
-                yield self.standing
+                yield {"batches": batches, "size": size} if self.standing else None
             finally:
                 self.standing = False
 
@@ -237,18 +239,3 @@ def batches_for(gan: FromSeeds, asked: int | None, truncated: bool) -> int:
     if asked is not None:
         return asked
     return 16 if truncated and not gan.stored_statistics else 0
-
-
-@contextmanager
-def statistics(
-    gan: FromSeeds, threshold: Threshold, batches: int, raw: bool = False
-) -> Iterator[dict[str, int] | None]:
-    """Inside, the generator uses standing statistics for a threshold, from batches of 64.
-
-    Yields the entry for a metric's protocol; None if `batches` is 0 or there is no BatchNorm.
-    """
-    if not batches:
-        yield None
-        return
-    with gan.standing_statistics(threshold, batches, 64, raw) as estimated:
-        yield {"batches": batches, "size": 64} if estimated else None

@@ -74,23 +74,14 @@ class Preflight(Callback):
 
 
 class Tried(NamedTuple):
-    """Results of one iteration in a stage of training.
+    """Results of one iteration in a stage of training."""
 
-    Attributes:
-        name: name of the stage, empty if there is one.
-        at: images seen when the stage begins.
-        batch: images of an iteration, over all processes.
-        seconds: duration of an iteration.
-        memory: memory in bytes; see `peak_memory`.
-        accumulate: number of micro-batches.
-    """
-
-    name: str
-    at: int
-    batch: int
+    name: str  # of the stage, empty if there is one
+    at: int  # images seen when the stage begins
+    batch: int  # images of an iteration, over all processes
     seconds: float
-    memory: int
-    accumulate: int
+    memory: int  # in bytes; see `peak_memory`
+    accumulate: int  # number of micro-batches
 
 
 def try_stage(trainer: L.Trainer, gan: GAN, at: int, name: str, times: int = 1) -> Tried:

@@ -7,9 +7,8 @@ import lightning as L
 import torch
 
 from ganzoo.distributed.collectives import any_process, rank, world_size
-from ganzoo.engine.checkpoint import read
+from ganzoo.engine.checkpoint import AtomicCheckpointIO, read
 from ganzoo.engine.gan import GAN
-from ganzoo.engine.saving import AtomicCheckpointIO
 
 log = logging.getLogger(__name__)
 

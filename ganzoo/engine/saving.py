@@ -1,39 +1,38 @@
-"""Writing checkpoints: completely or not at all, and only if there is room for them."""
+"""What a checkpoint has to have, and the room that it takes."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from lightning.pytorch.plugins.io import TorchCheckpointIO
-from torch import nn
+from torch import Tensor, nn
 
-from ganzoo.disk import whole
-from ganzoo.engine.checkpoint import read
 from ganzoo.errors import UserError
 
+FORMAT = 2  # of the entry `ganzoo` and the names of weights; version 0.1 wrote none
 
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning plugin: a checkpoint is written completely or not at all, and read by `read`."""
 
-    def load_checkpoint(
-        self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = None
-    ) -> dict[str, Any]:
-        return read(path, map_location)
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
-    ) -> None:
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        kept = "The previous checkpoint is unchanged" if path.exists() else "There is none yet"
-        remedy = (
-            f"{kept}: free some space or choose another run_dir, then run the same command again "
-            f"to resume."
+def check_fits(gan: nn.Module, checkpoint: Mapping[str, Any]) -> None:
+    """Raise `UserError` unless the checkpoint is ganzoo's and has the weights of this model."""
+    if "ganzoo" not in checkpoint:
+        raise UserError("The checkpoint was not written by ganzoo: choose another run_dir.")
+    ours, theirs = gan.state_dict(), checkpoint["state_dict"]
+    differing = [
+        key
+        for key in sorted({*ours, *theirs})
+        if key not in ours or key not in theirs or ours[key].shape != theirs[key].shape
+    ]
+    if differing:
+        key = differing[0]
+        raise UserError(
+            f"The checkpoint belongs to another model: {len(differing)} weights differ, the first "
+            f"is {key} ({shape_of(theirs.get(key))} there, {shape_of(ours.get(key))} here). Use "
+            f"the options it was trained with, or another run_dir."
         )
-        # To an open file: torch keeps the reason of a failure only then.
-        with whole(path, remedy) as partial, partial.open("wb") as file:
-            torch.save(checkpoint, file)
+
+
+def shape_of(tensor: Tensor | None) -> str:
+    return "none" if tensor is None else "x".join(map(str, tensor.shape)) or "a number"
 
 
 def checkpoint_bytes(model: nn.Module) -> int:

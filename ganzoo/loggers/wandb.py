@@ -16,7 +16,6 @@ from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from PIL import Image
 
-from ganzoo.errors import check_choice
 from ganzoo.loggers.base import RunLogger
 
 log = logging.getLogger(__name__)
@@ -52,8 +51,6 @@ class Wandb(RunLogger, WandbLogger):
         checkpoints: Literal["best", "last", "all"] | None = None,
         patience: float = 20.0,
     ) -> None:
-        if checkpoints is not None:
-            check_choice("logger.checkpoints", checkpoints, ["best", "last", "all"])
         self._run_dir = Path(run_dir)
         super().__init__(
             project=project,
@@ -162,28 +159,16 @@ class Wandb(RunLogger, WandbLogger):
                 mode, why = "offline", "because no key was found"
             run = self._start(mode)
         except Exception as error:
-            lost = time.perf_counter() - start
-            mode, why = (
-                "offline",
-                f"because it could not start ({_first_line(error)}; {lost:.0f} s)",
-            )
-            try:
-                wandb.teardown()  # the service of the failed run would keep its id
-                os.environ.pop("WANDB_SERVICE", None)
-                run = self._start(mode)
-            except Exception as again:
-                log.warning(
-                    "wandb logs nothing (%s); metrics.csv has all numbers", _first_line(again)
-                )
-                return wandb.init(mode="disabled")
+            lost = f"{_first_line(error)}; {time.perf_counter() - start:.0f} s"
+            mode, why = "offline", f"because it could not start ({lost})"
+            wandb.teardown()  # the service of the failed run would keep its id
+            os.environ.pop("WANDB_SERVICE", None)
+            run = self._start(mode)
         run.define_metric("images_seen")
         run.define_metric("*", step_metric="images_seen")
         if mode == "offline":
-            log.info(
-                "wandb: offline, %s; `wandb sync %s` uploads the run later",
-                why,
-                Path(run.dir).parent,
-            )
+            folder = Path(run.dir).parent
+            log.info("wandb: offline, %s; `wandb sync %s` uploads the run later", why, folder)
         elif mode == "online":
             log.info("wandb: online, %s", run.url)
         return run

@@ -11,7 +11,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from ganzoo.engine.kinds import FromSeeds, statistics
+from ganzoo.engine.kinds import FromSeeds
 from ganzoo.engine.sampling import Threshold, check, threshold_name
 from ganzoo.metrics.protocol import Scores
 from ganzoo.metrics.scoring import fakes_of
@@ -39,7 +39,7 @@ def sweep(
     check(thresholds)
     found = []
     for threshold in thresholds:
-        with statistics(gan, threshold, batches, raw) as standing:
+        with gan.standing_statistics(threshold, batches, raw=raw) as standing:
             scores = suite.score(fakes_of(gan, suite.num_fake, raw, threshold, label, standing))
         assert scores is not None
         found.append(scores)

@@ -14,9 +14,8 @@ from typing import Any
 
 import torch
 
-from ganzoo.engine.checkpoint import check_sums
+from ganzoo.engine.checkpoint import AtomicCheckpointIO, check_sums
 from ganzoo.engine.gan import GAN
-from ganzoo.engine.saving import AtomicCheckpointIO
 from ganzoo.errors import UserError
 from ganzoo.models.biggan.imports import (
     ajbrock_files,

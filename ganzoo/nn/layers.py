@@ -1,5 +1,6 @@
 """Layers and sizes that the networks of several models share."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch.nn.functional as F
@@ -51,45 +52,19 @@ def halved_grid(
             f"image_size={image_size} is not a size: use one number or [height, width], in pixels."
         )
     height, width = sides
-    if not _fits(height, width, least, times):
-        sizes = " or ".join(f"{h}x{w}" for h, w in _nearest(height, width, least, times)[:2])
-        raise UserError(
-            f"Images of {height}x{width} cannot be halved down to a grid of {least} to "
-            f"{_most(least)} pixels: use {sizes} (height x width)."
-        )
-    return _halved(height, width, least)
-
-
-def _halved(height: int, width: int, least: int) -> tuple[tuple[int, int], int]:
     halvings = 0
     while height % 2 == 0 and width % 2 == 0 and min(height, width) >= 2 * least:
         height, width, halvings = height // 2, width // 2, halvings + 1
+    most = max(7, 2 * least - 1)
+    if halvings < times or not least <= min(height, width) <= most:
+        # Whole multiples of a power of two fit if the shorter side is `least` to `most` of it.
+        unit = 2 ** max(times, math.floor(math.log2(max(1, min(sides) / least))))
+        near = "x".join(str(unit * max(least, side // unit)) for side in sides)
+        raise UserError(
+            f"Images of {sides[0]}x{sides[1]} cannot be halved down to a grid of {least} to {most} "
+            f"pixels: use {near} (height x width)."
+        )
     return (height, width), halvings
-
-
-def _fits(height: int, width: int, least: int, times: int) -> bool:
-    grid, halvings = _halved(height, width, least)
-    return halvings >= times and least <= min(grid) <= _most(least)
-
-
-def _most(least: int) -> int:
-    return max(7, 2 * least - 1)
-
-
-def _nearest(height: int, width: int, least: int, times: int) -> list[tuple[int, int]]:
-    """Sizes that can be halved as needed, the nearest first; squares only for a square."""
-
-    def multiples(side: int, scale: int) -> set[int]:
-        return {scale * max(least, side // scale), scale * max(least, -(-side // scale))}
-
-    found = {
-        (h, w)
-        for scale in (2**k for k in range(times, 12))
-        for h in multiples(height, scale)
-        for w in multiples(width, scale)
-        if _fits(h, w, least, times) and (h == w or height != width)
-    }
-    return sorted(found, key=lambda size: (abs(size[0] - height) + abs(size[1] - width), size))
 
 
 def normal_init(module: nn.Module) -> None:

@@ -13,8 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ganzoo.errors import UserError
-
 
 class Loss(Protocol):
     """The two formulas that a model needs.
@@ -115,31 +113,18 @@ class Relativistic:
     """The relativistic pairing loss with softplus (Jolicoeur-Martineau 2019).
 
     Equation 2 of R3GAN (Huang et al. 2024), which adds `zero_centered_penalty` on reals and on
-    fakes. Each real is compared with one fake, so both must have the same shape; UserError
-    otherwise.
+    fakes. Each real is compared with one fake, so there must be as many of both.
     """
 
     relative = True
     boundary: float | None = None
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
-        return F.softplus(-_margin(real, fake)).mean()
+        return F.softplus(fake - real).mean()
 
     def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
-        if real is None:
-            raise UserError(
-                "The generator's relativistic loss needs the logits of reals: pass real as well."
-            )
-        return F.softplus(_margin(real, fake)).mean()
-
-
-def _margin(real: Tensor, fake: Tensor) -> Tensor:
-    if real.shape != fake.shape:
-        raise UserError(
-            f"The relativistic loss pairs each real with one fake, but their logits have shapes "
-            f"{tuple(real.shape)} and {tuple(fake.shape)}: use batches of equal size."
-        )
-    return real - fake
+        assert real is not None, "`relative` says that it is needed"
+        return F.softplus(real - fake).mean()
 
 
 def gradient_penalty(
@@ -161,20 +146,7 @@ def gradient_penalty(
         real, fake: images of equal shape, [N, C, H, W]; gradients do not flow into them.
         mix: positions between real and fake in [0, 1), [N] or [N, 1, 1, 1].
         target: the norm that is aimed at, above 0.
-
-    Raises:
-        UserError: real and fake differ in shape, or target is not positive.
     """
-    if real.shape != fake.shape:
-        raise UserError(
-            f"A gradient penalty is taken between reals and fakes of equal shape, but they have "
-            f"{tuple(real.shape)} and {tuple(fake.shape)}: use batches of equal size."
-        )
-    if target <= 0:
-        raise UserError(
-            f"A gradient norm of target={target} cannot be reached: use a positive one, or r1 and "
-            f"r2, whose target is 0."
-        )
     mix = mix.reshape(len(real), *(1,) * (real.dim() - 1))
     gradient = _gradient(discriminator, real + mix * (fake - real))
     return (torch.linalg.vector_norm(gradient, dim=1) - target).square().mean() / target**2

@@ -7,7 +7,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ganzoo.engine.gan import GAN
-from ganzoo.engine.kinds import FromSeeds, statistics
+from ganzoo.engine.kinds import FromSeeds
 from ganzoo.engine.sampling import Threshold, threshold_name
 from ganzoo.errors import UserError
 
@@ -48,7 +48,7 @@ def truncations(
     """
     made = {}
     for threshold in thresholds:
-        with statistics(gan, threshold, batches, raw):
+        with gan.standing_statistics(threshold, batches, raw=raw):
             images = gan.sample(seeds, label=label, truncation=threshold, raw=raw)
         made[threshold_name(threshold)] = images
     return made

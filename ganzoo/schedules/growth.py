@@ -146,10 +146,6 @@ class Growth:
                 starts[2 * level] = phase * (train + fade)
         return starts
 
-    def resets(self, before: int, now: int) -> bool:
-        """Whether a fade began or ended between two moments: then the optimizers are reset."""
-        return self.stage(before) != self.stage(now)
-
     # -- what depends on it -----------------------------------------------------------------------
 
     def batch(self, images: int, processes: int = 1) -> int:

@@ -34,14 +34,6 @@ def ema_beta(images: int, half_life_kimg: float, rampup: float | None, images_se
 
 
 @dataclass(frozen=True)
-class Constant:
-    """A learning rate factor of 1."""
-
-    def __call__(self, images_seen: int) -> float:
-        return 1.0
-
-
-@dataclass(frozen=True)
 class LinearDecay:
     """A learning rate factor of 1 until `start_kimg`, then linearly to 0 at `end_kimg`.
 

@@ -170,7 +170,8 @@ class PGGAN(FromSeeds):
 
     def after_step(self) -> None:
         before, now = self.moment(self.images_before), self.moment(self.images_seen)
-        if self.reset_optimizers and self.growth.resets(before, now):
+        # A fade begins or ends.
+        if self.reset_optimizers and self.growth.stage(before) != self.growth.stage(now):
             for name in self.turns.networks:
                 self.turns.optimizer(name).optimizer.state.clear()
 
