@@ -1,17 +1,17 @@
 """What could fail hours later is tried before the first step."""
 
-import copy
 import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning_utilities.core.apply_func import apply_to_collection
 
 from ganzoo.distributed.collectives import any_process
 from ganzoo.engine import stopping
@@ -143,8 +143,10 @@ def table(tried: list[Tried], total_images: int) -> list[str]:
 @contextmanager
 def put_back(trainer: L.Trainer, gan: GAN) -> Iterator[None]:
     """On leaving, weights, buffers, optimizers and the clock are restored."""
-    weights = {k: v.to("cpu", copy=True) for k, v in gan.state_dict().items()}
-    optimizers = [_to_cpu(copy.copy(o.state_dict())) for o in trainer.optimizers]
+    # On the CPU, where there is room for all of it twice.
+    states = [dict(gan.state_dict()), *(o.state_dict() for o in trainer.optimizers)]
+    copies = apply_to_collection(states, torch.Tensor, lambda t: t.to("cpu", copy=True))
+    weights, *optimizers = copies
     clock = gan.images_before, gan.images_seen
     try:
         yield
@@ -157,13 +159,3 @@ def put_back(trainer: L.Trainer, gan: GAN) -> Iterator[None]:
         gan.images_before, gan.images_seen = clock
         gan.report.clear()
         trainer.should_stop = False
-
-
-def _to_cpu(node: Any) -> Any:
-    if isinstance(node, torch.Tensor):
-        return node.to("cpu", copy=True)
-    if isinstance(node, dict):
-        return {k: _to_cpu(v) for k, v in node.items()}
-    if isinstance(node, list):
-        return [_to_cpu(v) for v in node]
-    return node

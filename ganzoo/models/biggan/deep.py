@@ -46,7 +46,8 @@ class DeepGenerator(ConditionalGenerator):
             for last in [False] * (depth - 1) + [True]:
                 outputs = widened if last else inputs
                 block = DeepGeneratorBlock(inputs, outputs, condition, reduction, last, layers)
-                self.append(block, outputs, last and attend)
+                self.blocks.append(block)
+                self.attentions.append(self.layers.attention(outputs, last and attend))
         self.finish(image_maps or self.channels)
 
     def conditions(self, z: Tensor, c: Tensor | None) -> tuple[Tensor, list[Tensor | None]]:
@@ -116,7 +117,10 @@ class DeepDiscriminator(ProjectionDiscriminator):
             for j in range(depth):
                 given, halve = (outputs, False) if j else (inputs, i < self.halvings)
                 block = DeepDiscriminatorBlock(given, outputs, reduction, halve, self.layers)
-                self.append(block, outputs, j == depth - 1 and self.attends[i])
+                self.blocks.append(block)
+                self.attentions.append(
+                    self.layers.attention(outputs, j == depth - 1 and self.attends[i])
+                )
         self.finish()
 
 

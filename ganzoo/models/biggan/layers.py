@@ -135,6 +135,10 @@ class Layers:
             return StoredBatchNorm(self.statistics, maps, self.bn_eps, self.bn_momentum, affine)
         return nn.BatchNorm2d(maps, self.bn_eps, self.bn_momentum, affine)
 
+    def attention(self, maps: int, wanted: bool) -> nn.Module:
+        """What follows a block: attention, or nothing."""
+        return Attention(maps, self) if wanted else nn.Identity()
+
     def initialize(self, network: nn.Module) -> None:
         """Initialize convolutions, linear layers and embeddings of a complete network."""
         functions: dict[Init, Callable[[Tensor], Tensor]] = {

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ganzoo.errors import UserError
-from ganzoo.models.biggan.layers import Attention, ConditionalNorm, Conv2d, Init, Layers
+from ganzoo.models.biggan.layers import ConditionalNorm, Conv2d, Init, Layers
 from ganzoo.nn.layers import enlarged, halved_grid
 
 # Widths in units of ch by the number of doublings between the first grid and the image: from the
@@ -101,11 +101,6 @@ class ConditionalGenerator(nn.Module):
         if classes and shared:
             self.shared = self.layers.embedding(classes, shared, spectral=False)
 
-    def append(self, block: nn.Module, maps: int, attend: bool) -> None:
-        """Add a block of so many outputs, and attention after it or nothing."""
-        self.blocks.append(block)
-        self.attentions.append(Attention(maps, self.layers) if attend else nn.Identity())
-
     def finish(self, outputs: int, kernel: int = 3) -> None:
         """Add the last layers, and initialize all."""
         self.norm = ConditionalNorm(self.maps[-1], 0, False, self.layers)
@@ -178,7 +173,8 @@ class Generator(ConditionalGenerator):
             norms = [ConditionalNorm(n, condition, labels, layers) for n in (inputs, outputs)]
             shortcut = shortcuts or inputs != outputs
             block = GeneratorBlock(inputs, outputs, norms, shortcut, layers)
-            self.append(block, outputs, attend)
+            self.blocks.append(block)
+            self.attentions.append(self.layers.attention(outputs, attend))
         self.finish(self.channels, image_kernel)
 
     def conditions(self, z: Tensor, c: Tensor | None) -> tuple[Tensor, list[Tensor | None]]:
@@ -269,11 +265,6 @@ class ProjectionDiscriminator(nn.Module):
         self.stem = self.layers.conv(channels, maps[0]) if stem else nn.Identity()
         self.blocks, self.attentions = nn.ModuleList(), nn.ModuleList()  # one after each block
 
-    def append(self, block: nn.Module, maps: int, attend: bool) -> None:
-        """Add a block of so many outputs, and attention after it or nothing."""
-        self.blocks.append(block)
-        self.attentions.append(Attention(maps, self.layers) if attend else nn.Identity())
-
     def finish(self) -> None:
         """Add the last layers, and initialize all."""
         layers, maps = self.layers, self.maps[-1]
@@ -309,7 +300,8 @@ class Discriminator(ProjectionDiscriminator):
         for i, (inputs, outputs) in enumerate(pairwise(self.maps)):
             hidden, halve = outputs if wide else inputs, i < self.halvings
             block = DiscriminatorBlock(inputs, hidden, outputs, halve, i > 0, self.layers)
-            self.append(block, outputs, self.attends[i])
+            self.blocks.append(block)
+            self.attentions.append(self.layers.attention(outputs, self.attends[i]))
         self.finish()
 
 

@@ -75,29 +75,19 @@ class DeepDiscriminator(nn.Module):
     ) -> None:
         super().__init__()
         _, halvings = base_grid(image_size)
-        *hidden, last = widths(ndf, halvings + 1, max_width)
+        maps = [nc, *widths(ndf, halvings + 1, max_width)]
+
+        def normalized(convolution: nn.Conv2d) -> list[nn.Module]:
+            maps = convolution.out_channels
+            return [convolution, normalization(norm, maps, eps), nn.ReLU(inplace=True)]
+
         self.stages = nn.Sequential()
-        width = nc
-        for out in hidden:
-            self.stages.append(
-                nn.Sequential(
-                    nn.Conv2d(width, out, 3, padding=1),
-                    normalization(norm, out, eps),
-                    nn.ReLU(inplace=True),
-                    halving(out, out, kernel, bias=True),
-                    normalization(norm, out, eps),
-                    nn.ReLU(inplace=True),
-                )
-            )
-            width = out
-        self.stages.append(
-            nn.Sequential(
-                nn.Conv2d(width, last, 3, padding=1),
-                normalization(norm, last, eps),
-                nn.ReLU(inplace=True),
-            )
-        )
-        self.score = nn.Linear(last, 1)
+        for i, (inputs, outputs) in enumerate(pairwise(maps)):
+            layers = normalized(nn.Conv2d(inputs, outputs, 3, padding=1))
+            if i < halvings:
+                layers += normalized(halving(outputs, outputs, kernel, bias=True))
+            self.stages.append(nn.Sequential(*layers))
+        self.score = nn.Linear(maps[-1], 1)
         self.apply(orthogonal)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ an eps of 1e-8, with `projection=True` in the generator.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 from torch import Tensor, nn
@@ -44,7 +45,8 @@ class Generator(nn.Module):
     ) -> None:
         super().__init__()
         grid, doublings = base_grid(image_size)
-        first, *hidden = reversed(widths(ngf, doublings, max_width))
+        maps = widths(ngf, doublings, max_width)[::-1]
+        first = maps[0]
         if projection:
             units = first * grid[0] * grid[1]
             self.base = nn.Sequential(
@@ -60,18 +62,17 @@ class Generator(nn.Module):
                 nn.BatchNorm2d(first, eps),
                 nn.ReLU(inplace=True),
             )
-        self.stages = nn.Sequential()
-        width = first
-        for out in hidden:
-            self.stages.append(
+        self.stages = nn.Sequential(
+            *(
                 nn.Sequential(
-                    doubling(width, out, kernel, bias=False),
-                    nn.BatchNorm2d(out, eps),
+                    doubling(inputs, outputs, kernel, bias=False),
+                    nn.BatchNorm2d(outputs, eps),
                     nn.ReLU(inplace=True),
                 )
+                for inputs, outputs in pairwise(maps)
             )
-            width = out
-        self.image = nn.Sequential(doubling(width, nc, kernel, bias=False), nn.Tanh())
+        )
+        self.image = nn.Sequential(doubling(maps[-1], nc, kernel, bias=False), nn.Tanh())
         self.apply(normal_init)
 
     def forward(self, z: Tensor) -> Tensor:
