@@ -253,7 +253,7 @@ class GAN(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int = 0) -> None:
         """One iteration. All progress happens here, so a checkpoint made after it is complete."""
-        self.control.savable = False
+        self.control.savable = False  # until the last callback has acted on this iteration
         self._reseed()
         self.turns.set_learning_rates(self.images_seen)
         if self.channels_last:

@@ -126,6 +126,8 @@ class BigGAN(FromSeeds):
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         labels = batch["label"] if self.classes else None
+        # Latents are split here, and images made from them one micro-batch at a time: only one
+        # part's graph is in memory.
         for index, real in enumerate(batch["image"].chunk(self.discriminator_steps)):
             y = None if labels is None else labels.chunk(self.discriminator_steps)[index]
             n = len(real)

@@ -71,8 +71,9 @@ class DCGAN(FromSeeds):
     # -- one iteration ----------------------------------------------------------------------------
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
-        for real in batch["image"].chunk(self.discriminator_steps):
-            fakes = self._fakes(len(real))
+        # All is drawn for the complete batch before it is split, and in this order in every run.
+        for real in batch["image"].chunk(self.discriminator_steps):  # new images for each step
+            fakes = self._fakes(len(real))  # with their graph, which the generator's step needs
             d_loss = self.update(
                 "discriminator",
                 self._discriminator_loss,

@@ -226,7 +226,8 @@ class PGGAN(FromSeeds):
             real = shrunk(real, lod, self.generator.resolution(lod))
             y = None if labels is None else labels.chunk(self.discriminator_steps)[index]
             n = len(real)
-            with torch.no_grad():  # only the discriminator learns from these fakes
+            # Only the discriminator learns from these fakes; the generator gets new ones below.
+            with torch.no_grad():
                 fakes = [self.generator(*part, lod=lod) for part in self._inputs(n, y)]
             d_loss = self.update(
                 "discriminator",
