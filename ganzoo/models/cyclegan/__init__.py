@@ -1,7 +1,7 @@
 """CycleGAN: translation between two domains of images without pairs (Zhu et al. 2017).
 
-`networks.py` are the networks of the authors' PyTorch code, `small.py` smaller ones, `pool.py` the
-pool of earlier fakes. `conf/experiment/cyclegan_*.yaml` are the authors' recipes.
+`networks.py` are the networks of the authors' PyTorch code and smaller ones, `pool.py` is the pool
+of earlier fakes. `conf/experiment/cyclegan_*.yaml` are the authors' recipes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,11 +23,12 @@ from ganzoo.models.cyclegan.networks import (
     PatchDiscriminator,
     PixelDiscriminator,
     ResNetGenerator,
+    SmallDiscriminator,
+    SmallGenerator,
     UNetGenerator,
     at_any_size,
 )
 from ganzoo.models.cyclegan.pool import ImagePool
-from ganzoo.models.cyclegan.small import SmallDiscriminator, SmallGenerator
 from ganzoo.nn.layers import enlarged, shrunk
 from ganzoo.nn.losses import LeastSquares, Loss
 from ganzoo.nn.objective import Objective
@@ -303,14 +304,8 @@ class CycleGAN(Translating):
 
     def _check(self) -> None:
         """Raise `UserError` for options that do not go together."""
-        networks = {
-            f"{kind}.{part}"
-            for kind, networks in (
-                ("generator", self.generator),
-                ("discriminator", self.discriminator),
-            )
-            for part in networks
-        }
+        networks = {f"generator.{direction}" for direction in self.generator}
+        networks |= {f"discriminator.{domain}" for domain in self.discriminator}
         updated = [n for name in self.order for n in networks if f"{n}.".startswith(f"{name}.")]
         if self.turns.networks and sorted(updated) != sorted(networks):
             raise UserError(
