@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ganzoo.errors import UserError
+
 
 class Loss(Protocol):
     """The two formulas that a model needs.
@@ -113,18 +115,30 @@ class Relativistic:
     """The relativistic pairing loss with softplus (Jolicoeur-Martineau 2019).
 
     Equation 2 of R3GAN (Huang et al. 2024), which adds `zero_centered_penalty` on reals and on
-    fakes. Each real is compared with one fake, so there must be as many of both.
+    fakes. Each real is compared with one fake, so both must have the same shape; UserError
+    otherwise.
     """
 
     relative = True
     boundary: float | None = None
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        check_shapes("logits of reals and fakes", real, fake)
         return F.softplus(fake - real).mean()
 
     def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
         assert real is not None, "`relative` says that it is needed"
+        check_shapes("logits of reals and fakes", real, fake)
         return F.softplus(real - fake).mean()
+
+
+def check_shapes(what: str, real: Tensor, fake: Tensor) -> None:
+    """Raise `UserError` unless both have one shape: torch would broadcast [N, 1] and [N]."""
+    if real.shape != fake.shape:
+        raise UserError(
+            f"The {what} have shapes {tuple(real.shape)} and {tuple(fake.shape)}, but are compared "
+            f"one by one: use batches of equal size."
+        )
 
 
 def gradient_penalty(
@@ -146,7 +160,11 @@ def gradient_penalty(
         real, fake: images of equal shape, [N, C, H, W]; gradients do not flow into them.
         mix: positions between real and fake in [0, 1), [N] or [N, 1, 1, 1].
         target: the norm that is aimed at, above 0.
+
+    Raises:
+        UserError: real and fake differ in shape.
     """
+    check_shapes("reals and fakes", real, fake)
     mix = mix.reshape(len(real), *(1,) * (real.dim() - 1))
     gradient = _gradient(discriminator, real + mix * (fake - real))
     return (torch.linalg.vector_norm(gradient, dim=1) - target).square().mean() / target**2
