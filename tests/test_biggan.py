@@ -16,6 +16,7 @@ from test_gan import attached
 from torch import Tensor, nn
 
 import ganzoo
+from ganzoo.config import make
 from ganzoo.data.sources.synthetic import Synthetic
 from ganzoo.draws import Draws, bernoulli, integers, unit
 from ganzoo.engine.kinds import STANDING
@@ -325,6 +326,11 @@ def test_classes_that_are_not_there_are_refused() -> None:
     assert free.labels([0]) is None
     with pytest.raises(UserError, match="no classes: sample without a label"):
         free.sample([0], label=0)
+
+
+def test_power_iteration_takes_a_step_at_least() -> None:
+    with pytest.raises(UserError, match="sn_iterations must be a whole number of at least 1"):
+        make(config("model=biggan", "model.generator.sn_iterations=0", tiny=False).model)
 
 
 # -- data -----------------------------------------------------------------------------------------

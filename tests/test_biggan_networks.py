@@ -455,7 +455,6 @@ def test_weights_begin_as_asked() -> None:
         (lambda: Discriminator(32, widths=[4]), "give at least 2 numbers"),
         (lambda: Generator(30, nz=80), "Images of 30x30 cannot be halved"),
         (lambda: Generator(32, nz=80, ch=1, attention=[16]), "multiple of 8 feature maps, not 4"),
-        (lambda: Generator(32, nz=80, sn_iterations=0), "spectral_norm=false"),
     ],
 )
 def test_what_cannot_be_is_said(make, sentence: str) -> None:

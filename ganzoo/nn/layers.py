@@ -1,6 +1,5 @@
 """Layers and sizes that the networks of several models share."""
 
-import math
 from collections.abc import Callable, Sequence
 
 import torch.nn.functional as F
@@ -58,7 +57,9 @@ def halved_grid(
     most = max(7, 2 * least - 1)
     if halvings < times or not least <= min(height, width) <= most:
         # Whole multiples of a power of two fit if the shorter side is `least` to `most` of it.
-        unit = 2 ** max(times, math.floor(math.log2(max(1, min(sides) / least))))
+        unit = 2**times
+        while min(sides) // unit > most:
+            unit *= 2
         near = "x".join(str(unit * max(least, side // unit)) for side in sides)
         raise UserError(
             f"Images of {sides[0]}x{sides[1]} cannot be halved down to a grid of {least} to {most} "

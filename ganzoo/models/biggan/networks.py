@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ganzoo.config.values import Count
 from ganzoo.errors import UserError
 from ganzoo.models.biggan.layers import ConditionalNorm, Conv2d, Init, Layers
 from ganzoo.nn.layers import enlarged, halved_grid
@@ -81,7 +82,7 @@ class ConditionalGenerator(nn.Module):
         attention: Sequence[int] = (64,),
         spectral_norm: bool = True,
         sn_eps: float = 1e-6,
-        sn_iterations: int = 1,
+        sn_iterations: Count = 1,
         bn_eps: float = 1e-5,
         bn_momentum: float = 0.1,
         statistics: int = 0,
@@ -248,7 +249,7 @@ class ProjectionDiscriminator(nn.Module):
         stem: bool = False,
         spectral_norm: bool = True,
         sn_eps: float = 1e-6,
-        sn_iterations: int = 1,
+        sn_iterations: Count = 1,
         init: Init = "orthogonal",
         zero_biases: bool = False,
     ) -> None:
