@@ -102,15 +102,21 @@ def for_hydra(arguments: Sequence[str]) -> list[str]:
     """Arguments in the words of Hydra, which knows neither a home folder nor several loggers.
 
     KEY=~/x becomes KEY=HOME/x, because shells only expand ~ at the start of a word; logger=[A,B]
-    becomes logger=A +logger@logger.B=B.
+    becomes logger=A +logger@logger.B=B. The option of a group is text, whatever it looks like.
     """
+    from ganzoo.config import CONF
+
     result, home = [], os.path.expanduser("~")
     for argument in arguments:
         key, found, rest = argument.partition("=~/")
         if several := re.fullmatch(r"logger=\[(.*)\]", argument):
-            names = [name.strip(" \"'") for name in several[1].split(",")]
-            result.append(f"logger={names[0] or 'none'}")
+            words = (word.strip(" \"'") for word in several[1].split(","))
+            names = [word for word in words if word] or ["none"]
+            result.append(f"logger={names[0]}")
             result += [f"+logger@logger.{name}={name}" for name in names[1:]]
+        elif (group := argument.partition("="))[2] and (CONF / group[0]).is_dir():
+            literal = re.fullmatch(r"null|true|false|nan|[-+.\d]+(e\d+)?", group[2])
+            result.append(f"{group[0]}='{group[2]}'" if literal else argument)
         else:
             result.append(f"{key}={home}/{rest}" if found else key)
     return result

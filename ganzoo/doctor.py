@@ -34,7 +34,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--sheet", type=sheet_path, default=Path("doctor.png"), metavar="FILE.png",
         help="file that shows some of the images; none for no file (%(default)s)",
     )  # fmt: skip
-    parser.add_argument("--workers", type=int, help="number of processes (one per core)")
+    parser.add_argument(
+        "--workers", type=cli.at_least(0), help="number of processes (one per core)"
+    )
     return parser.parse_intermixed_args(argv)
 
 

@@ -35,7 +35,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--levels", action="store_true", help="add all smaller sizes, by 2x2 box means"
     )
     pack.add_argument("--skip-bad", action="store_true", help="leave out unreadable images")
-    pack.add_argument("--workers", type=int, help="number of processes (one per core)")
+    pack.add_argument("--workers", type=cli.at_least(0), help="number of processes (one per core)")
 
     networks = commands.add_parser("weights", help="download a network that metrics use")
     networks.set_defaults(run=run_weights)

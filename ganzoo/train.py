@@ -346,14 +346,15 @@ def check_callbacks(callbacks: list[L.Callback]) -> None:
 
 
 def check_periods(callbacks: DictConfig) -> None:
-    """Raise `UserError` for a period that is not a number."""
+    """Raise `UserError` for a period that is not a number of at least 0."""
     for name, node in callbacks.items():
         every = node.get("every_kimg") if node else None
-        if every is not None and not isinstance(every, int | float):
-            raise UserError(
-                f"callbacks.{name!s}.every_kimg must be a number, in thousands of images, or null; "
-                f"not {every}."
-            )
+        if every is None or (isinstance(every, int | float) and every >= 0):
+            continue
+        raise UserError(
+            f"callbacks.{name!s}.every_kimg must be a number of at least 0, in thousands of "
+            f"images, or null; not {every}."
+        )
 
 
 def choose_precision(precision: str, on_gpu: bool) -> tuple[str, str]:

@@ -209,8 +209,11 @@ def test_home_in_keys(monkeypatch) -> None:
         ('logger=["csv", "wandb"]', ["logger=csv", "+logger@logger.wandb=wandb"]),
         ("logger=[csv]", ["logger=csv"]),
         ("logger=[]", ["logger=none"]),
+        ("logger=[,csv]", ["logger=csv"]),
+        ("data=0", ["data='0'"]),
+        ("model.nz=0", ["model.nz=0"]),
         ("logger.tags=[a,b]", ["logger.tags=[a,b]"]),
     ],
 )
-def test_several_loggers(given: str, expected: list[str]) -> None:
+def test_words_for_hydra(given: str, expected: list[str]) -> None:
     assert cli.for_hydra([given]) == expected

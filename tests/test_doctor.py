@@ -223,7 +223,7 @@ def test_a_data_set_of_ones_own(tmp_path) -> None:
     (tmp_path / "data" / "ours.yaml").write_text(text)
     kind = type(source_of("ours", (16, 16), config_dir=str(tmp_path)))
     assert f"{kind.__module__}.{kind.__name__}" == "makers.tiny.Unpacked"
-    with pytest.raises(SystemExit, match="ours is not a file or folder"):
+    with pytest.raises(SystemExit, match="elsewhere is not a folder"):
         doctor.main(["ours", "--config-dir", str(tmp_path / "elsewhere")])
 
 

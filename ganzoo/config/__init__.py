@@ -12,7 +12,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException
+from hydra.errors import HydraException, InstantiationException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -33,6 +33,9 @@ def composed(name: str, overrides: Sequence[str], **options: bool) -> DictConfig
         name: name of the config, such as "train".
         overrides: KEY=VALUE as on the command line.
         options: see `hydra.compose`.
+
+    Raises:
+        UserError: an override that Hydra does not accept.
     """
     instance = GlobalHydra.instance()
     before = instance.hydra
@@ -40,6 +43,8 @@ def composed(name: str, overrides: Sequence[str], **options: bool) -> DictConfig
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             return compose(name, [*_search_path(), *overrides], **options)
+    except (HydraException, ValueError) as error:  # ValueError: data=0, which is not a name
+        raise UserError(" ".join(str(error).split())) from error
     finally:
         instance.hydra = before
 

@@ -23,8 +23,9 @@ class Range(NamedTuple):
         return f"from {self.least} to {self.most}"
 
 
-Count = Annotated[int, Range(1)]
+Count = Annotated[int, Range(1, 1_000_000)]  # more never ends
 Natural = Annotated[int, Range(0)]
+NotNegative = Annotated[float, Range(0)]
 PLAIN = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 

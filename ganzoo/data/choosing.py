@@ -59,6 +59,8 @@ def sources_of(
         data, image_size, channels, config_dir: see `source_of`.
         keys: for two domains also keys of one of them, such as a.root=PHOTOS.
     """
+    if config_dir and not Path(config_dir).expanduser().is_dir():
+        raise UserError(f"{config_dir} is not a folder: give the one that has data/NAME.yaml.")
     folders = [CONF, *([Path(config_dir).expanduser().resolve()] if config_dir else [])]
     names = sorted(path.stem for folder in folders for path in (folder / "data").glob("*.yaml"))
     name, given = data, [OmegaConf.from_dotlist(list(keys))]

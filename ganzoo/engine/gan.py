@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ganzoo import __version__
-from ganzoo.config.values import Count
+from ganzoo.config.values import Count, NotNegative
 from ganzoo.distributed.collectives import average_over_processes, world_size
 from ganzoo.distributed.strategy import Replicated
 from ganzoo.draws import Draws, seed_of
@@ -100,7 +100,7 @@ class GAN(L.LightningModule):
         optimizers: Mapping[str, Callable[..., Optimizer]],
         total_kimg: float,
         seed: int = 0,
-        ema_kimg: float = 10.0,
+        ema_kimg: NotNegative = 10.0,
         ema_rampup: float | None = 0.05,
         ema_beta: float | None = None,
         ema_start_kimg: float = 0.0,
