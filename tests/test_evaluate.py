@@ -332,7 +332,7 @@ def test_default_run_without_weights_says_what_it_uses(tmp_path, monkeypatch, ca
     keys = [o for o in BASE if not o.startswith(("data", "callbacks.accuracy"))]
     with caplog.at_level(logging.INFO):
         train(config(*keys, *few, f"run_dir={tmp_path / 'run'}", "image_size=32", tiny=False))
-    assert "metrics use EfficientNet-Lite0" in caplog.text
+    assert "no FID without the weights of Inception" in caplog.text
     assert "python -m ganzoo.prepare weights inception" in caplog.text
     file = told(tmp_path / "run")
     assert file["monitor"] == "fd_effnet"
