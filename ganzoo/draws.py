@@ -63,14 +63,19 @@ def from_seeds(
     With `truncation`, values of larger magnitude are drawn again until they fit (Brock et al. 2019,
     section 3.1).
     """
-    rows = [torch.empty(0, *shape)]
-    for seed in seeds:
-        generator = Generator().manual_seed(seed_of("sample", seed))
-        row = of((1, *shape), generator)
-        while truncation is not None and (outside := row.abs() > truncation).any():
-            row = torch.where(outside, of((1, *shape), generator), row)
-        rows.append(row)
-    return torch.cat(rows)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)  # torch draws other numbers in float64
+    try:
+        rows = [torch.empty(0, *shape)]
+        for seed in seeds:
+            generator = Generator().manual_seed(seed_of("sample", seed))
+            row = of((1, *shape), generator)
+            while truncation is not None and (outside := row.abs() > truncation).any():
+                row = torch.where(outside, of((1, *shape), generator), row)
+            rows.append(row)
+        return torch.cat(rows)
+    finally:
+        torch.set_default_dtype(before)
 
 
 class Draws:

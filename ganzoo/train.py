@@ -57,19 +57,24 @@ log = logging.getLogger(__name__)
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "64-true")
 
 
-def train(*overrides: str, **keys: Any) -> GAN:
+def train(*overrides: str | DictConfig, **keys: Any) -> GAN:
     """Train from Python and return the model: `ganzoo.train("model=dcgan", total_kimg=1)`.
 
     Args:
-        overrides: KEY=VALUE as on the command line.
+        overrides: KEY=VALUE as on the command line; or a config that `hydra.compose` has made.
         keys: the same by name; keys with dots as in `**{"model.nz": 64}`.
 
     Raises:
         UserError: something that the user can fix.
     """
+    texts = [o for o in overrides if isinstance(o, str)]
+    if configs := [o for o in overrides if not isinstance(o, str)]:
+        if texts or keys or len(configs) > 1:
+            raise UserError("A composed config has no overrides: give them to compose.")
+        return train_config(configs[0])
     named = [f"{key}={value if isinstance(value, str) else json.dumps(value)}"
              for key, value in keys.items()]  # fmt: skip
-    arguments = cli.for_hydra([*overrides, *named])
+    arguments = cli.for_hydra([*texts, *named])
     cfg = composed("train", arguments, return_hydra_config=True)
     before = HydraConfig.instance().cfg
     HydraConfig.instance().set_config(cfg)  # the name of the run folder is made from it
@@ -410,7 +415,7 @@ def main(cfg: DictConfig) -> float | None:
 class _Callable(ModuleType):
     """Makes `ganzoo.train(...)` work, although `ganzoo.train` is this module."""
 
-    def __call__(self, *overrides: str, **keys: Any) -> GAN:
+    def __call__(self, *overrides: str | DictConfig, **keys: Any) -> GAN:
         return train(*overrides, **keys)
 
 

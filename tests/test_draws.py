@@ -105,3 +105,13 @@ def test_truncation_keeps_what_fits() -> None:
     free, cut = from_seeds(range(20), (50,), normal), from_seeds(range(20), (50,), normal, 1.5)
     fits = free.abs() <= 1.5
     assert torch.equal(cut[fits], free[fits])
+
+
+def test_seeds_do_not_depend_on_the_default_dtype() -> None:
+    one = from_seeds([3], (10,), normal)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(from_seeds([3], (10,), normal), one)
+        assert torch.get_default_dtype() is torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)

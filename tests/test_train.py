@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 from conftest import assert_same_tensors, checkpoint, run
-from makers.tiny import TINY
+from makers.tiny import TINY, config
 from PIL import Image
 
 import ganzoo
+from ganzoo.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 TWO = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "total_kimg=0.048")
@@ -121,3 +122,12 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     for cell in cells:
         exec("".join(cell["source"]), names)
     assert names["gan"].images_seen == 80
+
+
+def test_a_composed_config_trains_in_a_thread(tmp_path: Path) -> None:
+    """Which has no signals; overrides come too late for it."""
+    cfg = config(f"run_dir={tmp_path}")
+    with ThreadPoolExecutor(1) as thread:
+        assert thread.submit(ganzoo.train, cfg).result().trained
+    with pytest.raises(UserError, match="give them to compose"):
+        ganzoo.train(cfg, total_kimg=1)
