@@ -146,7 +146,7 @@ def test_setup_says_what_the_data_is_once(caplog) -> None:
         data.setup("fit")
         data.setup("validate")
     assert caplog.messages == [
-        "numbered: 6 images of 4x4, 1 channel(s), 2 classes: even 3, odd 3.",
+        "numbered: 6 images of 4x4, 1 channel, 2 classes: even 3, odd 3.",
         "A note.",
         "Images are resized from 4x4 to 2x4, which changes their proportions.",
     ]

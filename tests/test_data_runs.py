@@ -49,7 +49,7 @@ def test_celeba(kind: str, tmp_path: Path) -> None:
     if kind == "zip":
         root = zip_of(root, tmp_path / "img_align_celeba.zip")
     trained(tmp_path / "run", "data=celeba", f"data.source.root={root}", "data.workers=2")
-    assert "CelebA: 12 images of 16x16, 3 channel(s), without labels." in log_of(tmp_path / "run")
+    assert "CelebA: 12 images of 16x16, 3 channels, without labels." in log_of(tmp_path / "run")
 
 
 def test_celeba_hq(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_fashion_mnist_on_the_real_files(tmp_path: Path) -> None:
     options = ("data=fashion_mnist", f"data.source.root={DEBIAN}", "image_size=32", "channels=1")
     trained(tmp_path / "run", *options)
     told = log_of(tmp_path / "run")
-    assert "60000 images of 32x32, 1 channel(s), 10 classes with 6000 to 6000 images" in told
+    assert "60000 images of 32x32, 1 channel, 10 classes with 6000 to 6000 images" in told
 
 
 def test_a_pack(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_a_pack(tmp_path: Path) -> None:
     write_pack(Folder(str(tmp_path / "photos"), 32), tmp_path / "pack", levels=True, workers=0)
     options = ("data=pack", f"data.source.root={tmp_path / 'pack'}")
     trained(tmp_path / "run", *options)
-    assert "10 images of 16x16, 3 channel(s), 2 classes: a 5, b 5." in log_of(tmp_path / "run")
+    assert "10 images of 16x16, 3 channels, 2 classes: a 5, b 5." in log_of(tmp_path / "run")
     assert Pack(str(tmp_path / "pack"), 16).shape == (3, 16, 16)
 
 
@@ -136,7 +136,7 @@ def test_rectangles_of_any_number_of_channels(channels: int, tmp_path: Path) -> 
     if channels > 1:
         assert grid.shape[2] == (4 if channels == 4 else 3)
     told = log_of(tmp_path / "run")
-    assert f"8 images of 48x80, {channels} channel(s)" in told
+    assert f"8 images of 48x80, {channels} channels" in told
     assert ("Pictures show the first three channels of 6." in told) == (channels == 6)
     assert ("are RGB: converted to gray" in told) == (channels == 1)
 

@@ -261,12 +261,12 @@ class ImageData(DataModule):
         facts = self.describe()
         channels, height, width = facts["shape"]
         least = "at least " if self.source.varies else ""
-        size = f"{least}{height}x{width}, {channels} channel(s)"
+        size = f"{least}{height}x{width}, {channels} channel{'s' if channels != 1 else ''}"
         line = f"{facts['name']}: {facts['images']} images of {size}"
         counts = facts["classes"]
         if not counts:
             return f"{line}, without labels."
-        line += f", {len(counts)} classes"
+        line += f", {len(counts)} class{'es' if len(counts) != 1 else ''}"
         listed = f"{line}: {', '.join(f'{name} {count}' for name, count in counts.items())}."
         if len(listed) <= LINE:
             return listed
