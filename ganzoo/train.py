@@ -218,7 +218,8 @@ def close(trainer: L.Trainer, gan: GAN, run_dir: Path, dry: bool) -> None:
     if gan.control.enough:
         log.info("complete at %.1f kimg: %s", gan.images_seen / 1000, gan.control.enough)
     write_done(run_dir, min(gan.images_seen, gan.total_images))
-    log.info("done: open %s, or look at the pictures next to it", run_dir / "index.html")
+    page = run_dir / "index.html"
+    log.info("done: %s", f"open {page}" if page.is_file() else f"everything is in {run_dir}")
 
 
 def same(run_dir: Path) -> str:
