@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from makers.tiny import TINY, TINY_METRICS, config
 
 from ganzoo.callbacks.spectra import singular_values
 from ganzoo.config import make
+from ganzoo.metrics import pretrained
 from ganzoo.metrics.base import float64_device
 from ganzoo.metrics.suite import Suite
 
@@ -83,3 +85,12 @@ def test_metrics_and_spectra_of_an_apple_gpu() -> None:
     assert str(values[0]) == str(values[1])
     matrix = torch.randn(5, 7)
     assert torch.equal(singular_values(matrix), singular_values(matrix.as_subclass(OnApple)))
+
+
+def test_a_user_without_a_home_has_a_cache(monkeypatch) -> None:
+    def refuse(*_: object, **__: object) -> Path:
+        raise RuntimeError("could not determine the home directory")
+
+    monkeypatch.delenv("GANZOO_CACHE", raising=False)
+    monkeypatch.setattr(pretrained, "user_cache_path", refuse)
+    assert pretrained.cache_folder().parent == Path(tempfile.gettempdir())

@@ -1,6 +1,7 @@
 """Weights of published networks: finding, downloading, and reading them without trust."""
 
 import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -45,10 +46,17 @@ PUBLISHED = {
 }
 
 
+def _of_user() -> Path:
+    try:
+        return user_cache_path("ganzoo", appauthor=False)
+    except RuntimeError:  # a user without a home, as in some containers
+        return Path(tempfile.gettempdir()) / "ganzoo"
+
+
 def cache_folder() -> Path:
     """Folder for what ganzoo keeps between runs: $GANZOO_CACHE, or in the user's cache."""
     own = os.environ.get("GANZOO_CACHE")
-    return Path(own).expanduser() if own else user_cache_path("ganzoo", appauthor=False)
+    return Path(own).expanduser() if own else _of_user()
 
 
 def places(name: str) -> list[Path]:
@@ -58,7 +66,7 @@ def places(name: str) -> list[Path]:
     of a node does not hide a file that was downloaded to the user's cache before.
     """
     file = PUBLISHED[name].file
-    ours = dict.fromkeys([cache_folder(), user_cache_path("ganzoo", appauthor=False)])
+    ours = dict.fromkeys([cache_folder(), _of_user()])
     import torch
 
     hub = Path(torch.hub.get_dir()) / "checkpoints" / file
