@@ -136,7 +136,7 @@ def test_rectangles_of_any_number_of_channels(channels: int, tmp_path: Path) -> 
     if channels > 1:
         assert grid.shape[2] == (4 if channels == 4 else 3)
     told = log_of(tmp_path / "run")
-    assert f"8 images of 48x80, {channels} channels" in told
+    assert f"8 images of 48x80, {channels} channel" in told
     assert ("Pictures show the first three channels of 6." in told) == (channels == 6)
     assert ("are RGB: converted to gray" in told) == (channels == 1)
 
