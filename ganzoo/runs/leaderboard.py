@@ -41,7 +41,7 @@ def leaderboard(folder: Path) -> str:
     differing = differences(runs, configs)
     entries = [entry(run, differs) for run, differs in zip(runs, differing, strict=True)]
     tables, rest = tables_of(entries)
-    rows = picture_rows(tables, rest, {run.path: c for run, c in zip(runs, configs, strict=True)})
+    rows = picture_rows(tables, rest)
     text = markdown(folder, tables, rest, bool(rows))
     write_whole(folder / "leaderboard.csv", csv_of([*chain(*tables), *rest]))
     if rows:
@@ -222,11 +222,7 @@ def _capital(text: str) -> str:
 # -- picture ---------------------------------------------------------------------------------------
 
 
-def picture_rows(
-    tables: Sequence[Sequence[Entry]],
-    rest: Sequence[Entry],
-    configs: Mapping[Path, Mapping[str, Any]],
-) -> list[Row]:
+def picture_rows(tables: Sequence[Sequence[Entry]], rest: Sequence[Entry]) -> list[Row]:
     """A heading for each table and a row for each run, best first; empty without samples."""
     rows: list[Row] = []
     left, found = MOST, False
@@ -236,7 +232,7 @@ def picture_rows(
         if shown:
             rows.append(Row([_heading(table[0])], None))
         for e in shown:
-            samples = samples_of(e.run.path, configs[e.run.path])
+            samples = samples_of(e.run.path)
             found = found or samples is not None
             picture, at = samples or (None, "")
             rows.append(Row(_caption(e, at), picture))
