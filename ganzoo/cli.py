@@ -216,8 +216,13 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def add_shape(parser: argparse.ArgumentParser) -> None:
-    """The options of commands that read images before there is a model."""
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """The arguments of commands that read images before there is a model, but for their name."""
+    parser.add_argument(
+        "keys", nargs="*", metavar="KEY=VALUE", type=key_value,
+        help="keys of data.source, such as root=PHOTOS crop=center160 (see conf/data)",
+    )  # fmt: skip
+    parser.add_argument("--workers", type=at_least(0), help="number of processes (one per core)")
     parser.add_argument(
         "--size", type=size, default=(64, 64), help="64, or height and width such as 48x80"
     )

@@ -25,18 +25,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "data", help="a folder, zip, tar or pack, or the name of a data set: celeba"
     )
-    parser.add_argument(
-        "keys", nargs="*", metavar="KEY=VALUE", type=cli.key_value,
-        help="keys of data.source, such as root=PHOTOS crop=center160 (see conf/data)",
-    )  # fmt: skip
-    cli.add_shape(parser)
+    cli.add_data(parser)
     parser.add_argument(
         "--sheet", type=sheet_path, default=Path("doctor.png"), metavar="FILE.png",
         help="file that shows some of the images; none for no file (%(default)s)",
     )  # fmt: skip
-    parser.add_argument(
-        "--workers", type=cli.at_least(0), help="number of processes (one per core)"
-    )
     return parser.parse_intermixed_args(argv)
 
 

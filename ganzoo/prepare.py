@@ -26,16 +26,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     pack.set_defaults(run=run_pack)
     pack.add_argument("src", help="a folder, zip, tar or pack, or the name of a data set: celeba")
     pack.add_argument("out", type=Path, help="folder of the new pack; train with data=pack")
-    pack.add_argument(
-        "keys", nargs="*", metavar="KEY=VALUE", type=cli.key_value,
-        help="keys of data.source, such as root=PHOTOS crop=center160 (see conf/data)",
-    )  # fmt: skip
-    cli.add_shape(pack)
+    cli.add_data(pack)
     pack.add_argument(
         "--levels", action="store_true", help="add all smaller sizes, by 2x2 box means"
     )
     pack.add_argument("--skip-bad", action="store_true", help="leave out unreadable images")
-    pack.add_argument("--workers", type=cli.at_least(0), help="number of processes (one per core)")
 
     networks = commands.add_parser("weights", help="download a network that metrics use")
     networks.set_defaults(run=run_weights)

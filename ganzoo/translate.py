@@ -60,14 +60,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def color(text: str) -> tuple[int, int, int] | None:
-    """A color from text such as `255,255,255`; None for `keep`."""
+def color(text: str) -> str | None:
+    """A color for Pillow from text such as `255,0,127`; None for `keep`."""
     if text == "keep":
         return None
     parts = text.split(",")
     if len(parts) != 3 or not all(p.isdecimal() and int(p) < 256 for p in parts):
         raise argparse.ArgumentTypeError(f"{text!r} is not keep or a color such as 255,0,127")
-    return int(parts[0]), int(parts[1]), int(parts[2])
+    return f"rgb({text})"
 
 
 if __name__ == "__main__":

@@ -5,10 +5,10 @@ Every x-axis counts images. Each call saves a new view and prints its address. I
 """
 
 import argparse
-import importlib.util
 import os
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from typing import Any
 
 from ganzoo import cli
@@ -83,12 +83,10 @@ def workspace(project: str, group: str | None = None, name: str | None = None) -
     entity, slash, project = project.partition("/")
     if not (entity and slash and project) or "/" in project:
         raise UserError("Give the project as ENTITY/PROJECT, as in the address of its page.")
-    if importlib.util.find_spec("wandb_workspaces") is None:
-        raise UserError(
-            'The library wandb-workspaces is missing: pip install "ganzoo-lightning[workspace]".'
-        )
-    import wandb_workspaces.reports.v2 as panels
-    import wandb_workspaces.workspaces as views
+    from ganzoo.data.source import library
+
+    panels = library("wandb_workspaces.reports.v2", "workspace")
+    views = library("wandb_workspaces.workspaces", "workspace")
 
     def curves(titles: dict[str, str]) -> list[Any]:
         return [
@@ -104,7 +102,7 @@ def workspace(project: str, group: str | None = None, name: str | None = None) -
     ]
     parts = {"Pictures": pictures, **{section: curves(t) for section, t in CURVES.items()}}
     parts |= {"Classes and truncations": tables, "System": system}
-    opened = ("Pictures", "Losses and scores", "Metrics", "Discriminator")
+    opened = ("Pictures", "Losses and logits", "Metrics", "Discriminator")
     return views.Workspace(
         entity=entity,
         project=project,
@@ -131,36 +129,22 @@ def save(view: Any) -> str:
 
     os.environ.setdefault("WANDB_SILENT", "true")
     os.environ["WANDB_MODE"] = "online"  # also where runs are kept offline
+    address = ""
     try:
-        found = wandb.login(prompt=False, verify=False)
+        if wandb.login(prompt=False, verify=False):
+            address = wandb.setup().settings.base_url
+            with suppress(urllib.error.HTTPError):  # an answer
+                urllib.request.urlopen(address, timeout=PATIENCE).close()
+            view.save()
     except Exception as error:
+        why = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"wandb rejects the API key ({first_line(error)}): run `wandb login` again."
+            f"{address or 'wandb'} did not save a view of {view.entity}/{view.project} ({why}): "
+            "check the network, the API key (wandb login), and that you may write to that project."
         ) from error
-    if not found:
+    if not address:
         raise UserError("There is no wandb API key: run `wandb login`, or set WANDB_API_KEY.")
-    address = wandb.setup().settings.base_url
-    try:
-        urllib.request.urlopen(address, timeout=PATIENCE).close()
-    except urllib.error.HTTPError:  # an answer
-        pass
-    except OSError as error:
-        raise UserError(
-            f"{address} does not answer ({error}): try again from a machine that can reach it."
-        ) from error
-    try:
-        view.save()
-        return str(view.url)
-    except Exception as error:
-        raise UserError(
-            f"{address} rejected the view of {view.entity}/{view.project} ({first_line(error)}): "
-            f"check that the project exists and that you may write to it."
-        ) from error
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error message."""
-    return (str(error) or type(error).__name__).splitlines()[0]
+    return str(view.url)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """CelebA as it is distributed, made of crops of photographs."""
 
+import sys
 import zipfile
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -149,7 +151,7 @@ def test_default_needs_only_the_images(images: Path) -> None:
     source = CelebA(str(images), 64)
     assert source.labels() is source.classes is None
     assert source.__getitems__([0])["image"].shape == (1, 3, 64, 64)
-    with pytest.raises(UserError, match=r"attributes of CelebA are in list_attr_celeba\.txt"):
+    with pytest.raises(UserError, match=r"Put list_attr_celeba\.txt, the attributes of CelebA"):
         CelebA(str(images), 64, attributes=["Male"]).labels()
     with pytest.raises(UserError, match=r"split without list_eval_partition\.txt must be one of"):
         len(CelebA(str(images), 64, split="valid"))
@@ -161,7 +163,7 @@ def test_unknown_attributes_and_lists_of_others(images: Path) -> None:
     with pytest.raises(UserError, match=r"no attribute Beard: .*may name 5_o_Clock_Shadow, Male"):
         CelebA(str(images), 64, attributes=["Beard"]).labels()
     (images / "000099.jpg").write_bytes((images / NAMES[0]).read_bytes())
-    with pytest.raises(UserError, match=r"no row for 1 of the images, such as 000099\.jpg"):
+    with pytest.raises(UserError, match=r"no row for 1 images, such as 000099\.jpg"):
         CelebA(str(images), 64, attributes=["Male"]).labels()
 
 
@@ -208,9 +210,8 @@ def test_what_to_get_by_hand(download, tmp_path: Path, monkeypatch) -> None:
 @pytest.mark.parametrize(
     ("error", "says"),
     [
-        (PermissionError("no"), "set data.source.root to a folder that you may write to"),
-        (ConnectionError("unreachable"), "check the network"),
-        (RuntimeError("Too many users"), "its host may limit downloads"),
+        (PermissionError("no"), r"failed \(no\).* can be written to .* by hand"),
+        (RuntimeError("Too many users"), r"failed \(Too many users\).* the host limits downloads"),
     ],
 )
 def test_why_a_download_failed(error, says, tmp_path: Path, monkeypatch) -> None:
@@ -218,10 +219,10 @@ def test_why_a_download_failed(error, says, tmp_path: Path, monkeypatch) -> None
         raise error
 
     source = CelebA(str(tmp_path), 64, download=True)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"needs the package gdown: .*\[celeba\]"):
+    monkeypatch.setitem(sys.modules, "gdown", None)
+    with pytest.raises(UserError, match=r"package gdown is missing: .*\[celeba\]"):
         source.prepare()
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    monkeypatch.setitem(sys.modules, "gdown", ModuleType("gdown"))
     monkeypatch.setattr(torchvision.datasets.CelebA, "download", failing)
     with pytest.raises(UserError, match=says):
         source.prepare()

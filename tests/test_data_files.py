@@ -168,8 +168,8 @@ def test_folders_that_may_not_be_opened(tmp_path_factory) -> None:
         assert files.names == ["open/1.png"]
         assert files.problems == source.problems
         assert "1 folders in" in files.problems[0]
-        assert "(locked/): change their permissions" in files.problems[0]
-        with pytest.raises(UserError, match="locked/"):
+        assert "(locked): change their permissions" in files.problems[0]
+        with pytest.raises(UserError, match="locked"):
             _ = source.notes
     finally:
         os.seteuid(0)
@@ -202,7 +202,7 @@ def test_held_out_images_are_the_same_everywhere(everywhere, tmp_path) -> None:
     assert held_out.labels().tolist() == whole.labels()[place].tolist()
     for options in ({"split": "val"}, {"held_out": 1.0}, {"split": "test"}):
         with pytest.raises(UserError, match=r"held_out|held out|split"):
-            folder(**options)
+            len(folder(**options))
 
 
 # -- what containers say of themselves -------------------------------------------------------------
@@ -250,7 +250,7 @@ def test_pipes_are_refused_by_name(tree, tmp_path) -> None:
     os.mkfifo(root / "a" / "pipe.png")
     with pytest.raises(UserError, match=r"inspected images .*a/pipe\.png; .*pipe, socket, device"):
         _ = Folder(str(root), 32).notes
-    with pytest.raises(UserError, match="is a pipe, socket or device"):
+    with pytest.raises(UserError, match="is not a folder, zip or tar"):
         open_files(root / "a" / "pipe.png")
 
 

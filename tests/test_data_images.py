@@ -156,16 +156,6 @@ def test_setup_says_what_the_data_is_once(caplog) -> None:
     assert not caplog.messages
 
 
-def test_describe() -> None:
-    assert make().describe() == {
-        "name": "numbered",
-        "images": 6,
-        "shape": [1, 4, 4],
-        "classes": {"even": 3, "odd": 3},
-    }
-    assert make(Synthetic(3, 4, 1, classes=0)).describe()["classes"] is None
-
-
 @pytest.mark.parametrize(
     ("data", "world", "sentence"),
     [

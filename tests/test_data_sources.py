@@ -272,7 +272,7 @@ def test_folder_names_a_damaged_image_when_it_is_shown(tmp_path) -> None:
 
 
 def test_folder_missing_or_empty(tmp_path) -> None:
-    with pytest.raises(UserError, match=r"no folder, zip or tar .*nowhere"):
+    with pytest.raises(UserError, match=r"nowhere is not a folder, zip or tar"):
         len(Folder(str(tmp_path / "nowhere"), 4))
     (tmp_path / "a.txt").write_text("a")
     with pytest.raises(UserError, match=r"no images \(\.avif, .*\.png"):
@@ -336,8 +336,6 @@ def test_mnist_rgb_is_three_digits_of_mnist(tmp_path) -> None:
     fewer, other = MNISTRGB(str(tmp_path), num=8), MNISTRGB(str(tmp_path), num=50, seed=1)
     assert torch.equal(fewer.__getitems__([7])["image"], batch["image"][1:2])
     assert not torch.equal(other.labels(), source.labels())
-    with pytest.raises(UserError, match="num must be at least 1"):
-        MNISTRGB(str(tmp_path), num=0)
     with pytest.raises(UserError, match=r"MNIST \(t10k-labels-idx1-ubyte\) is not in"):
         MNISTRGB(str(tmp_path), "test").labels()
 
@@ -352,7 +350,7 @@ def test_the_official_images_of_mnist_rgb(tmp_path, monkeypatch) -> None:
 
 
 def test_fashion_mnist_missing_or_broken(tmp_path) -> None:
-    with pytest.raises(UserError, match=r"root.*download=true.*dataset-fashion-mnist"):
+    with pytest.raises(UserError, match=r"root.*download=true"):
         len(FashionMNIST(str(tmp_path)))
     write_fashion(tmp_path)
     file = tmp_path / "train-images-idx3-ubyte"

@@ -105,7 +105,7 @@ def test_files_that_may_not_be_read(tmp_path_factory) -> None:
     (root / "modes").chmod(0)
     os.seteuid(65534)  # nobody
     try:
-        with pytest.raises(UserError, match=r"1 folders in .* cannot be opened \(modes/\)"):
+        with pytest.raises(UserError, match=r"1 folders in .* cannot be opened \(modes\)"):
             write_pack(Folder(str(root), 16), base / "pack", workers=0)
         skipped = write_pack(Folder(str(root), 16), base / "pack", skip_bad=True, workers=0)
         packed = Pack(str(base / "pack"))

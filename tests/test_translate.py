@@ -305,7 +305,7 @@ def test_transparency_is_kept(channels: int, glass: Path, tmp_path: Path) -> Non
 
 
 def test_transparency_is_laid_on_a_color(glass: Path, tmp_path: Path) -> None:
-    ground = (10, 200, 90)
+    ground = "rgb(10,200,90)"
     translate(known(), glass, tmp_path / "out", alpha=ground, workers=0)
     picture = Image.open(glass / "pane.png")
     under = Image.alpha_composite(Image.new("RGBA", picture.size, ground), picture)
@@ -317,7 +317,7 @@ def test_transparency_is_laid_on_a_color(glass: Path, tmp_path: Path) -> None:
 
 def test_colors_on_the_command_line() -> None:
     assert color("keep") is None
-    assert color("255,0,127") == (255, 0, 127)
+    assert color("255,0,127") == "rgb(255,0,127)"
     for text in ("red", "1,2", "1,2,256", "1,2,-3", ""):
         with pytest.raises(Exception, match="not keep or a color"):
             color(text)
@@ -409,7 +409,7 @@ def test_what_cannot_be_is_said_in_a_sentence(run_dir, photos, tmp_path, capsys)
     empty.mkdir()
     (tmp_path / "text.txt").write_text("no image")
     for argv, words in (
-        ((run_dir, tmp_path / "no", "out"), "no folder, zip or tar"),
+        ((run_dir, tmp_path / "no", "out"), "is not a folder, zip or tar"),
         ((run_dir, empty, "out"), "has no images"),
         ((run_dir, tmp_path / "text.txt", "out"), "give the path of your images"),
         ((run_dir, photos, "out", "--direction", "BtoC"), "--direction must be one of AtoB, BtoA"),

@@ -396,8 +396,6 @@ def test_what_is_missing_is_named(published: Path, tmp_path: Path) -> None:
     shutil.rmtree(lacking / "trainB")
     (lacking / "trainB").mkdir()
     assert "no folder trainB with images" in refused(lambda: horses(lacking).check())
-    shutil.copytree(published, lacking / "again")
-    assert "several folders trainA" in refused(lambda: horses(lacking).check())
 
 
 def test_errors_name_the_key_of_the_domain(published: Path, tmp_path: Path) -> None:
@@ -409,7 +407,7 @@ def test_errors_name_the_key_of_the_domain(published: Path, tmp_path: Path) -> N
     assert "data.a.root" in empty
     assert "has no images" in empty
     one = refused(lambda: folders(published, published, channels=1, **size).check())
-    assert "has 3 channel(s), but channels is 1" in one
+    assert "has 3 channel(s), not 1" in one
     small = refused(lambda: folders(published, published, load_size=20, **size).check())
     assert "too small to crop 32x32" in small
     wrong = partial(Folder, root=str(published), rot=1)
@@ -430,8 +428,8 @@ def test_held_out_images_are_no_part_of_the_training(published: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (("model=dcgan", "data=emoji_unpaired"), "DCGAN makes images from seeds"),
-        (("model=cyclegan", "data=synthetic"), "CycleGAN translates between two domains"),
+        (("model=dcgan", "data=emoji_unpaired"), "DCGAN does not fit this data"),
+        (("model=cyclegan", "data=synthetic"), "CycleGAN does not fit this data"),
     ],
 )
 def test_models_and_data_have_to_go_together(options: tuple[str, ...], sentence: str) -> None:

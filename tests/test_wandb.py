@@ -2,10 +2,10 @@
 
 import base64
 import hashlib
-import importlib.util
 import json
 import os
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -360,7 +360,7 @@ def test_a_view_is_saved(server, monkeypatch, capsys) -> None:
 @pytest.mark.parametrize(
     ("key", "address", "project", "sentence"),
     [
-        (KEY, NOWHERE, "someone/ganzoo", "does not answer"),
+        (KEY, NOWHERE, "someone/ganzoo", "check the network"),
         ("", NOWHERE, "someone/ganzoo", "There is no wandb API key"),
         (KEY, NOWHERE, "ganzoo", "ENTITY/PROJECT"),
     ],
@@ -380,7 +380,7 @@ def test_what_a_view_lacks_is_told(key, address, project, sentence, monkeypatch)
 
 
 def test_a_view_needs_its_library(monkeypatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setitem(sys.modules, "wandb_workspaces.reports.v2", None)
     with pytest.raises(SystemExit, match=r"pip install .ganzoo-lightning\[workspace\]"):
         save_view(["someone/ganzoo"])
 

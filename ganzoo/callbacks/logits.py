@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ganzoo.callbacks.periods import due, picture_name, picture_period
 from ganzoo.callbacks.trainer import data_of, last_pictures, loggers_of
-from ganzoo.data.picks import shown, some
+from ganzoo.data.source import some
 from ganzoo.distributed.batchnorm import local_batchnorm
 from ganzoo.engine.gan import GAN
 from ganzoo.engine.kinds import Translating, only_from_seeds
@@ -46,7 +46,7 @@ class LogitGrid(Callback):
         if not trainer.is_global_zero or gan.control.dry:
             return
         for domain, data in data_of(trainer).domains.items():
-            self.reals[domain] = shown(data, some(len(data.source), self.num), gan.device)
+            self.reals[domain] = data.plain(some(len(data.source), self.num), gan.device)
         if gan.images_seen == 0:
             self._write(trainer, gan)
 

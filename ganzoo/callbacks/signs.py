@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ganzoo.data.images import ImageData
-from ganzoo.data.picks import shown, some
+from ganzoo.data.source import some
 from ganzoo.engine.kinds import FromSeeds
 
 SIDE = 32  # pixels to which images are reduced before they are compared
@@ -35,7 +35,7 @@ class Diversity:
         self.gan = gan
         self.members = members_of(gan, data, num)
         distances = [
-            nearest(shown(data, indices, gan.device)[0]) for indices in self.members.values()
+            nearest(data.plain(indices, gan.device)[0]) for indices in self.members.values()
         ]
         self.real = float(torch.cat(distances).median()) if distances else 0.0
 

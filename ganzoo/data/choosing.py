@@ -27,19 +27,7 @@ def source_of(
     keys: Sequence[str] = (),
     config_dir: str | None = None,
 ) -> Source:
-    """The images meant on a command line.
-
-    Args:
-        data: the name of a data set in `conf/data`, or the path of a folder, zip, tar or pack.
-        image_size: height and width to deliver.
-        channels: number of channels to deliver.
-        keys: KEY=VALUE for keys of `data.source`, such as root=PHOTOS or split=test.
-        config_dir: folder of more configs, as in `ganzoo.train --config-dir`.
-
-    Raises:
-        UserError: `data` is neither a name nor a path, a key does not fit, or there are two
-            domains.
-    """
+    """The images of one domain meant on a command line; see `sources_of`."""
     sources = sources_of(data, image_size, channels, keys, config_dir)
     if len(sources) > 1:
         raise UserError(f"{data} has two domains: give the path of the images of one.")
@@ -53,11 +41,18 @@ def sources_of(
     keys: Sequence[str] = (),
     config_dir: str | None = None,
 ) -> dict[str, Source]:
-    """Like `source_of`, but also for two domains: {"": source}, or A, B, A-test and B-test.
+    """The images meant on a command line: {"": source}, or those of A, B, A-test and B-test.
 
     Args:
-        data, image_size, channels, config_dir: see `source_of`.
-        keys: for two domains also keys of one of them, such as a.root=PHOTOS.
+        data: the name of a data set in `conf/data`, or the path of a folder, zip, tar or pack.
+        image_size: height and width to deliver.
+        channels: number of channels to deliver.
+        keys: KEY=VALUE for keys of `data.source`, such as root=PHOTOS or split=test; for two
+            domains also of one of them, such as a.root=PHOTOS.
+        config_dir: folder of more configs, as in `ganzoo.train --config-dir`.
+
+    Raises:
+        UserError: `data` is neither a name nor a path, or a key does not fit.
     """
     if config_dir and not Path(config_dir).expanduser().is_dir():
         raise UserError(f"{config_dir} is not a folder: give the one that has data/NAME.yaml.")
@@ -102,11 +97,8 @@ def training_data(
 
     Args:
         path: path of the checkpoint, for messages.
-        config: its config.
+        config: its config, which may call nothing but data.
         trust: packages of the user's own that the data may come from.
-
-    Raises:
-        UserError: the config has no data, or would call anything but data.
     """
     if not config or "data" not in config:
         raise UserError(f"{path} does not say what it was trained on: give data=NAME.")
@@ -127,12 +119,7 @@ def _without_downloads(node: Any) -> Any:
 
 
 def refuse_among_training(path: Path, config: Mapping[str, Any] | None) -> None:
-    """Raises UserError if an output would lie among the images that a model was trained on.
-
-    Args:
-        path: the output.
-        config: the config of the model's checkpoint, if it has one.
-    """
+    """Raises UserError if an output would lie among the images that a model was trained on."""
     data = (config or {}).get("data") or {}
     for part in ("source", "a", "b"):
         node = data.get(part) or {}
@@ -158,8 +145,8 @@ def _number_of_classes(data: str) -> int:
         raise
     if labels is None:
         raise UserError(
-            f"{source.name} has no labels: choose data with labels (a folder has them if every "
-            "image lies in a folder of its class), or train without classes: model.classes=0."
+            f"{source.name} has no labels (a folder has them if every image lies in a folder of "
+            "its class): choose other data, or train without classes: model.classes=0."
         )
     return len(source.classes) if source.classes is not None else int(labels.max()) + 1
 

@@ -12,6 +12,7 @@ from PIL import UnidentifiedImageError
 from torch import Tensor
 
 from ganzoo import __version__
+from ganzoo.config.values import Count
 from ganzoo.data.decode import FILTERS, RESIZES, Box, Decoder, Header
 from ganzoo.data.files import Files, Tree
 from ganzoo.data.source import SAMPLED, Source, evenly, pair
@@ -41,15 +42,13 @@ class EncodedImages(Source):
     def __init__(
         self,
         image_size: int | Sequence[int],
-        channels: int = 3,
+        channels: Count = 3,
         resize: str = "crop",
         filter: str = "bicubic",
         box: Box | None = None,
     ) -> None:
         check_choice("data.source.resize", resize, RESIZES)
         check_choice("data.source.filter", filter, FILTERS)
-        if channels < 1:
-            raise UserError(f"channels must be at least 1, not {channels}.")
         self.decoder = Decoder(pair(image_size), channels, resize, filter, box)
         self.shape = (channels, *self.decoder.size)
         self.varies = resize in ("width", "none")
@@ -67,16 +66,12 @@ class EncodedImages(Source):
         return self.listing.classes
 
     @property
-    def problems(self) -> list[str]:  # type: ignore[override]
+    def problems(self) -> Sequence[str]:  # type: ignore[override]
         return self.listing.files.problems
 
     @property
     def notes(self) -> list[str]:  # type: ignore[override]
-        """Notes on what is left out and converted, from the headers of up to 2000 files.
-
-        Raises:
-            UserError: some of these files cannot be read.
-        """
+        """Notes on what is left out and converted, from the headers of up to 2000 files."""
         if self.problems:
             raise UserError(self.problems[0])
         bad = {self.name_of(i): h for i, h in self._headers.items() if isinstance(h, str)}
@@ -92,9 +87,12 @@ class EncodedImages(Source):
     @property
     def conversions(self) -> list[str]:
         good = [header for header in self._headers.values() if isinstance(header, Header)]
-        converted = self.decoder.notes(good, len(self))
-        listing = self.listing
-        return [*listing.warnings, *listing.files.notes, *listing.notes, *converted]
+        return [*self.listing.warnings, *self.converted(good)]
+
+    def converted(self, headers: Sequence[Header]) -> list[str]:
+        """Notes on what is left out, and on conversions of images with these headers."""
+        notes = self.decoder.notes(headers, len(self))
+        return [*self.listing.files.notes, *self.listing.notes, *notes]
 
     @cached_property
     def _headers(self) -> dict[int, Header | str]:

@@ -5,14 +5,14 @@ import os
 import stat
 import tarfile
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 from ganzoo.errors import UserError, first, shown
 
 
-class Files(Protocol):
+class Files:
     """Files below a root, which can be opened in any process.
 
     Names are relative to the root, with forward slashes, and sorted, so that the same files have
@@ -21,62 +21,52 @@ class Files(Protocol):
 
     root: Path
     names: list[str]
-    notes: list[str]  # sentences on what is left out or treated in a special way
-    problems: list[str]  # sentences on what cannot be opened
+    notes: Sequence[str] = ()  # sentences on what is left out or treated in a special way
+    problems: Sequence[str] = ()  # sentences on what cannot be opened
 
     def open(self, name: str) -> BinaryIO:
         """Open one file. Raises OSError, or the errors of the archive's library."""
+        raise NotImplementedError
 
     def sizes(self, names: Sequence[str]) -> list[int]:
         """Sizes of files in bytes; empty if they are unknown until the files are read."""
+        return []
 
 
 def open_files(root: Path) -> Files:
     """The files in a folder, zip or tar. Raises UserError for anything else."""
     if root.is_dir():
         return Tree(root)
-    if not root.exists():
-        raise UserError(
-            f"There is no folder, zip or tar {root}: set data.source.root to your images."
-        )
     try:
-        if not root.is_file():  # opening a pipe would wait forever
-            raise UserError(
-                f"{root} is a pipe, socket or device: set data.source.root to a folder, zip or tar."
-            )
-        if tarfile.is_tarfile(root):  # before zip: any file that ends in a zip passes for one
-            return Tar(root)
-        if zipfile.is_zipfile(root):
-            return Zip(root)
+        if root.is_file():  # opening a pipe would wait forever
+            if tarfile.is_tarfile(root):  # before zip: any file that ends in a zip passes for one
+                return Tar(root)
+            if zipfile.is_zipfile(root):
+                return Zip(root)
     except OSError as error:
-        raise UserError(
-            f"{root} cannot be read ({error.strerror}): change its permissions, or copy it."
-        ) from error
+        raise UserError(f"{root} cannot be read ({error.strerror}).") from error
     raise UserError(
         f"{root} is not a folder, zip or tar, or is damaged: set data.source.root to your images."
     )
 
 
-class Tree:
+class Tree(Files):
     """All files below a folder. Links are followed, except links to a folder above them."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.notes: list[str] = []
-        self.problems: list[str] = []
-        loops: list[str] = []
-        locked: list[str] = []
-        self.names = sorted(_walk(root, "", frozenset(), loops, locked))
+        names, loops, locked = _walk(root)
+        self.names = sorted(names)
         if loops:
-            self.notes.append(
+            self.notes = [
                 f"{len(loops)} links in {root} lead to a folder above them and are not followed: "
                 f"{first(loops)}."
-            )
+            ]
         if locked:
-            self.problems.append(
+            self.problems = [
                 f"{len(locked)} folders in {root} cannot be opened ({first(locked)}): change their "
                 "permissions, or move them out."
-            )
+            ]
 
     def open(self, name: str) -> BinaryIO:
         path = self.root / name
@@ -93,10 +83,9 @@ class One(Tree):
 
     def __init__(self, path: Path) -> None:
         self.root, self.names = path.parent, [path.name]
-        self.notes, self.problems = [], []
 
 
-class _Archive:
+class _Archive(Files):
     """Common part of zip and tar: checks names, and finds the root in the archive.
 
     Args:
@@ -107,7 +96,6 @@ class _Archive:
 
     def __init__(self, root: Path, members: Sequence[str], ignored: Sequence[str]) -> None:
         self.root = root
-        self.problems: list[str] = []
         if out := [name for name in members if _leads_out(name)]:
             raise UserError(
                 f"{root} has paths that lead out of it ({first(out)}): it is damaged or malicious; "
@@ -175,11 +163,6 @@ class Tar(_Archive):
         for member in _members(root):
             name = str(PurePosixPath(member.name))
             target = str(PurePosixPath(member.linkname))
-            if member.issparse():
-                raise UserError(
-                    f"{shown(name)} in {root} is stored as a sparse file: make the tar again "
-                    "without --sparse."
-                )
             if member.isfile():
                 self._places[name] = member.offset_data, member.size
             elif member.islnk() and target in self._places:  # a hard link to an earlier member
@@ -241,39 +224,26 @@ def _members(root: Path) -> list[tarfile.TarInfo]:
     return members
 
 
-def _walk(
-    folder: Path,
-    prefix: str,
-    above: frozenset[tuple[int, int]],
-    loops: list[str],
-    locked: list[str],
-) -> Iterator[str]:
-    """Names of all files below `folder`; fills `loops` and `locked` with folders not entered."""
-    try:
-        status = folder.stat()
-        entries = list(os.scandir(folder))
-    except OSError:
-        locked.append(prefix or ".")
-        return
-    here = (status.st_dev, status.st_ino)
-    if here in above:
-        loops.append(prefix.rstrip("/"))
-        return
-    for entry in entries:
-        if entry.name.startswith("."):
-            continue
-        name = f"{prefix}{entry.name}"
-        if _is_folder(entry):
-            yield from _walk(Path(entry.path), f"{name}/", above | {here}, loops, locked)
-        else:
-            yield name
+def _walk(root: Path) -> tuple[list[str], list[str], list[str]]:
+    """Names of all files, of links to a folder above them, and of folders that cannot be opened."""
+    names: list[str] = []
+    loops: list[str] = []
+    locked: list[str] = []
 
+    def refused(error: OSError) -> None:
+        locked.append(Path(error.filename).relative_to(root).as_posix())
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself: opening it later fails with its name
-        return False
+    for here, folders, files in os.walk(root, onerror=refused, followlinks=True):
+        folder = Path(here)
+        prefix = "" if folder == root else f"{folder.relative_to(root).as_posix()}/"
+        above = {os.path.realpath(path) for path in (folder, *folder.parents)}
+        visible = [name for name in folders if not name.startswith(".")]
+        links = [name for name in visible if os.path.islink(folder / name)]
+        back = [name for name in links if os.path.realpath(folder / name) in above]
+        loops += [prefix + name for name in back]
+        folders[:] = set(visible) - set(back)  # those that `os.walk` enters
+        names += [prefix + name for name in files if not name.startswith(".")]
+    return names, loops, locked
 
 
 def _leads_out(name: str) -> bool:

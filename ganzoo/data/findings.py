@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +12,6 @@ from torch import Tensor
 from ganzoo.data.decode import Decoder, Header
 from ganzoo.data.encoded import EncodedImages
 from ganzoo.data.source import Source
-from ganzoo.data.sources.folder import Folder
 from ganzoo.errors import first, shown
 
 FEW_IMAGES = 1000
@@ -34,52 +33,43 @@ class Finding(NamedTuple):
     lines: Sequence[str] = ()
 
 
-@dataclass(frozen=True)
+@dataclass
 class Record:
     """Facts about all images; small, so that hundreds of thousands fit in memory.
 
     Attributes:
-        indices: indices of the images that can be read, in order, int64 [n]. The other arrays have
-            one place for each of them.
-        same_as: place of the first image with the same pixels, usually its own, int64 [n].
-        plain: whether all pixels have (nearly) one color, bool [n].
+        read: indices of the images that can be read, in order.
+        copies: indices of the images with the same pixels as an earlier one, which comes first, by
+            the index of the earlier one.
+        plain: indices of the images all of whose pixels have (nearly) one color.
         bad: a sentence for each image that cannot be read.
         headers: number of files with each header, if the images are in files.
     """
 
-    indices: np.ndarray
-    same_as: np.ndarray
-    plain: np.ndarray
-    bad: dict[int, str]
-    headers: Counter[Header]
+    read: list[int] = field(default_factory=list)
+    copies: dict[int, list[int]] = field(default_factory=dict)
+    plain: list[int] = field(default_factory=list)
+    bad: dict[int, str] = field(default_factory=dict)
+    headers: Counter[Header] = field(default_factory=Counter)
 
 
-def is_plain(images: Tensor) -> np.ndarray:
-    """Whether all pixels of each of uint8 [n, C, H, W] have (nearly) one color: bool [n]."""
+def is_plain(images: Tensor) -> list[bool]:
+    """Whether all pixels of each of uint8 [n, C, H, W] have (nearly) one color."""
     low, high = images.flatten(2).aminmax(dim=2)
-    return ((high - low).amax(1) < PLAIN_LEVELS).numpy()
-
-
-def groups(firsts: np.ndarray) -> list[list[int]]:
-    """Groups of places with the same first place, those of one place left out, in order."""
-    members: dict[int, list[int]] = {}
-    for place in np.flatnonzero(np.isin(firsts, firsts[firsts != np.arange(len(firsts))])):
-        members.setdefault(int(firsts[place]), []).append(int(place))
-    return list(members.values())
+    return ((high - low).amax(1) < PLAIN_LEVELS).tolist()
 
 
 def findings(source: Source, record: Record) -> list[Finding]:
     """All findings, problems first."""
     found = [*_unreadable(source, record)]
-    if not len(record.indices):
-        return found
-    found += [
-        *_classes(source, record),
-        *_repeats(source, record),
-        *_plain(source, record),
-        *_files(source, record),
-        *_number(record),
-    ]
+    if record.read:
+        found += _classes(source, record)
+        found += _repeats(source, record)
+        found += _plain(source, record)
+        if isinstance(source, EncodedImages):
+            found += [Finding(warning, True) for warning in source.listing.warnings]
+            found += _sizes(source.decoder, record.headers)
+        found += _number(record)
     return sorted(found, key=lambda finding: not finding.problem)
 
 
@@ -100,25 +90,17 @@ def _classes(source: Source, record: Record) -> Iterator[Finding]:
     labels, classes = source.labels(), source.classes
     if labels is None or classes is None:
         return
-    read = labels[record.indices]
-    counts = torch.bincount(read, minlength=len(classes)).tolist()
+    counts = torch.bincount(labels[record.read], minlength=len(classes)).tolist()
     sizes = dict(zip(map(shown, classes), counts, strict=True))
     filled = {name: count for name, count in sizes.items() if count}
+    smallest, largest = min(filled, key=filled.__getitem__), max(filled, key=filled.__getitem__)
     if len(filled) == 1:
-        (only,) = filled
-        if isinstance(source, Folder):
-            folder = shown(str(source.root / only))
-            yield Finding(
-                f"Every image is in {folder}, so it is the only class and the labels mean nothing: "
-                f"set {folder} as the root, or data.source.labels=false.",
-                True,
-            )
-        else:
-            yield Finding(
-                f"Every image has the class {only}, so the labels mean nothing: use images of more "
-                "classes, or images without labels.",
-                True,
-            )
+        yield Finding(
+            f"Every image has the class {largest}, so the labels mean nothing: use images of more "
+            "classes, or images without labels. Of a folder, set its root to the folder of this "
+            "class, or data.source.labels=false.",
+            True,
+        )
     few = [f"{name}: {count}" for name, count in sizes.items() if count < FEW_IN_CLASS]
     if few:
         yield Finding(
@@ -127,7 +109,6 @@ def _classes(source: Source, record: Record) -> Iterator[Finding]:
             "classes out with data.classes.",
             True,
         )
-    largest, smallest = max(filled, key=filled.__getitem__), min(filled, key=filled.__getitem__)
     if filled[largest] > IMBALANCE * filled[smallest]:
         yield Finding(
             f"The largest class ({largest}, {filled[largest]:,} images) is over {IMBALANCE} times "
@@ -137,8 +118,9 @@ def _classes(source: Source, record: Record) -> Iterator[Finding]:
 
 
 def _repeats(source: Source, record: Record) -> Iterator[Finding]:
-    same = [group for group in groups(record.same_as) if not record.plain[group[0]]]
-    extra, total = _extra(same), len(record.indices)
+    plain, total, labels = set(record.plain), len(record.read), source.labels()
+    same = [group for index, group in record.copies.items() if index not in plain]
+    extra = sum(map(len, same)) - len(same)
     height, width = source.shape[1:]
     if same:
         yield Finding(
@@ -146,97 +128,54 @@ def _repeats(source: Source, record: Record) -> Iterator[Finding]:
             "These are shown more often than others and memorized, and held-out images may also "
             "be in training: keep one image of each group.",
             extra >= MANY * total,
-            _lines(source, record, same),
+            _lines(source, same),
         )
-    labels = source.labels()
-    if labels is not None:
-        read = labels[record.indices]
-        torn = [group for group in same if len(read[group].unique()) > 1]
-        if torn:
-            yield Finding(
-                f"{_extra(torn) + len(torn):,} of {total:,} images have the same pixels as an "
-                "image of another class, which gives one image two labels: keep each image in one "
-                "class.",
-                True,
-                _lines(source, record, torn, read),
-            )
+    torn = [group for group in same if labels is not None and len(labels[group].unique()) > 1]
+    if torn:
+        yield Finding(
+            f"{sum(map(len, torn)):,} of {total:,} images have the same pixels as an image of "
+            "another class, which gives one image two labels: keep each image in one class.",
+            True,
+            _lines(source, torn),
+        )
 
 
-def _extra(groups: Sequence[Sequence[int]]) -> int:
-    """Number of images that are not the first of their group."""
-    return sum(map(len, groups)) - len(groups)
-
-
-def _lines(
-    source: Source, record: Record, groups: Sequence[Sequence[int]], labels: Tensor | None = None
-) -> list[str]:
-    """Names of the images in the first groups, with their classes if `labels` is given."""
-
-    def name(place: int) -> str:
-        name = shown(source.name_of(int(record.indices[place])))
-        if labels is None or source.classes is None:
-            return name
-        return f"{name} ({shown(source.classes[int(labels[place])])})"
-
-    lines = []
-    for group in groups[:LISTED]:
-        more = f", and {len(group) - LISTED:,} more" if len(group) > LISTED else ""
-        lines.append(", ".join(map(name, group[:LISTED])) + more)
+def _lines(source: Source, groups: Sequence[Sequence[int]]) -> list[str]:
+    """Names of the images in the first groups."""
+    lines = [first([source.name_of(i) for i in group], LISTED) for group in groups[:LISTED]]
     return lines + ([f"and {len(groups) - LISTED:,} more groups"] if len(groups) > LISTED else [])
 
 
 def _plain(source: Source, record: Record) -> Iterator[Finding]:
-    places, total = np.flatnonzero(record.plain), len(record.indices)
-    if len(places):
-        names = [source.name_of(int(index)) for index in record.indices[places[: LISTED + 1]]]
+    if record.plain:
+        names = [source.name_of(index) for index in record.plain[: LISTED + 1]]
         yield Finding(
-            f"{len(places):,} of {total:,} images have a single color ({first(names, LISTED)}), "
-            "and networks learn to draw such images: remove them, or save them again.",
-            len(places) >= MANY * total,
+            f"{len(record.plain):,} of {len(record.read):,} images have a single color "
+            f"({first(names, LISTED)}), and networks learn to draw such images: remove them, or "
+            "save them again.",
+            len(record.plain) >= MANY * len(record.read),
         )
 
 
-def _files(source: Source, record: Record) -> Iterator[Finding]:
-    if not isinstance(source, EncodedImages):
-        return
-    for warning in source.listing.warnings:
-        yield Finding(warning, True)
-    for note in (*source.listing.files.notes, *source.listing.notes):
-        yield Finding(f"{note} Training does the same: check that this is intended.")
-    modes = Counter[str]()
-    used = Counter[tuple[int, int]]()
-    box = source.decoder.box
-    for header, count in record.headers.items():
-        modes[header.mode] += count
-        used[header.size if box is None else (box.height, box.width)] += count
-    if len(modes) > 1:
-        listed = ", ".join(f"{count:,} {mode}" for mode, count in modes.most_common())
-        yield Finding(
-            f"The images have several modes ({listed}). All are converted, but gray images stay "
-            "gray among color images, and are learned as gray: remove those that do not belong."
-        )
-    yield from _sizes(source.decoder, used)
-
-
-def _sizes(decoder: Decoder, used: Counter[tuple[int, int]]) -> Iterator[Finding]:
-    """Findings on sizes: `used` counts the sizes of the part of each image that is used."""
+def _sizes(decoder: Decoder, headers: Counter[Header]) -> Iterator[Finding]:
+    """Findings on the sizes of the images, or of the part of them that is used."""
     height, width = decoder.size
-    total = used.total()
-    small = {size: n for size, n in used.items() if size[0] < height or size[1] < width}
-    if small:
-        least = min(small, key=lambda size: min(size[0] / height, size[1] / width))
+    box = decoder.box
+    used = [header.size if box is None else (box.height, box.width) for header in headers]
+    sizes, counts = np.array(used), np.array(list(headers.values()))
+    total = counts.sum()
+    shares = (sizes / decoder.size).min(1)
+    if small := counts[shares < 1].sum():
+        least = used[shares.argmin()]
         yield Finding(
-            f"{sum(small.values()):,} of {total:,} images are smaller than {height}x{width} (the "
-            f"smallest {least[0]}x{least[1]}) and are enlarged, and their blur is learned: "
-            "remove them, or choose a smaller image_size."
+            f"{small:,} of {total:,} images are smaller than {height}x{width} (the smallest "
+            f"{least[0]}x{least[1]}) and are enlarged, and their blur is learned: remove them, or "
+            "choose a smaller image_size."
         )
-    odd = Counter[float]()  # by which factor images are too wide or too high
-    for size, n in used.items():
-        ratio = size[1] * height / (size[0] * width)
-        odd[max(ratio, 1 / ratio)] += n
-    cut = sum(n * (1 - 1 / ratio) for ratio, n in odd.items()) / max(total, 1)
-    halved = sum(n for ratio, n in odd.items() if ratio > 2)
-    stretched = sum(n for ratio, n in odd.items() if ratio > STRETCHED)
+    ratios = sizes[:, 1] * height / (sizes[:, 0] * width)
+    ratios = np.maximum(ratios, 1 / ratios)  # by which factor images are too wide or too high
+    cut = (counts * (1 - 1 / ratios)).sum() / total
+    halved, stretched = counts[ratios > 2].sum(), counts[ratios > STRETCHED].sum()
     if decoder.resize == "crop" and (halved or cut >= CROPPED):
         yield Finding(
             f"Cropping to {height}x{width} removes {cut:.0%} of an image on average, and "
@@ -252,8 +191,8 @@ def _sizes(decoder: Decoder, used: Counter[tuple[int, int]]) -> Iterator[Finding
 
 
 def _number(record: Record) -> Iterator[Finding]:
-    if len(record.indices) < FEW_IMAGES:
+    if len(record.read) < FEW_IMAGES:
         yield Finding(
-            f"There are only {len(record.indices):,} images, which a discriminator soon memorizes: "
+            f"There are only {len(record.read):,} images, which a discriminator soon memorizes: "
             "add images if you can, and leave model.augment on if the model has it."
         )

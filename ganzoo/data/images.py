@@ -6,13 +6,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from ganzoo.config.values import Natural
+from ganzoo.config.values import Count, Natural
 from ganzoo.data.loader import Batches
-from ganzoo.data.module import Batch, DataModule
+from ganzoo.data.module import DataModule, read
 from ganzoo.data.pixels import mirrored, moved, resize, to_float, to_uint8, windows
-from ganzoo.data.source import Source, pair
+from ganzoo.data.source import Source, counted, pair
 from ganzoo.data.stream import BatchSize, Stream
 from ganzoo.data.subset import Subset
 from ganzoo.draws import Draws, integers, unit
@@ -26,8 +25,7 @@ class ImageData(DataModule):
 
     A training batch is {"image": [n, C, H, W] in [-1, 1] and in the module's dtype, "label": int64
     [n] if the source has labels}, with the images of all discriminator steps of an iteration one
-    step after the other. If the source delivers images larger than `image_size`, they are cropped
-    if `crop` is given, and resized otherwise (see `resize`).
+    step after the other. Images of another size are cropped if `crop` is given, else resized.
 
     Args:
         source: the images.
@@ -50,7 +48,7 @@ class ImageData(DataModule):
         seed: int,
         mirror: bool = True,
         crop: str | None = None,
-        subset: int | None = None,
+        subset: Count | None = None,
         classes: Sequence[str] | None = None,
         balanced: bool = False,
         workers: Natural | None = 0,
@@ -66,30 +64,22 @@ class ImageData(DataModule):
     def prepare_data(self) -> None:
         self.source.prepare()
 
-    def check_model(self, module: Any) -> None:
-        if list(module.domains) != list(self.domains):
-            raise UserError(
-                f"{type(module).__name__} translates between two domains: choose data with an "
-                "A and a B, such as data=emoji_unpaired or data=unpaired_folder."
-            )
-
     def check(self) -> list[str]:
         channels, height, width = self.source.shape
         if channels != self.channels:
             raise UserError(
-                f"{self.source.name} has {channels} channel(s), but channels is {self.channels}: "
-                f"set channels={channels}, or choose other data."
+                f"{self.source.name} has {channels} channel(s), not {self.channels}: set "
+                f"channels={channels}, or choose other data."
             )
         if self.crop and (height < self.image_size[0] or width < self.image_size[1]):
             raise UserError(
                 f"{self.source.name} delivers {height}x{width}, which is too small to crop "
-                f"{self.image_size[0]}x{self.image_size[1]} from: lower image_size, raise "
-                "data.source.image_size, or set data.crop=null."
+                f"{self.image_size[0]}x{self.image_size[1]} from: raise data.source.image_size."
             )
         if self.source.varies and not self.crop:
             raise UserError(
-                f"{self.source.name} delivers images of several sizes, which have to be cropped to "
-                "one: set data.crop=random, or data.source.resize=crop or stretch."
+                f"{self.source.name} delivers images of several sizes: set data.crop=random, or "
+                "data.source.resize=crop or stretch."
             )
         if len(self.source) == 0:
             raise UserError(f"{self.source.name} has no images: choose other data.")
@@ -100,13 +90,8 @@ class ImageData(DataModule):
         notes = self.source.notes  # raises UserError if files are damaged
         return [self._summary(), *notes, *self._own_notes()]
 
-    def train_dataloader(self) -> DataLoader:
-        """Training batches from `images_seen` on, without end."""
-        return self._load(Batches(self.source), self.stream())
-
-    def first_batch(self) -> Batch:
-        """The first batch of `train_dataloader`, loaded in this process and not yet transferred."""
-        return self._read(next(iter(self.stream())))
+    def batches(self) -> tuple[Batches, Stream]:
+        return Batches(self.source), self.stream()
 
     def first_images(self, n: int) -> Tensor:
         """The first n images of the run, or all if there are fewer, as networks see them.
@@ -114,7 +99,7 @@ class ImageData(DataModule):
         The same in every process: [n, C, *image_size] in [-1, 1], in the module's dtype.
         """
         module = self.trainer.lightning_module
-        batch = self._read(self.stream().order(0)[:n].tolist())
+        batch = read(Batches(self.source), self.stream().order(0)[:n].tolist())
         images, mirror = (batch[key].to(module.device) for key in ("image", "mirror"))
         draws = Draws(self.seed, "crop", 0, device=module.device)
         return self.shown(images, mirror, draws).to(module.dtype)
@@ -163,11 +148,7 @@ class ImageData(DataModule):
         return {"": self}
 
     def held_out(self) -> dict[str, "ImageData"]:
-        """The images of each domain that are held out from training, cropped and resized alike.
-
-        Raises:
-            UserError: there are none, or they are part of the training.
-        """
+        """The images of each domain that are held out from training, cropped and resized alike."""
         source = self.source.held_out()
         if not len(source):
             raise UserError(f"{source.name} has no images.")
@@ -175,28 +156,26 @@ class ImageData(DataModule):
         others.source = source
         return {"": others}
 
-    def read(self, numbers: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
+    def plain(
+        self, numbers: Sequence[int], device: torch.device | str = "cpu"
+    ) -> tuple[Tensor, Tensor | None]:
         """Images by their numbers in the source, as networks see them, but never flipped.
 
-        uint8 [len(numbers), C, *image_size]. A random window is the same each time.
+        [len(numbers), C, *image_size] in [-1, 1], and their labels if there are any. A random
+        window is the same each time.
         """
-        images = moved(self.source.__getitems__(list(numbers))["image"], device)
-        plain = torch.zeros(len(numbers), dtype=torch.bool, device=device)
-        return to_uint8(self.shown(images, plain, Draws(0, "read", device=device)))
+        batch = self.source.__getitems__(list(numbers))
+        flipped = torch.zeros(len(numbers), dtype=torch.bool, device=device)
+        draws = Draws(0, "shown", device=device)
+        labels = batch.get("label")
+        return (
+            self.shown(moved(batch["image"], device), flipped, draws),
+            None if labels is None else labels.to(device),
+        )
 
-    def describe(self) -> dict[str, Any]:
-        """Name, number of images, shape [C, H, W] as delivered, and images per class."""
-        labels, classes = self.source.labels(), self.source.classes
-        counts = None
-        if labels is not None and classes is not None:
-            bins = torch.bincount(labels, minlength=len(classes)).tolist()
-            counts = dict(zip(classes, bins, strict=True))
-        return {
-            "name": self.source.name,
-            "images": len(self.source),
-            "shape": list(self.source.shape),
-            "classes": counts,
-        }
+    def read(self, numbers: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
+        """The images of `plain` in 8 bits, uint8."""
+        return to_uint8(self.plain(numbers, device)[0])
 
     def stream(self) -> Stream:
         """The order in which images are shown, from `images_seen` on."""
@@ -215,12 +194,6 @@ class ImageData(DataModule):
             groups=groups,
             sizes=module.shown_size if self._whole else None,
         )
-
-    def _read(self, indices: list[int]) -> Batch:
-        batch = Batches(self.source).__getitems__(indices)
-        if isinstance(batch, UserError):
-            raise batch
-        return batch
 
     @property
     def _whole(self) -> bool:
@@ -258,19 +231,15 @@ class ImageData(DataModule):
         ])  # fmt: skip
 
     def _summary(self) -> str:
-        facts = self.describe()
-        channels, height, width = facts["shape"]
-        least = "at least " if self.source.varies else ""
+        source = self.source
+        channels, height, width = source.shape
+        least = "at least " if source.varies else ""
         size = f"{least}{height}x{width}, {channels} channel{'s' if channels != 1 else ''}"
-        line = f"{facts['name']}: {facts['images']} images of {size}"
-        counts = facts["classes"]
-        if not counts:
-            return f"{line}, without labels."
-        line += f", {len(counts)} class{'es' if len(counts) != 1 else ''}"
-        listed = f"{line}: {', '.join(f'{name} {count}' for name, count in counts.items())}."
-        if len(listed) <= LINE:
-            return listed
-        return f"{line} with {min(counts.values())} to {max(counts.values())} images."
+        line = f"{source.name}: {len(source)} images of {size}, "
+        labels, classes = source.labels(), source.classes
+        if labels is None or classes is None:
+            return f"{line}without labels."
+        return f"{line}{counted(classes, labels, LINE - len(line) - 1)}."
 
     def _own_notes(self) -> list[str]:
         """Sentences on how the images are converted after the source has delivered them."""

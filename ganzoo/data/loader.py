@@ -100,9 +100,8 @@ class Loader(DataLoader):
             except RuntimeError as error:
                 if self.num_workers and any(worker.exitcode for worker in read._workers):
                     raise UserError(
-                        "A process that reads images was killed, probably because memory or shared "
-                        "memory (/dev/shm) ran out: run the same command again to continue, with "
-                        "fewer such processes (data.workers=1) or none (data.workers=0)."
+                        "A process that reads images was killed, probably because memory or "
+                        "/dev/shm is full: run the same command again with data.workers=1 or 0."
                     ) from error
                 raise
             self.waited += time.perf_counter() - start
@@ -122,9 +121,7 @@ def _obstacle(need: int) -> str | None:
     """Why workers could not hand over `need` bytes; they would wait forever without an error."""
     folder, shared = tempfile.gettempdir(), Path("/dev/shm")
     if len(folder) > LONGEST_TEMP:
-        return (
-            f"the path of the temporary folder ({folder}) is too long: set TMPDIR to a shorter one"
-        )
+        return f"the path of the temporary folder ({folder}) is too long: set TMPDIR to another"
     if shared.is_dir() and (free := shutil.disk_usage(shared).free) < need:
         return (
             f"they need {need / 2**20:.1f} MiB of shared memory and {shared} has "
@@ -163,13 +160,10 @@ def unchanged(batch: Any) -> Any:
 
 
 def keep_working(worker: int) -> None:
-    """Make a worker ignore signals other than those of its parent.
+    """Make a worker (by its number) ignore signals other than those of its parent.
 
     Ctrl-C in a terminal and SLURM's signals reach all processes. The training process first
     finishes its iteration, for which it may need another batch.
-
-    Args:
-        worker: number of the worker, which `worker_init_fn` of a DataLoader receives.
     """
     for name in {"SIGINT", "SIGUSR1"} & {*dir(signal)}:  # Windows has no SIGUSR1
         signal.signal(getattr(signal, name), signal.SIG_IGN)

@@ -4,30 +4,33 @@ import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import lightning as L
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from ganzoo.data.files import refuse_among
 from ganzoo.data.loader import Loader, cores
+from ganzoo.data.source import Source
 from ganzoo.data.stream import BatchSize, batch_size_at
 from ganzoo.errors import UserError
-
-if TYPE_CHECKING:
-    from ganzoo.data.images import ImageData
 
 log = logging.getLogger(__name__)
 
 Batch = dict[str, Tensor]
 
 
-class DataModule(L.LightningDataModule):
-    """Training batches without end, for a module that has the attributes of `GAN` named below.
+class Domain(Protocol):
+    """The images of a domain, as far as they are known here: an `ImageData`."""
 
-    These are `images_seen`, `discriminator_steps`, `batch_size` (a function that replaces the
-    data's own, or None), `shown_size`, and `domains`.
+    source: Source
+
+
+class DataModule(L.LightningDataModule):
+    """Training batches without end, for a module that has these attributes of `GAN`: `images_seen`,
+    `discriminator_steps`, `batch_size` (a function that replaces the data's own, or None),
+    `shown_size`, and `domains`.
 
     Args:
         batch_size: images of one discriminator step over all devices, or a function from images
@@ -54,15 +57,15 @@ class DataModule(L.LightningDataModule):
         self._loader: Loader | None = None
 
     def setup(self, stage: str) -> None:
-        """Check everything that can be known before training, and log what the data is.
-
-        Raises:
-            UserError: model, data and batch size do not fit together, or files cannot be read.
-        """
+        """Check everything that can be known before training, and log what the data is."""
         self._prepare_on_other_nodes()
         if stage == "fit":
             module = self.trainer.lightning_module
-            self.check_model(module)
+            if list(module.domains) != list(self.domains):
+                raise UserError(
+                    f"{type(module).__name__} does not fit this data: models that translate need "
+                    "two domains, such as data=emoji_unpaired, and other models need one domain."
+                )
             size = module.batch_size or self.batch_size
             batch_size_at(size, module.images_seen, self.trainer.world_size)
         notes = self.check()
@@ -88,26 +91,17 @@ class DataModule(L.LightningDataModule):
             return
         if not self.accept_changed:
             raise UserError(
-                "The images have changed since the run was saved (other names, sizes or contents): "
-                "restore them, choose another run_dir, or set data.accept_changed=true to resume "
-                "with other images."
+                "The images have changed since the run was saved: restore them, choose another "
+                "run_dir, or set data.accept_changed=true to resume with other images."
             )
         log.warning("The images have changed since the run was saved; the run resumes with them.")
 
     @property
-    def domains(self) -> "Mapping[str, ImageData]":
-        raise NotImplementedError
-
-    def check_model(self, module: Any) -> None:
-        """Raises UserError if the model needs data of another kind."""
+    def domains(self) -> Mapping[str, Domain]:
         raise NotImplementedError
 
     def check(self) -> list[str]:
-        """Sentences on what the data is and how it is converted.
-
-        Raises:
-            UserError: sources and sizes do not fit together, or files cannot be read.
-        """
+        """Sentences on what the data is and how it is converted; UserError if it does not fit."""
         raise NotImplementedError
 
     @property
@@ -115,7 +109,17 @@ class DataModule(L.LightningDataModule):
         """Seconds that training has waited for batches."""
         return self._loader.waited if self._loader is not None else 0.0
 
-    def _load(self, images: Dataset, order: Any) -> DataLoader:
+    def batches(self) -> tuple[Any, Any]:
+        """A data set that returns complete batches, and the indices of each, without end."""
+        raise NotImplementedError
+
+    def first_batch(self) -> Any:
+        """The first batch of `train_dataloader`, loaded in this process and not yet transferred."""
+        images, order = self.batches()
+        return read(images, next(iter(order)))
+
+    def train_dataloader(self) -> DataLoader:
+        """Training batches from `images_seen` on, without end."""
         module = self.trainer.lightning_module
         batch = batch_size_at(
             module.batch_size or self.batch_size, module.images_seen, self.trainer.world_size
@@ -123,17 +127,24 @@ class DataModule(L.LightningDataModule):
         pixels = sum(math.prod(domain.source.shape) for domain in self.domains.values())
         share = batch * module.discriminator_steps // self.trainer.world_size
         cuda = module.device.type == "cuda"
-        self._loader = Loader(images, order, self.workers, share * pixels, pin_memory=cuda)
+        self._loader = Loader(*self.batches(), self.workers, share * pixels, pin_memory=cuda)
         return self._loader
 
     def _prepare_on_other_nodes(self) -> None:
         """Prepare the data on nodes that do not share a disk with the first, one process a node.
 
-        Lightning has called `prepare_data` in the first process of all by now, so nodes that share
-        its folder find the data there and do not write into it at the same time.
+        The first process of all has prepared it by now, so nodes that share its folder find it.
         """
         trainer = self.trainer
         if trainer is not None and trainer.num_nodes > 1:
             if trainer.local_rank == 0 and trainer.global_rank != 0:
                 self.prepare_data()
             trainer.strategy.barrier()
+
+
+def read(images: Any, indices: Any) -> Any:
+    """One batch of a data set, read in this process; UserError if an image cannot be read."""
+    batch = images.__getitems__(indices)
+    if isinstance(batch, UserError):
+        raise batch
+    return batch

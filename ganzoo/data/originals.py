@@ -1,17 +1,16 @@
 """Image files in their own sizes, each read in full."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ganzoo.data.decode import EXTENSIONS, Decoder, extension, images_among
+from ganzoo.data.decode import EXTENSIONS, extension, images_among
 from ganzoo.data.encoded import EncodedImages, Listing, reason
 from ganzoo.data.files import Files, One, open_files
 from ganzoo.errors import UserError
-
-WHITE = (255, 255, 255)  # the color that `Decoder` lays transparency on
 
 
 class Originals(EncodedImages):
@@ -23,22 +22,19 @@ class Originals(EncodedImages):
     Args:
         files: the files.
         channels: number of channels to deliver; see `Decoder`.
-        ground: color that transparency is laid on: red, green, blue in 0...255.
+        ground: color that transparency is laid on; see `Decoder`.
         keep_alpha: whether to deliver transparency.
     """
 
     def __init__(
-        self,
-        files: Files,
-        channels: int,
-        ground: tuple[int, int, int] = WHITE,
-        keep_alpha: bool = False,
+        self, files: Files, channels: int, ground: str = "white", keep_alpha: bool = False
     ) -> None:
         super().__init__((1, 1), channels, resize="none")
+        self.decoder = replace(self.decoder, ground=ground)
         self.varies = False  # within a batch
-        self.files, self.ground, self.name = files, ground, str(files.root)
-        self.transparency = channels in (1, 3)  # others have opacity as a channel, or cannot
-        self.keep_alpha = keep_alpha and self.transparency
+        self.files, self.name = files, str(files.root)
+        # With 2 and 4 channels, opacity is one of them.
+        self.keep_alpha = keep_alpha and channels in (1, 3)
 
     def _list(self) -> Listing:
         return Listing(self.files, images_among(self.files.names))
@@ -60,28 +56,19 @@ class Originals(EncodedImages):
         with self.files.open(name) as file:
             data = file.read()
         image = self.decoder(data)
-        if not self.transparency or not self.decoder.header(io.BytesIO(data)).transparent:
+        if not self.keep_alpha or not self.decoder.header(io.BytesIO(data)).transparent:
             return {"image": image}
-        pixels = Decoder((1, 1), self.shape[0] + 1, resize="none")(data)
-        colors, alpha = pixels[:-1], pixels[-1:]
-        if self.ground != WHITE:
-            image = laid_on(colors, alpha, self.ground)
-        return {"image": image, "alpha": alpha} if self.keep_alpha else {"image": image}
+        with_alpha = replace(self.decoder, channels=self.shape[0] + 1)(data)
+        return {"image": image, "alpha": with_alpha[-1:]}
 
 
-def open_originals(
-    src: Path, channels: int, results: int, ground: tuple[int, int, int] | None
-) -> Originals:
+def open_originals(src: Path, channels: int, results: int, ground: str | None) -> Originals:
     """The images of a file, folder, zip or tar, for a generator.
 
     Args:
         src: path of the images.
-        channels: number of channels that the generator takes.
-        results: number of channels that it makes.
+        channels, results: numbers of channels that the generator takes and makes.
         ground: color that transparency is laid on; None to keep transparency if possible.
-
-    Raises:
-        UserError: there are no images.
     """
     try:
         single = src.is_file() and extension(src.name) in EXTENSIONS
@@ -89,17 +76,8 @@ def open_originals(
     except UserError as error:
         message = str(error).replace("set data.source.root to", "give the path of")
         raise UserError(message) from error
-    source = Originals(files, channels, ground or WHITE, ground is None and results in (1, 3))
+    source = Originals(files, channels, ground or "white", ground is None and results in (1, 3))
     if not len(source):
         blocked = f" {files.problems[0]}" if files.problems else ""
         raise UserError(f"{src} has no images ({', '.join(EXTENSIONS)}).{blocked}")
     return source
-
-
-def laid_on(colors: Tensor, alpha: Tensor, ground: tuple[int, int, int]) -> Tensor:
-    """uint8 [C, H, W], gray or RGB, with opacity `alpha` [1, H, W], on a ground color: uint8."""
-    red, green, blue = ground
-    luminance = 0.299 * red + 0.587 * green + 0.114 * blue  # ITU-R 601
-    under = torch.tensor([luminance] if len(colors) == 1 else ground).view(-1, 1, 1)
-    share = alpha / 255
-    return (colors * share + under * (1 - share)).round().to(torch.uint8)

@@ -5,23 +5,21 @@ import os
 import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from ganzoo import __version__
 from ganzoo.data.files import refuse_among
 from ganzoo.data.module import Batch
 from ganzoo.data.source import Source
 from ganzoo.data.sources.pack import FACTS, FORMAT, level_file, levels_of, pyramid
-from ganzoo.data.visit import sweep
+from ganzoo.data.visit import chunks_of, sweep
 from ganzoo.disk import sha256
 from ganzoo.errors import UserError
 
-CHUNK_BYTES = 8 * 2**20  # size of the images that a worker reads before it writes them
+CHUNK = 256  # largest number of images that a worker reads before it writes them
 
 Sizes = Sequence[tuple[int, int]]  # height and width of each level
 
@@ -34,7 +32,7 @@ def write_pack(
     workers: int | None = None,
     origin: str = "",
 ) -> dict[str, str]:
-    """Write all images of `source` into a new pack.
+    """Write all images of `source` into a new pack; returns why images were left out, by name.
 
     The pack is called `<out>.partial` until it is complete.
 
@@ -46,12 +44,9 @@ def write_pack(
         workers: number of processes; None for one per core, 0 for this process alone.
         origin: where the source's files are, for `pack.json`.
 
-    Returns:
-        Why images were left out, by name.
-
     Raises:
-        UserError: `out` exists, the disk is too small, folders cannot be opened, or images cannot
-            be read and `skip_bad` is not set (each of them is printed before).
+        UserError: `out` exists, the disk is too small, or images cannot be read and `skip_bad` is
+            not set (each of them is printed before).
     """
     if source.problems and not skip_bad:
         raise UserError(f"{source.problems[0]} Or use --skip-bad to leave them out.")
@@ -59,16 +54,16 @@ def write_pack(
         raise UserError(f"{out} already exists: choose another name, or remove it.")
     refuse_among(out, source.folder, "choose a place outside of it")
     sizes = levels_of(source.shape[1:]) if levels else [source.shape[1:]]
-    partial = out.with_name(out.name + ".partial")
-    if partial.exists():  # left by a process that was killed
-        shutil.rmtree(partial)
-    partial.mkdir(parents=True)
+    unfinished = out.with_name(out.name + ".partial")
+    if unfinished.exists():  # left by a process that was killed
+        shutil.rmtree(unfinished)
+    unfinished.mkdir(parents=True)
     try:
-        _check_room(source, sizes, partial)
-        skipped = _write(source, partial, sizes, skip_bad, workers, origin)
-        partial.replace(out)
+        _check_room(source, sizes, unfinished)
+        skipped = _write(source, unfinished, sizes, skip_bad, workers, origin)
+        unfinished.replace(out)
     except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
         raise
     return skipped
 
@@ -97,7 +92,7 @@ def _write(
         )
     good = [i for i in range(len(source)) if i not in bad]
     if not good:
-        raise UserError(f"None of the {len(source)} images can be read: there is nothing to pack.")
+        raise UserError(f"None of the {len(source)} images can be read.")
     files = [level_file(size) for size in sizes]
     if bad:
         for name in files:
@@ -117,10 +112,7 @@ def _write(
         "shape": list(source.shape),
         "classes": source.classes if labels is not None else None,
         "levels": [list(size) for size in sizes],
-        "sha256": {
-            name: sha256(folder / name)
-            for name in tqdm(files, desc="SHA-256", unit=" files", disable=None)
-        },
+        "sha256": {name: sha256(folder / name) for name in files},
         "from": {
             "source": source.name,
             "files": origin,
@@ -137,51 +129,27 @@ def _write_images(
     source: Source, folder: Path, sizes: Sizes, workers: int | None
 ) -> dict[int, str]:
     """Write row i of each level's file for image i; a sentence for each that cannot be read."""
-    images, (channels, height, width) = len(source), source.shape
     for size in sizes:
-        shape = (images, channels, *size)
+        shape = (len(source), source.shape[0], *size)
         np.lib.format.open_memmap(folder / level_file(size), "w+", np.uint8, shape)
-    step = max(1, min(256, CHUNK_BYTES // (channels * height * width)))
-    chunks = [list(range(i, min(i + step, images))) for i in range(0, images, step)]
     workers = os.cpu_count() or 1 if workers is None else workers
-    bad: dict[int, str] = {}
-    for seen in sweep(source, chunks, _WriteRows(folder, sizes), workers, "packing"):
+    write, bad = partial(_write_rows, folder, sizes), dict[int, str]()
+    for seen in sweep(source, chunks_of(source, CHUNK), write, workers, "packing"):
         bad |= seen.bad
     return bad
 
 
-class _WriteRows:
-    """Writes the rows of some images, in the process that read them."""
-
-    def __init__(self, folder: Path, sizes: Sizes) -> None:
-        self.folder, self.sizes = folder, sizes
-
-    def __call__(self, indices: list[int], batch: Batch) -> None:
-        for images, file in zip(pyramid(batch["image"], len(self.sizes)), self._files, strict=True):
-            file[indices] = images.numpy()
-
-    @cached_property
-    def _files(self) -> list[np.ndarray]:
-        return [np.load(self.folder / level_file(size), mmap_mode="r+") for size in self.sizes]
-
-    def __getstate__(self) -> dict[str, Any]:  # without the open files
-        return {"folder": self.folder, "sizes": self.sizes}
+def _write_rows(folder: Path, sizes: Sizes, indices: list[int], batch: Batch) -> None:
+    """Write the rows of some images into each level's file, in the process that read them."""
+    for images, size in zip(pyramid(batch["image"], len(sizes)), sizes, strict=True):
+        np.load(folder / level_file(size), mmap_mode="r+")[indices] = images.numpy()
 
 
 def _close_gaps(path: Path, rows: list[int]) -> None:
-    """Keep only the given rows, in ascending order, of an .npy file."""
-    images = np.load(path, mmap_mode="r+")
-    for to, row in enumerate(rows):
-        if to != row:
-            images[to] = images[row]
-    images.flush()
-    shape = (len(rows), *images.shape[1:])
-    with path.open("rb+") as file:
-        np.lib.format.read_magic(file)
-        np.lib.format.read_array_header_1_0(file)
-        start = file.tell()
-        file.seek(0)
-        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
-        assert file.tell() == start, "NumPy pads headers so that the number of rows can change"
-        file.truncate(start + int(np.prod(shape)))
+    """Keep only the given rows of an .npy file."""
+    images, kept = np.load(path, mmap_mode="r"), path.with_suffix(".kept")
+    new = np.lib.format.open_memmap(kept, "w+", np.uint8, (len(rows), *images.shape[1:]))
+    for place, row in enumerate(rows):
+        new[place] = images[row]
+    del images, new  # closes the files
+    kept.replace(path)

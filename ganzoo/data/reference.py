@@ -41,8 +41,7 @@ class Reference:
 
     Args:
         data: the training data.
-        num: number of images, None for all. The choice does not depend on the seed, and a random
-            crop is the same each time.
+        num: number of images, None for all; the same for every seed, as are random crops.
         mirror: whether to add every image flipped; None for the same as in `data`.
     """
 

@@ -2,15 +2,18 @@
 
 import copy
 import hashlib
-import importlib.util
+import importlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from ganzoo.draws import seed_of
 from ganzoo.errors import UserError, check_choice
 
 SAMPLED = 2000  # number of images that stand for all of them where reading all would take long
@@ -60,11 +63,7 @@ class Source:
         """Download the data if the config asks for it; called once, in one process, at first."""
 
     def held_out(self) -> "Source":
-        """The images that training on these never sees, read in the same way.
-
-        Raises:
-            UserError: there are none, or they may be among these.
-        """
+        """The images that training on these never sees; UserError if they may be among these."""
         if not self.test_split:
             raise UserError(f"{self.name} has no images that are held out from training.")
         check_training(self.split)
@@ -92,7 +91,7 @@ class Source:
     def digest(self, indices: Sequence[int]) -> str:
         """SHA-256 of the content of some images and their labels, independent of their names.
 
-        A source may instead hash the files that its images are made from, if that is faster.
+        A source may instead hash the files that its images are made from.
         """
         digest = hashlib.sha256(repr(self.shape).encode())
         for start in range(0, len(indices), 256):
@@ -130,51 +129,59 @@ def evenly(length: int, count: int) -> list[int]:
     return np.linspace(0, length - 1, min(length, count)).astype(int).tolist()
 
 
+def counted(classes: Sequence[str], labels: Tensor, room: int) -> str:
+    """Each class with its number of images, or what fits into `room` characters."""
+    counts = torch.bincount(labels, minlength=len(classes)).tolist()
+    listed = ", ".join(f"{name} {count}" for name, count in zip(classes, counts, strict=True))
+    number = f"{len(classes)} class{'es' if len(classes) != 1 else ''}"
+    every = f"{number}: {listed}"
+    return every if len(every) <= room else f"{number} with {min(counts)} to {max(counts)} images"
+
+
+def some(length: int, count: int) -> list[int]:
+    """Up to `count` different numbers below `length`, the same each time."""
+    generator = torch.Generator().manual_seed(seed_of("some", length))
+    return torch.randperm(length, generator=generator)[:count].tolist()
+
+
+def library(package: str, extra: str) -> Any:
+    """A package of the extra dependencies; UserError if it is not installed."""
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise UserError(
+            f'The package {package} is missing: run pip install "ganzoo-lightning[{extra}]".'
+        ) from error
+
+
 @contextmanager
 def fetching(
     what: str, root: Path, by_hand: str, package: str = "", extra: str = ""
 ) -> Iterator[None]:
-    """Turn errors of a download, or of unpacking, into a sentence that tells them apart.
+    """Turn errors of a download, or of unpacking, into a sentence.
 
     Args:
         what: what is tried, such as "Downloading MNIST".
         root: folder to which it is written.
         by_hand: what to do if it cannot be fetched.
-        package: package that is needed for it.
-        extra: name of the extra dependencies with this package.
-
-    Raises:
-        UserError: anything failed.
+        package, extra: package that is needed for it, and the extra dependencies that have it.
     """
-    if package and importlib.util.find_spec(package) is None:
-        raise UserError(
-            f'{what} needs the package {package}: run pip install "ganzoo-lightning[{extra}]".'
-        )
+    if package:
+        library(package, extra)
     try:
         yield
-    except PermissionError as error:
-        raise UserError(
-            f"{what} failed, because {root} may not be written to: set data.source.root to a "
-            "folder that you may write to."
-        ) from error
     except Exception as error:  # libraries raise many types
         why = " ".join(str(error).split())[:300] or type(error).__name__
-        # Errors of the network and of the disk are OSErrors; a refusal by the host is not.
-        hint = (
-            "check the network and the free space on the disk"
-            if isinstance(error, OSError)
-            else "its host may limit downloads, or a file is damaged"
-        )
-        raise UserError(f"{what} failed ({why}): {hint}. {by_hand}") from error
+        raise UserError(
+            f"{what} failed ({why}): check the network, and that {root} can be written to and has "
+            f"room. Otherwise the host limits downloads, or a file is damaged. {by_hand}"
+        ) from error
 
 
 def check_training(split: str) -> None:
     """Raises UserError unless images of `split` are only for training."""
     if split != "train":
-        raise UserError(
-            f"Images are held out only from the split train, not from {split or None}: set "
-            "data.source.split=train if the data has it."
-        )
+        raise UserError(f"Images are only held out with data.source.split=train, not {split}.")
 
 
 def part(names: Sequence[str], split: str, held_out: float) -> list[int]:
@@ -186,10 +193,7 @@ def part(names: Sequence[str], split: str, held_out: float) -> list[int]:
     Args:
         names: names of all images.
         split: "train", "test" or "all".
-        held_out: share of the images that is "test"; the rest is "train".
-
-    Raises:
-        UserError: unknown split, a share outside [0, 1), or a test split without images.
+        held_out: share of the images that is "test", from 0 to below 1; the rest is "train".
     """
     check_choice("data.source.split", split, ["train", "test", "all"])
     if not 0 <= held_out < 1:

@@ -26,8 +26,6 @@ class Subset(Source):
     def __init__(
         self, source: Source, classes: Sequence[str] | None = None, count: int | None = None
     ) -> None:
-        if count is not None and count < 1:
-            raise UserError(f"data.subset must be at least 1, not {count}.")
         if classes is not None and not classes:
             raise UserError("data.classes is empty: name some classes, or set it to null.")
         # Hydra reads the names of folders such as 0 and 10 as numbers.
@@ -95,8 +93,7 @@ class Subset(Source):
         if self.count is not None:
             if self.count > len(indices):
                 raise UserError(
-                    f"data.subset={self.count} is more than the {len(indices)} images of "
-                    f"{self.name}: choose at most that many."
+                    f"data.subset={self.count} is more than the {len(indices)} images: lower it."
                 )
             generator = Generator().manual_seed(seed_of("subset"))
             order = torch.randperm(len(indices), generator=generator)
@@ -116,10 +113,8 @@ class Subset(Source):
             raise UserError(f"{self.name} has no classes to choose from: set data.classes=null.")
         unknown = [name for name in self.chosen if name not in classes]
         if unknown:
-            raise UserError(
-                f"{self.name} has no class {first(unknown)}: data.classes may name "
-                f"{first(classes, 30)}."
-            )
+            known = first(classes, 30)
+            raise UserError(f"There is no class {first(unknown)}: data.classes may name {known}.")
         number = torch.tensor(
             [self.chosen.index(name) if name in self.chosen else -1 for name in classes]
         )

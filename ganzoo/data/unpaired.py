@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from ganzoo.config.values import Natural
+from ganzoo.config.values import Count, Natural
 from ganzoo.data.images import ImageData
 from ganzoo.data.loader import Batches
 from ganzoo.data.module import Batch, DataModule
@@ -26,11 +26,8 @@ class Unpaired(DataModule):
     """Two sets of images, A and B, each shown in an endless stream of its own.
 
     A training batch is {"A": [n, C_a, H, W], "B": [n, C_b, H, W]}, in [-1, 1] and in the module's
-    dtype. The two streams have different seeds, so that images meet by chance, and an epoch of one
-    domain does not depend on the size of the other. Each domain is an `ImageData`, which crops,
-    mirrors and resizes.
-
-    Test images are shown in full, in the size of the batches, and not flipped.
+    dtype. The two streams have different seeds, so that images meet by chance. Each domain is an
+    `ImageData`. Test images are shown in full, in the size of the batches, and not flipped.
 
     Args:
         a, b: functions that make the source of a domain from `image_size` and the options in
@@ -50,9 +47,6 @@ class Unpaired(DataModule):
 
     Attributes:
         domains: the training images, under "A" and "B".
-
-    Raises:
-        UserError: the options do not fit a source.
     """
 
     def __init__(
@@ -68,7 +62,7 @@ class Unpaired(DataModule):
         load_size: int | Sequence[int] | None = None,
         crop: str | None = "random",
         mirror: bool = True,
-        subset: int | None = None,
+        subset: Count | None = None,
         test_pairs: bool = False,
         workers: Natural | None = 0,
         accept_changed: bool = False,
@@ -94,7 +88,6 @@ class Unpaired(DataModule):
             )
             for name in self._makers
         }
-        self._said_no_tests = False
 
     @property
     def domains(self) -> dict[str, ImageData]:
@@ -104,13 +97,6 @@ class Unpaired(DataModule):
         for domain in self.domains.values():
             domain.prepare_data()
 
-    def check_model(self, module: Any) -> None:
-        if list(module.domains) != list(self.domains):
-            raise UserError(
-                f"{type(module).__name__} makes images from seeds and cannot use two domains: "
-                "choose model=cyclegan, or other data."
-            )
-
     def check(self) -> list[str]:
         notes = []
         for name, domain in self.domains.items():
@@ -118,17 +104,12 @@ class Unpaired(DataModule):
                 notes += domain.check()
         return list(dict.fromkeys(notes))  # each note once, even if it holds for both
 
-    def train_dataloader(self) -> DataLoader:
-        """Training batches from `images_seen` on, without end."""
+    def batches(self) -> "tuple[_Together, _Streams]":
         domains = self._attached()
-        return self._load(
+        return (
             _Together({name: Batches(domain.source) for name, domain in domains.items()}),
             _Streams({name: domain.stream() for name, domain in domains.items()}),
         )
-
-    def first_batch(self) -> dict[str, Batch]:
-        """The first batch of `train_dataloader`, loaded in this process and not yet transferred."""
-        return {name: domain.first_batch() for name, domain in self._attached().items()}
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Crop, mirror, convert and resize training batches; leave other batches alone."""
@@ -140,11 +121,7 @@ class Unpaired(DataModule):
         }
 
     def held_out(self) -> dict[str, ImageData]:
-        """The test images of A and of B.
-
-        Raises:
-            UserError: there are none, or they are part of the training.
-        """
+        """The test images of A and of B; UserError if there are none."""
         check_training(self._options.get("split", ""))
         domains = self.whole(split="test")
         for name, domain in domains.items():
@@ -157,16 +134,11 @@ class Unpaired(DataModule):
         """The test images of A and of B, and whether images with the same number are pairs.
 
         If none are held out, these are training images.
-
-        Raises:
-            UserError: they cannot be pairs although `test_pairs` says so.
         """
         try:
             domains = self.held_out()
         except UserError as error:
-            if not self._said_no_tests:
-                log.info("Tests use training images because none are held out. %s", error)
-            self._said_no_tests = True
+            log.info("Tests use training images because none are held out. %s", error)
             return self.whole(), False
         a, b = (len(domain.source) for domain in domains.values())
         if self.test_pairs and a != b:
@@ -179,8 +151,7 @@ class Unpaired(DataModule):
     def whole(self, **options: Any) -> dict[str, ImageData]:
         """The images of both domains in full, in the size of the batches, once and not flipped.
 
-        Args:
-            options: options of the sources that differ from those of training.
+        `options` are those of the sources that differ from training.
         """
         domains = {}
         for name in self.domains:

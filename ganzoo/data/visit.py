@@ -1,5 +1,6 @@
 """Reading every image of a source once, on all cores, including images that cannot be read."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -10,7 +11,10 @@ from tqdm import tqdm
 from ganzoo.data.loader import Loader
 from ganzoo.data.module import Batch
 from ganzoo.data.source import Source
+from ganzoo.distributed.collectives import rank
 from ganzoo.errors import UserError
+
+CHUNK_BYTES = 8 * 2**20
 
 
 class Seen(NamedTuple):
@@ -19,6 +23,12 @@ class Seen(NamedTuple):
     indices: list[int]  # images that were read
     bad: dict[int, str]  # a sentence for each image that cannot be read
     found: Any  # the result of `look`, None if no image was read
+
+
+def chunks_of(source: Source, most: int) -> list[list[int]]:
+    """The indices of all images in order, in chunks of at most `most` images and CHUNK_BYTES."""
+    step = max(1, min(most, CHUNK_BYTES // math.prod(source.shape)))
+    return [list(range(len(source))[start : start + step]) for start in range(0, len(source), step)]
 
 
 def sweep(
@@ -31,28 +41,28 @@ def sweep(
     """Call `look(indices, batch)` on every chunk of images, in order, with a progress bar.
 
     Args:
-        source: the images.
+        source: images of one size.
         chunks: indices of the images that are read together.
         look: function that runs in a worker process, on those images of a chunk that can be read;
             must be picklable.
         workers: number of processes; 0 for this process alone.
         what: title of the progress bar.
-
-    Raises:
-        UserError: the source delivers images of several sizes.
     """
     if source.varies:
-        raise UserError(
-            f"{source.name} delivers images of several sizes, but one size is needed here: set "
-            "resize=crop or resize=stretch."
-        )
+        raise UserError(f"{source.name} has several sizes: set resize=crop or resize=stretch.")
     loader = Loader(_Looked(source, look), chunks, workers)
-    with tqdm(
-        desc=what, total=sum(map(len, chunks)), unit=" images", dynamic_ncols=True, disable=None
-    ) as bar:
+    with progress(what, sum(map(len, chunks))) as bar:
         for seen in loader:
             yield seen
             bar.update(len(seen.indices) + len(seen.bad))
+
+
+def progress(what: str, total: int, leave: bool = True) -> tqdm:
+    """A progress bar that counts images, in the first process and if there is a terminal."""
+    hidden = None if rank() == 0 else True
+    return tqdm(
+        desc=what, total=total, unit=" images", dynamic_ncols=True, leave=leave, disable=hidden
+    )
 
 
 class _Looked(Dataset):

@@ -1,15 +1,14 @@
 """The training images nearest to samples, by features of a network or by pixels."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ganzoo.data.images import to_float, to_uint8
-from ganzoo.data.picks import some
-from ganzoo.data.pixels import rgb
+from ganzoo.data.pixels import rgb, to_float, to_uint8
 from ganzoo.data.reference import CHUNK, Reference
+from ganzoo.data.source import some
 from ganzoo.metrics.cache import real_features
 from ganzoo.metrics.extractors import Extractor
 
@@ -35,40 +34,31 @@ def by_features(images: Tensor, reference: Reference, extractor: Extractor, num:
     """The nearest by the features of a network, of images float [N, C, H, W] in [-1, 1]."""
     real = real_features(reference, extractor, images.device).features
     rows = torch.cat([extractor(rgb(to_uint8(part)))[0] for part in images.split(64)]).cpu()
-
-    def parts() -> Iterator[tuple[int, Tensor]]:
-        yield from ((start, real[start : start + BLOCK]) for start in range(0, len(real), BLOCK))
-
+    parts = ((start, real[start : start + BLOCK]) for start in range(0, len(real), BLOCK))
     chosen = torch.tensor(some(len(real), USUAL))
     return nearest(rows, real[chosen], chosen, parts, num)
 
 
 def by_pixels(images: Tensor, reference: Reference, num: int) -> Near:
     """The nearest by pixels in [-1, 1], of images float [N, C, H, W]."""
-    chosen = torch.tensor(some(len(reference), USUAL)).sort().values
-    device = images.device
 
-    def parts(which: Sequence[int] | None = None) -> Iterator[tuple[int, Tensor]]:
-        which = range(reference.num_chunks) if which is None else which
-        for chunk in reference.chunks(which, device):
+    def parts(which: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
+        for chunk in reference.chunks(which, images.device):
             yield int(chunk.places[0]), to_float(chunk.images).flatten(1)
 
-    wanted = sorted({place // CHUNK for place in chosen.tolist()})
-    kept = {
-        place: row
-        for start, rows in parts(wanted)
-        for place, row in enumerate(rows, start)
-        if place in chosen.tolist()
-    }
-    reals = torch.stack([kept[place] for place in chosen.tolist()])
-    return nearest(images.float().clamp(-1, 1).flatten(1), reals, chosen, parts, num)
+    chosen = torch.tensor(some(len(reference), USUAL)).sort().values
+    reals = []
+    for start, rows in parts((chosen // CHUNK).unique().tolist()):
+        reals.append(rows[chosen[(chosen >= start) & (chosen < start + len(rows))] - start])
+    rows = images.float().clamp(-1, 1).flatten(1)
+    return nearest(rows, torch.cat(reals), chosen, parts(range(reference.num_chunks)), num)
 
 
 def nearest(
     rows: Tensor,
     reals: Tensor,
     places: Tensor,
-    parts: Callable[[], Iterable[tuple[int, Tensor]]],
+    parts: Iterable[tuple[int, Tensor]],
     num: int,
 ) -> Near:
     """The nearest of many training images to each of some samples, by Euclidean distance.
@@ -83,7 +73,7 @@ def nearest(
     queries = torch.cat([rows, reals.to(rows)])
     found = torch.empty(len(queries), 0, dtype=torch.int64)
     distances = torch.empty(len(queries), 0)
-    for start, others in parts():
+    for start, others in parts:
         exactly = "donot_use_mm_for_euclid_dist"
         far = torch.cdist(queries, others.to(queries), compute_mode=exactly).cpu()
         here = torch.arange(start, start + len(others)).expand(len(queries), -1)

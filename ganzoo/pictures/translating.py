@@ -34,7 +34,7 @@ def translate(
     direction: str = "AtoB",
     batch: int = 8,
     raw: bool = False,
-    alpha: tuple[int, int, int] | None = None,
+    alpha: str | None = None,
     png: bool = False,
     page: bool = False,
     overwrite: bool = False,
@@ -44,25 +44,20 @@ def translate(
 
     A result has the format of its source if the format can store it (JPEG at quality 95, lossless
     WebP), always in 8 bits; otherwise .png is added to the name, or .npy if there are too many
-    channels for a picture. EXIF orientation is applied, other metadata is dropped; apart from that,
-    files are decoded as in training, see `Decoder`.
+    channels for a picture. Files are decoded as in training, see `Decoder`.
 
     Args:
         gan: a model that translates, as `ganzoo.load` returns it.
         src: a folder with its subfolders, a zip, a tar, or one image.
         dst: the folder to write to, made if missing; for one image also the file.
         direction: one of the `directions` of the model.
-        batch: number of images of equal size to translate at once; fewer if they are large.
+        batch: number of images of equal size to translate at once.
         raw: use the raw generators, not their average.
         alpha: None to keep transparency, with the colors translated as they look on white; or
-            the color (red, green, blue in 0...255) that replaces it.
-        png: write PNG, whatever the format of the source.
-        page: write `dst`/index.html, which shows all images before and after.
-        overwrite: replace existing files in `dst`; files in `src` are never replaced.
+            the color that replaces it, as Pillow names it.
+        png, page, overwrite: write PNG for every format; write `dst`/index.html, which shows all
+            images before and after; replace existing files in `dst` (those in `src` never are).
         workers: number of processes that read images; None: one per core, at most 4.
-
-    Raises:
-        UserError: the model has no such direction, there are no images, or files would be lost.
     """
     start = time.perf_counter()
     gan = only_translating(gan)

@@ -1,6 +1,6 @@
 """CelebA (Liu et al. 2015): 202,599 aligned faces with forty attributes, as distributed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -10,6 +10,7 @@ from ganzoo.data.decode import Box
 from ganzoo.data.encoded import EncodedImages, Listing
 from ganzoo.data.files import Files, open_files
 from ganzoo.data.source import fetching, part
+from ganzoo.data.sources.folder import numbered
 from ganzoo.errors import UserError, check_choice, first
 
 SIZE = (218, 178)
@@ -39,7 +40,7 @@ class CelebA(EncodedImages):
         attributes: names such as ["Male", "Smiling"]; their combinations are the classes.
         split: "train", "valid", "test" (as published, or else by `held_out`), or "all".
         held_out: share of the images that is "test" if the published split is missing.
-        download: whether torchvision downloads files to `root` if some that are needed are missing.
+        download: whether torchvision downloads all files to `root` if the images are missing.
     """
 
     name = "CelebA"
@@ -65,7 +66,7 @@ class CelebA(EncodedImages):
         self.split, self.share, self.download = split, held_out, download
 
     def prepare(self) -> None:
-        if not self.download or (self._images() is not None and not self._missing_lists()):
+        if not self.download or self._images() is not None:
             return
         with fetching("Downloading CelebA", self.root, by_hand(self.root), "gdown", "celeba"):
             torchvision.datasets.CelebA(str(self.root), download=True)
@@ -84,8 +85,8 @@ class CelebA(EncodedImages):
         notes, warnings = [], []
         if len(names) < 0.99 * NUMBER:
             warnings.append(
-                f"{files.root} has only {len(names):,} of CelebA's {NUMBER:,} images: unpack or "
-                "copy them again, unless you only want some of them."
+                f"{files.root} has only {len(names):,} of CelebA's {NUMBER:,} images: unpack them "
+                "again, unless you only want some."
             )
         kept = self._split(files, names)
         if len(kept) < len(names):
@@ -93,12 +94,17 @@ class CelebA(EncodedImages):
             names = [names[i] for i in kept]
         if not self.attributes:
             return Listing(files, names, notes=notes, warnings=warnings)
-        table = self._rows(files, ATTRIBUTES, names, "attributes")
-        columns = {
-            name: [("" if row[name] == "1" else "not ") + name for row in table]
-            for name in table[0]
-        }
-        classes, labels = classes_of(columns, self.attributes)
+        table = self._rows(files, ATTRIBUTES, names, "attribute")
+        if unknown := [name for name in self.attributes if name not in table[0]]:
+            raise UserError(
+                f"There is no attribute {first(unknown)}: data.source.attributes may name "
+                f"{', '.join(table[0])}."
+            )
+        has = [
+            [("" if row[name] == "1" else "not ") + name for name in self.attributes]
+            for row in table
+        ]
+        classes, labels = numbered([", ".join(names) for names in has])
         return Listing(files, names, classes, torch.tensor(labels), notes, warnings)
 
     def _images(self) -> Path | None:
@@ -116,34 +122,21 @@ class CelebA(EncodedImages):
     def _folders(self) -> list[Path]:
         return [self.root, *(self.root / name for name in ("celeba", "Img", "Anno", "Eval"))]
 
-    def _missing_lists(self) -> bool:
-        """Whether a list that the options need is not on the disk."""
-        needed = [ATTRIBUTES] if self.attributes else []
-        needed += [PARTITION] if self.split != "all" and not self.share else []
-        return any(self._find_list(name) is None for name in needed)
-
     def _split(self, files: Files, names: list[str]) -> list[int]:
         if self.split == "all":
             return list(range(len(names)))
         if self._text(files, PARTITION) is None:
-            check_choice(f"split without {PARTITION}.txt", self.split, ["train", "test"])
             return part(names, self.split, self.share)
         rows = self._rows(files, PARTITION, names, "split")
         (column,) = rows[0]
         return [i for i, row in enumerate(rows) if row[column] == SPLITS[self.split]]
 
-    def _find_list(self, name: str) -> Path | None:
-        nearby = [*self._folders(), self.root.parent, self.root.parent.parent]
-        for folder in nearby:
-            for suffix in (".txt", ".csv"):
-                if (path := folder / f"{name}{suffix}").is_file():
-                    return path
-        return None
-
     def _text(self, files: Files, name: str) -> tuple[str, str] | None:
         """Name and text of a list of CelebA, next to the images or in their archive."""
-        if path := self._find_list(name):
-            return str(path), path.read_text()
+        for folder in (*self._folders(), self.root.parent, self.root.parent.parent):
+            for path in (folder / f"{name}.txt", folder / f"{name}.csv"):
+                if path.is_file():
+                    return str(path), path.read_text()
         for inside in (f"{name}.csv", f"{name}.txt"):
             if inside in files.names:
                 with files.open(inside) as file:
@@ -154,10 +147,7 @@ class CelebA(EncodedImages):
         """The row of each image in a list of CelebA: column -> value."""
         found = self._text(files, name)
         if found is None:
-            raise UserError(
-                f"The {what} of CelebA are in {name}.txt, which is not next to the images in "
-                f"{self.root.resolve()}: put it there."
-            )
+            raise UserError(f"Put {name}.txt, the {what}s of CelebA, into {self.root.resolve()}.")
         path, text = found
         lines = text.replace(",", " ").splitlines()
         if lines and lines[0].strip().isdecimal():  # the number of rows
@@ -172,10 +162,7 @@ class CelebA(EncodedImages):
                 table[Path(first_word).stem] = dict(zip(header, values, strict=True))
         missing = [image for image in images if Path(image).stem not in table]
         if missing:
-            raise UserError(
-                f"{path} has no row for {len(missing)} of the images, such as {missing[0]}: use "
-                "the list that belongs to these images."
-            )
+            raise UserError(f"{path} has no row for {len(missing)} images, such as {missing[0]}.")
         return [table[Path(image).stem] for image in images]
 
 
@@ -192,26 +179,3 @@ def by_hand(root: Path) -> str:
         f"{root.resolve() / 'celeba'}, and run again; without attributes and splits, only the "
         "images are needed."
     )
-
-
-def classes_of(
-    columns: Mapping[str, Sequence[str]], chosen: Sequence[str]
-) -> tuple[list[str], list[int]]:
-    """Names of the classes, and the class of every image.
-
-    Each combination of values of the chosen attributes that occurs is a class.
-
-    Args:
-        columns: attribute -> its value for every image.
-        chosen: names of the chosen attributes.
-    """
-    unknown = [name for name in chosen if name not in columns]
-    if unknown:
-        raise UserError(
-            f"There is no attribute {first(unknown)}: data.source.attributes may name "
-            f"{', '.join(columns)}."
-        )
-    rows = [", ".join(values) for values in zip(*(columns[name] for name in chosen), strict=True)]
-    classes = sorted(set(rows))
-    number = {name: label for label, name in enumerate(classes)}
-    return classes, [number[row] for row in rows]

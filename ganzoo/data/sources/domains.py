@@ -1,7 +1,6 @@
 """One domain of the data sets that CycleGAN's authors distribute (Zhu et al. 2017)."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from ganzoo.data.encoded import Listing
@@ -31,25 +30,33 @@ class Domain(Folder):
         **decoding: Any,
     ) -> None:
         check_choice("domain", domain, ["A", "B"])
-        splits = {part: f"{part}{domain}" for part in ("train", "test")}
-        super().__init__(root, image_size, False, split, splits=splits, resize=resize, **decoding)
+        super().__init__(root, image_size, False, split, resize=resize, **decoding)
         self.set, self.domain = name, domain
         self.name = f"{name} {domain} ({split})"
 
     def _list(self) -> Listing:
-        self.root = self._place()
+        places = [self.root / self.set, self.root / f"{self.set}.zip"]
+        if self.root.is_file() or (self.root / f"train{self.domain}").is_dir():
+            places.append(self.root)
+        found = next((place for place in places if place.exists()), None)
+        if found is None:
+            raise UserError(
+                f"There is no {self.set} in {self.root.resolve()}: get {self.set}.zip with "
+                "datasets/download_cyclegan_dataset.sh of junyanz/pytorch-CycleGAN-and-pix2pix and "
+                "put it there, unpacked or not, or set data.source.root to its folder."
+            )
+        self.root = found
         return super()._list()
 
-    def _place(self) -> Path:
-        """The folder or zip of the data set."""
-        for place in (self.root / self.set, self.root / f"{self.set}.zip"):
-            if place.exists():
-                return place
-        assert self.splits is not None
-        if self.root.is_file() or any((self.root / f).is_dir() for f in self.splits.values()):
-            return self.root
-        raise UserError(
-            f"There is no {self.set} in {self.root.resolve()}: get {self.set}.zip with "
-            "datasets/download_cyclegan_dataset.sh of junyanz/pytorch-CycleGAN-and-pix2pix and put "
-            "it there, unpacked or not, or set data.source.root to its folder."
-        )
+    def _kept(self, names: Sequence[str]) -> list[int]:
+        kept: list[int] = []
+        for split in ("train", "test") if self.split == "all" else (self.split,):
+            folder = f"{split}{self.domain}"
+            inside = [i for i, name in enumerate(names) if name.startswith(f"{folder}/")]
+            if not inside:
+                raise UserError(
+                    f"{self.root} has no folder {folder} with images: put the {split} images of "
+                    f"{self.domain} there."
+                )
+            kept += inside
+        return kept

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,6 @@ class Folder(EncodedImages):
             has one; None for yes if all images are in one.
         split: "train", "test" or "all".
         held_out: share of the images that is "test"; see `part`.
-        splits: name of the folder of each split, such as {"train": "trainA", "test": "testA"};
-            None to split by `held_out`.
     """
 
     test_split = "test"
@@ -45,15 +43,11 @@ class Folder(EncodedImages):
         labels: bool | None = None,
         split: str = "train",
         held_out: float = 0.0,
-        splits: Mapping[str, str] | None = None,
         **decoding: Any,
     ) -> None:
         super().__init__(image_size, **decoding)
-        if splits is None:
-            part([], split, held_out)  # raises UserError for bad options
-        else:
-            check_choice("data.source.split", split, [*splits, "all"])
-        self.root, self.with_labels, self.splits = Path(root).expanduser(), labels, splits
+        check_choice("data.source.split", split, ["train", "test", "all"])
+        self.root, self.with_labels = Path(root).expanduser(), labels
         self.split, self.share = split, held_out
         self.name = self.root.stem or str(root)
 
@@ -71,10 +65,8 @@ class Folder(EncodedImages):
                 f"{self.root} has no images ({', '.join(EXTENSIONS)}): set data.source.root to a "
                 f"folder that has some. {' '.join([*files.problems[:1], *warnings])}".strip()
             )
-        if self.splits is not None:
-            names = self._in_splits(names)
         classes, labels = self._classes(files, names)
-        kept = part(names, self.split, self.share) if self.splits is None else range(len(names))
+        kept = self._kept(names)
         if len(kept) < len(names):
             notes.append(f"{len(kept)} of {len(names)} images are in the {self.split} split.")
         return Listing(
@@ -86,50 +78,30 @@ class Folder(EncodedImages):
             warnings,
         )
 
+    def _kept(self, names: Sequence[str]) -> list[int]:
+        """The indices of the images in the split."""
+        return part(names, self.split, self.share)
+
     def _left_out(self, files: Files, images: int) -> tuple[list[str], list[str]]:
         """Notes on files that are not read, and warnings if that is probably a mistake."""
-        counts = Counter(extension(name) for name in files.names if name != LABELS)
-        others = Counter({e: n for e, n in counts.items() if e not in {*EXTENSIONS, *UNREAD}})
-        unread = Counter({e: n for e, n in counts.items() if e in UNREAD})
+        kinds = Counter(extension(name) for name in files.names if name != LABELS)
+        unread = Counter({kind: n for kind, n in kinds.items() if kind in UNREAD})
+        others = kinds - unread - Counter(dict.fromkeys(EXTENSIONS, kinds.total()))
         notes: list[str] = []
         warnings: list[str] = []
         if unread:
-            heif = {".heic", ".heif"} & unread.keys()
             warnings.append(
                 f"{unread.total()} pictures in {self.root} have a format that is not read "
-                f"({first(sorted(unread))}): convert them to PNG or JPEG"
-                f"{', or run pip install pillow-heif' if heif else ''}."
+                f"({first(sorted(unread))}): convert them to PNG or JPEG (.heic is read after pip "
+                "install pillow-heif)."
             )
         if others:
             ignored = (
                 f"{others.total()} files in {self.root} are not images and are ignored: "
-                f"{first(sorted(e or 'no extension' for e in others))}."
+                f"{first(sorted(kind or 'no extension' for kind in others))}."
             )
             (warnings if others.total() > images else notes).append(ignored)
         return notes, warnings
-
-    def _in_splits(self, names: list[str]) -> list[str]:
-        """The images in the folders of the split, anywhere below the root."""
-        assert self.splits is not None
-        kept: list[str] = []
-        for split, folder in self.splits.items():
-            if self.split not in (split, "all"):
-                continue
-            places = {name: f"/{name}".partition(f"/{folder}/") for name in names}
-            inside = [name for name, (_, found, _) in places.items() if found]
-            parents = sorted({places[name][0] for name in inside})
-            if not inside:
-                raise UserError(
-                    f"{self.root} has no folder {folder} with images: put the {split} images of "
-                    "this domain there."
-                )
-            if len(parents) > 1:
-                raise UserError(
-                    f"{self.root} has several folders {folder} (in {first(parents)}): set the "
-                    "root to the folder above one of them."
-                )
-            kept += inside
-        return kept
 
     def _classes(self, files: Files, names: list[str]) -> Classes:
         if self.with_labels is False:

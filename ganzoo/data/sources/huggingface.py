@@ -10,7 +10,8 @@ from typing import Any, BinaryIO
 import torch
 
 from ganzoo.data.encoded import EncodedImages, Listing
-from ganzoo.data.source import part
+from ganzoo.data.files import Files
+from ganzoo.data.source import library, part
 from ganzoo.errors import UserError, first
 
 Paths = str | Sequence[str]
@@ -53,7 +54,6 @@ class HuggingFace(EncodedImages):
         **decoding: Any,
     ) -> None:
         super().__init__(image_size, **decoding)
-        part([], "all", held_out)  # raises UserError for a bad share
         self.path, self.config, self.data_files = path, config, data_files
         self.image, self.label, self.download = image, label, download
         self.split, self.share = split, held_out
@@ -67,10 +67,9 @@ class HuggingFace(EncodedImages):
         shared = bool(self.share) and "test" not in self._splits
         split = "train" if shared and self.split == "test" else self.split
         if split not in self._splits:
-            hold = "" if "test" in self._splits else ", or set data.source.held_out"
             raise UserError(
                 f"{self.path} has no split {self.split}: data.source.split may be "
-                f"{first(list(self._splits), 40)}{hold if self.split == 'test' else ''}."
+                f"{first(list(self._splits), 40)}, or test with data.source.held_out."
             )
         data = self._splits[split]
         files = Rows(Path(self.path), split, data, self._image_column(data.features))
@@ -106,9 +105,8 @@ class HuggingFace(EncodedImages):
         found = [self.image] if self.image is not None else pictures or encoded
         if len(found) != 1 or found[0] not in pictures + encoded:
             raise UserError(
-                f"{self.path} has the columns {first(list(features), 40)}; columns of images are "
-                f"{', '.join(pictures + encoded) or 'none of them'}: set data.source.image to one "
-                "of these, or choose another data.source.path or config."
+                f"The columns of images are {', '.join(pictures + encoded) or 'missing'}: "
+                "set data.source.image to one, or choose another data.source.path or config."
             )
         return found[0]
 
@@ -119,32 +117,27 @@ class HuggingFace(EncodedImages):
         if column is None:
             found = [name for name, feature in features.items() if isinstance(feature, kind)]
             if len(found) > 1:
+                labels = ", ".join(found)
                 raise UserError(
-                    f"{self.path} has several columns of classes: set data.source.label to one of "
-                    f"{', '.join(found)}."
+                    f"There are several labels: set data.source.label to one of {labels}."
                 )
             if not found:
                 return None, None, []
             column = found[0]
         if column not in features:
+            known = first(list(features), 40)
             raise UserError(
-                f"{self.path} has no column {column}: data.source.label may be one of "
-                f"{first(list(features), 40)}."
+                f"There is no column {column}: data.source.label may be one of {known}."
             )
         feature, values = features[column], _values(data, column)
         if isinstance(feature, kind):
             classes = list(feature.names)
             number = {label: label for label in range(len(classes))}
-        elif _are_classes(feature):
+        else:
             everywhere = [v for split in self._splits.values() for v in _values(split, column)]
             distinct = sorted({value for value in everywhere if value is not None})
             classes = [str(value) for value in distinct]
             number = {value: label for label, value in enumerate(distinct)}
-        else:
-            raise UserError(
-                f"The column {column} of {self.path} has no classes but {feature}: set "
-                "data.source.label to a column of integers or strings, or to null."
-            )
         without = sum(value not in number for value in values)  # None, or -1 for a ClassLabel
         if not without:
             return classes, torch.tensor([number[value] for value in values]), []
@@ -154,14 +147,12 @@ class HuggingFace(EncodedImages):
         raise UserError(f"{missing}: set data.source.label=null, or choose another split.")
 
 
-class Rows:
-    """The images of a column as files `<split>/<row>`; see `ganzoo.data.files.Files`."""
+class Rows(Files):
+    """The images of a column as files `<split>/<row>`."""
 
     def __init__(self, root: Path, split: str, data: Any, column: str) -> None:
         self.root, self.column = root, column
         self.names = [f"{split}/{row}" for row in range(len(data))]
-        self.notes: list[str] = []
-        self.problems: list[str] = []
         self.data = data.select_columns([column])
         if isinstance(data.features[column], _library().Image):
             self.data = self.data.cast_column(column, _library().Image(decode=False))
@@ -176,19 +167,9 @@ class Rows:
             raise ValueError("there is no image in this row")
         return io.BytesIO(value)
 
-    def sizes(self, names: Sequence[str]) -> list[int]:
-        return []
-
 
 def _library() -> Any:
-    try:
-        import datasets
-    except ImportError as error:
-        raise UserError(
-            "Hugging Face data sets need the package datasets: run pip install "
-            '"ganzoo-lightning[huggingface]".'
-        ) from error
-    return datasets
+    return library("datasets", "huggingface")
 
 
 @contextmanager
@@ -212,11 +193,6 @@ def _holds_bytes(feature: Any) -> bool:
     """Whether a column may have encoded images although it is not declared as an image."""
     binary = feature.get("bytes") if isinstance(feature, dict) else feature
     return getattr(binary, "dtype", None) in ("binary", "large_binary")
-
-
-def _are_classes(feature: Any) -> bool:
-    dtype = str(getattr(feature, "dtype", ""))
-    return dtype.startswith(("int", "uint")) or dtype in ("string", "large_string", "bool")
 
 
 def _values(data: Any, column: str) -> list[Any]:

@@ -10,6 +10,8 @@ from typing import Any, BinaryIO
 import torch
 
 from ganzoo.data.encoded import EncodedImages, Listing
+from ganzoo.data.files import Files
+from ganzoo.data.source import library
 from ganzoo.errors import UserError, check_choice, first
 
 
@@ -18,8 +20,7 @@ class LSUN(EncodedImages):
 
     Args:
         root: folder that contains the unzipped databases: `bedroom_train_lmdb/data.mdb` for scenes,
-            `cat/data.mdb` for objects, which have no splits. Or the folder of one database with any
-            name, such as `test_lmdb`, which has no category.
+            `cat/data.mdb` for objects, which have no splits.
         image_size, decoding: see `EncodedImages`.
         category: "bedroom", "church_outdoor", "cat", ..., or a list of them.
         split: "train" or "val".
@@ -39,16 +40,9 @@ class LSUN(EncodedImages):
         super().__init__(image_size, **decoding)
         self.root, self.split = Path(root).expanduser(), split
         self.categories = [category] if isinstance(category, str) else list(category)
-        if not self.categories or len(set(self.categories)) < len(self.categories):
-            raise UserError(
-                "data.source.category must be a category or a list of different ones, not "
-                f"{category}."
-            )
         self.name = f"LSUN {', '.join(self.categories)} ({split})"
 
     def _list(self) -> Listing:
-        if _holds_lmdb(self.root):
-            return self._list_one()
         folders = [self._find(category) for category in self.categories]
         files = Databases(self.root, folders)
         if len(folders) == 1:
@@ -57,41 +51,25 @@ class LSUN(EncodedImages):
         labels = torch.arange(len(folders)).repeat_interleave(counts)
         return Listing(files, files.names, self.categories, labels)
 
-    def _list_one(self) -> Listing:
-        """The images of a root that is itself a database."""
-        if len(self.categories) > 1:
-            raise UserError(
-                f"{self.root} is the database of one category: set data.source.root to the folder "
-                "above it, or name one data.source.category."
-            )
-        root = self.root.absolute()
-        files = Databases(root.parent, [root.name])
-        notes = []
-        if root.name not in self._folders(self.categories[0]):
-            notes.append(f"{root.name} is read; data.source.category and split are ignored.")
-        return Listing(files, files.names, notes=notes)
-
-    def _folders(self, category: str) -> list[str]:
-        """Possible names of the folder of a category."""
-        return [f"{category}_{self.split}_lmdb", *([category] if self.split == "train" else [])]
-
     def _find(self, category: str) -> str:
-        for name in self._folders(category):
+        """The name of the folder of a category."""
+        names = [f"{category}_{self.split}_lmdb", *([category] if self.split == "train" else [])]
+        for name in names:
             if _holds_lmdb(self.root / name):
                 return name
         there = [p.name for p in self.root.glob("*") if _holds_lmdb(p) or p.suffix == ".zip"]
         raise UserError(
-            f"LSUN's {self._folders(category)[0]} is not in {self.root}, which contains "
+            f"LSUN's {names[0]} is not in {self.root}, which contains "
             f"{first(sorted(there), 40) or 'no databases'}: unzip it there, choose another "
             "data.source.category or split, or set data.source.root to the folder that contains it."
         )
 
 
-class Databases:
+class Databases(Files):
     """The values in LMDB databases as files `<folder>/<key>`, in the order of their keys.
 
     Args:
-        root: folder of the databases; see `ganzoo.data.files.Files`.
+        root: folder of the databases.
         folders: names of the databases.
 
     Raises:
@@ -100,9 +78,7 @@ class Databases:
 
     def __init__(self, root: Path, folders: Sequence[str]) -> None:
         self.root = root
-        self.names: list[str] = []
-        self.notes: list[str] = []
-        self.problems: list[str] = []
+        self.names = []
         self.counts: dict[str, int] = {}
         self._paths = {folder: (root / folder).resolve() for folder in folders}
         for folder, path in self._paths.items():
@@ -115,9 +91,6 @@ class Databases:
         folder, _, key = name.partition("/")
         with _environment(self._paths[folder]).begin() as transaction:
             return io.BytesIO(transaction.get(os.fsencode(key)))
-
-    def sizes(self, names: Sequence[str]) -> list[int]:
-        return []
 
 
 _opening = Lock()
@@ -137,12 +110,7 @@ def _environment(folder: Path) -> Any:
 
 
 def _open(folder: Path) -> Any:
-    try:
-        import lmdb
-    except ImportError as error:
-        raise UserError(
-            'LSUN needs the package lmdb: run pip install "ganzoo-lightning[lsun]".'
-        ) from error
+    lmdb = library("lmdb", "lsun")
     path = folder / "data.mdb"
     again = "fix its permissions, or download and unzip it again"
     try:

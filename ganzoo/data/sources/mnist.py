@@ -13,6 +13,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor
 
+from ganzoo.config.values import Count, Natural
 from ganzoo.data.source import Source, fetching
 from ganzoo.errors import UserError, check_choice
 
@@ -35,41 +36,25 @@ class MNIST(Source):
     test_split = "test"
     title = "MNIST"
     reader = torchvision.datasets.MNIST
-    elsewhere = ""  # another way to get the files, for messages
 
     def __init__(
         self,
         root: str = "data",
         split: str = "train",
-        pad: int = 2,
+        pad: Natural = 2,
         channels: int = 1,
         download: bool = False,
     ) -> None:
         check_choice("data.source.split", split, list(FILES))
         check_choice("channels", channels, [1, 3])
-        if pad < 0:
-            raise UserError(f"data.source.pad must not be negative: {pad}.")
         self.name = f"{self.title} ({split})"
-        self.root, self.split, self.pad, self.channels = (
-            Path(root).expanduser(),
-            split,
-            pad,
-            channels,
-        )
-        self.download = download
+        self.root, self.split, self.download = Path(root).expanduser(), split, download
+        self.pad = pad
         self.classes = list(self.reader.classes)
-
-    @property
-    def shape(self) -> tuple[int, int, int]:  # type: ignore[override]
-        side = SIDE + 2 * self.pad
-        return self.channels, side, side
-
-    @property
-    def notes(self) -> list[str]:  # type: ignore[override]
-        notes = [f"Images are padded with {self.pad} black pixels on every side."] * (self.pad > 0)
-        if self.channels == 3:
-            notes.append("The gray channel is repeated three times.")
-        return notes
+        self.shape = channels, SIDE + 2 * pad, SIDE + 2 * pad
+        self.notes = [f"Images are padded with {pad} black pixels on every side."] if pad else []
+        if channels == 3:
+            self.notes.append("The gray channel is repeated three times.")
 
     def prepare(self) -> None:
         if not self.download or (self._find("images-idx3") and self._find("labels-idx1")):
@@ -87,7 +72,7 @@ class MNIST(Source):
     def __getitems__(self, indices: list[int]) -> dict[str, Tensor]:
         images = F.pad(self._images[indices], (self.pad,) * 4)
         return {
-            "image": images[:, None].repeat(1, self.channels, 1, 1),
+            "image": images[:, None].repeat(1, self.shape[0], 1, 1),
             "label": self._labels[indices],
         }
 
@@ -118,8 +103,7 @@ class MNIST(Source):
         if path is None:
             raise UserError(
                 f"{self.title} ({FILES[self.split]}-{kind}-ubyte) is not in {self.root}: set "
-                "data.source.root to the folder with its files, or data.source.download=true"
-                f"{self.elsewhere}."
+                "data.source.root to the folder with its files, or data.source.download=true."
             )
         try:
             data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
@@ -136,7 +120,6 @@ class FashionMNIST(MNIST):
 
     title = "Fashion-MNIST"
     reader = torchvision.datasets.FashionMNIST
-    elsewhere = ", or install Debian's package dataset-fashion-mnist and set the root to its folder"
 
 
 class MNISTRGB(Source):
@@ -158,25 +141,17 @@ class MNISTRGB(Source):
         self,
         root: str = "data",
         split: str = "train",
-        num: int = 1_000_000,
+        num: Count = 1_000_000,
         seed: int = 123,
-        pad: int = 2,
+        pad: Natural = 2,
         download: bool = False,
     ) -> None:
-        if num < 1:
-            raise UserError(f"data.source.num must be at least 1, not {num}.")
         self.digits = MNIST(root, split, pad, 1, download)
         self.name = f"MNIST-RGB ({split})"
         self.split, self.num, self.seed = split, num, seed
         self.classes = [f"{number:03}" for number in range(1000)]
-
-    @property
-    def shape(self) -> tuple[int, int, int]:  # type: ignore[override]
-        return 3, *self.digits.shape[1:]
-
-    @property
-    def notes(self) -> list[str]:  # type: ignore[override]
-        return ["Three digits are red, green and blue.", *self.digits.notes]
+        self.shape = 3, *self.digits.shape[1:]
+        self.notes = ["Three digits are red, green and blue.", *self.digits.notes]
 
     def prepare(self) -> None:
         self.digits.prepare()

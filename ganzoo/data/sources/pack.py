@@ -75,22 +75,21 @@ class Pack(Source):
         notes = [f"Packed from {came['source']}: {note}" for note in came["notes"]]
         if skipped := len(came["skipped"]):
             notes.append(f"{skipped} images that could not be read were left out when packing.")
-        if len(self) < self.facts["images"]:
-            of = self.facts["images"]
-            notes.append(f"{len(self)} of {of} images are in the {self.split} split.")
+        if len(self) < (total := self.facts["images"]):
+            notes.append(f"{len(self)} of {total} images are in the {self.split} split.")
         return notes
 
     def labels(self) -> Tensor | None:
         return self._labels
 
     def name_of(self, index: int) -> str:
-        return self._names[self._kept[index]]
+        return self._names[self._rows[index]]
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._rows)
 
     def __getitems__(self, indices: list[int]) -> dict[str, Tensor]:
-        rows = indices if self._whole else self._kept_rows[indices].numpy()
+        rows = [self._rows[index] for index in indices]
         # NumPy uses one thread, which leaves the others to the training step.
         batch = {"image": torch.from_numpy(self._images.take(rows, 0))}
         return batch if self._labels is None else {**batch, "label": self._labels[indices]}
@@ -127,8 +126,7 @@ class Pack(Source):
             raise damaged(path, f"cannot be read ({error})") from error
         if facts.get("format") != FORMAT:
             raise UserError(
-                f"{self.root} has pack format {facts.get('format')}, but this version of ganzoo "
-                f"reads {FORMAT}: make the pack again."
+                f"{self.root} has pack format {facts.get('format')}, not {FORMAT}: make it again."
             )
         return facts
 
@@ -141,26 +139,19 @@ class Pack(Source):
         if self.classes is None:
             return None
         labels = torch.from_numpy(self._open("labels.npy", (self.facts["images"],)))
-        return labels if self._whole else labels[self._kept_rows]
+        return labels[torch.tensor(self._rows)]
 
     @cached_property
     def _names(self) -> list[str]:
         with (self.root / "names.txt").open() as file:
             return [json.loads(line) for line in file]
 
-    @property
-    def _whole(self) -> bool:
-        return self.split == "all" or not self.share
-
     @cached_property
-    def _kept(self) -> Sequence[int]:
-        if self._whole:
+    def _rows(self) -> Sequence[int]:
+        """The rows of the images in the split."""
+        if self.split == "all" or not self.share:  # without reading the names
             return range(self.facts["images"])
         return part(self._names, self.split, self.share)
-
-    @cached_property
-    def _kept_rows(self) -> Tensor:
-        return torch.tensor(self._kept)
 
     def _open(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         path = self.root / name

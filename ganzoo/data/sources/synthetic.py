@@ -6,9 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ganzoo.config.values import Natural
+from ganzoo.config.values import Count, Natural
 from ganzoo.data.source import Source, pair
-from ganzoo.errors import UserError
 
 
 class Synthetic(Source):
@@ -22,17 +21,11 @@ class Synthetic(Source):
     """
 
     def __init__(
-        self, num: int, image_size: int | Sequence[int], channels: int = 3, classes: Natural = 10
+        self, num: Count, image_size: int | Sequence[int], channels: int = 3, classes: Natural = 10
     ) -> None:
-        if num < 1:
-            raise UserError(f"data.source.num must be at least 1, not {num}.")
         self.name = "synthetic"
-        self.num, self.size, self.channels = num, pair(image_size), channels
+        self.num, self.shape = num, (channels, *pair(image_size))
         self.classes = [f"class {c}" for c in range(classes)] or None
-
-    @property
-    def shape(self) -> tuple[int, int, int]:  # type: ignore[override]
-        return self.channels, *self.size
 
     def labels(self) -> Tensor | None:
         return torch.arange(self.num) % len(self.classes) if self.classes else None

@@ -13,17 +13,11 @@ from ganzoo.errors import UserError, check_choice
 
 PACK = Path(__file__).parent / "emoji64.zip"
 SIDE = 64
+# The tenth category, Component, has only five swatches of skin color and is left out.
 CLASSES = [
-    "Smileys & Emotion",
-    "People & Body",
-    "Animals & Nature",
-    "Food & Drink",
-    "Travel & Places",
-    "Activities",
-    "Objects",
-    "Symbols",
-    "Flags",
-]  # the tenth category, Component, has only five swatches of skin color and is left out
+    "Smileys & Emotion", "People & Body", "Animals & Nature", "Food & Drink", "Travel & Places",
+    "Activities", "Objects", "Symbols", "Flags",
+]  # fmt: skip
 ATTRIBUTION = (
     "Emoji images: Noto Emoji by Google, Apache License 2.0; Twemoji by Twitter, Inc and other "
     "contributors, CC-BY 4.0 (https://creativecommons.org/licenses/by/4.0/), laid on white. "
@@ -64,21 +58,13 @@ class Emoji(Source):
             )
         self.name = f"emoji ({vendor}, {split})"
         self.vendors = ["noto", "twemoji"] if vendor == "both" else [vendor]
-        self.split, self.variants, self.side, self.channels = split, variants, height, channels
-        self.classes = CLASSES
-
-    @property
-    def shape(self) -> tuple[int, int, int]:  # type: ignore[override]
-        return self.channels, self.side, self.side
-
-    @property
-    def notes(self) -> list[str]:  # type: ignore[override]
-        notes = []
-        if self.side != SIDE:
-            notes.append(f"Emoji are reduced from 64x64 to {self.side}x{self.side} by box means.")
-        if self.channels == 1:
-            notes.append("Emoji are converted from RGB to luminance (ITU-R 601).")
-        return notes
+        self.split, self.variants, self.classes = split, variants, CLASSES
+        self.shape = channels, height, width
+        self.notes = []
+        if height != SIDE:
+            self.notes.append(f"Emoji are reduced from 64x64 to {height}x{width} by box means.")
+        if channels == 1:
+            self.notes.append("Emoji are converted from RGB to luminance (ITU-R 601).")
 
     def labels(self) -> Tensor:
         return self._labels
@@ -106,9 +92,9 @@ class Emoji(Source):
     @cached_property
     def _images(self) -> Tensor:
         images = np.concatenate([_array(vendor)[self._chosen] for vendor in self.vendors])
-        if self.side != SIDE:
-            images = box_mean(images, SIDE // self.side)
-        if self.channels == 1:
+        if self.shape[1] != SIDE:
+            images = box_mean(images, SIDE // self.shape[1])
+        if self.shape[0] == 1:
             images = luminance(images)
         return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
 
