@@ -45,10 +45,10 @@ from ganzoo.engine.kinds import FromSeeds, Translating, batches_for, only_from_s
 from ganzoo.engine.sampling import threshold_name
 from ganzoo.errors import UserError, first
 from ganzoo.metrics.protocol import Scores
-from ganzoo.metrics.scoring import fakes_of, scorer_of
+from ganzoo.metrics.scoring import SeedScorer, fakes_of, scorer_of
 from ganzoo.metrics.suite import Fakes, Suite
 from ganzoo.metrics.truncation import check as check_thresholds
-from ganzoo.metrics.truncation import plot, sweep, write_table
+from ganzoo.metrics.truncation import plot, sweep
 
 log = logging.getLogger(__name__)
 
@@ -111,12 +111,13 @@ def of_checkpoint(cfg: DictConfig, path: Path, device: torch.device) -> Scores:
         scores = scorer.score(cfg.raw, cfg.truncation, standing=standing)
         assert scores is not None
         if cfg.intra_class:
+            assert isinstance(scorer, SeedScorer)
             classes = data.source.classes or []
             fakes = [
                 fakes_of(gan, cfg.intra_class, cfg.raw, cfg.truncation, label, standing)
                 for label in range(len(classes))
             ]
-            suite.add_intra_class(scores, fakes, classes)
+            scorer.suite.add_intra_class(scores, fakes, classes)
     return scores
 
 
@@ -129,7 +130,7 @@ def statistics_of(gan: GAN, cfg: DictConfig) -> AbstractContextManager[dict[str,
 
 
 def of_sweep(cfg: DictConfig, path: Path, device: torch.device) -> list[Scores]:
-    """Scores of a checkpoint at several thresholds, written as JSON, a table and a plot."""
+    """Scores of a checkpoint at several thresholds, written as JSON and a plot."""
     thresholds = list(cfg.sweep)
     check_thresholds(thresholds)
     gan, data, suite = prepared(cfg, path, device)
@@ -137,8 +138,7 @@ def of_sweep(cfg: DictConfig, path: Path, device: torch.device) -> list[Scores]:
         raise UserError("Translations have no latents to truncate: leave out sweep.")
     gan = only_from_seeds(gan)
     reference = Reference(data, suite.num_real, suite.mirror)
-    if suite.needs_more(len(reference), suite.num_fake):
-        suite = suite.fitted(len(reference), suite.num_fake, {})
+    suite = suite.fitted(len(reference), suite.num_fake)
     suite.prepare(reference, device)
     found = sweep(gan, suite, thresholds, cfg.raw, batches_for(gan, cfg.standing, True))
     if rank() == 0:
@@ -149,10 +149,9 @@ def of_sweep(cfg: DictConfig, path: Path, device: torch.device) -> list[Scores]:
         out = Path(cfg.out) if cfg.out else path.with_name("truncation.json")
         for scores in found:
             write(out, scores)
-        table, picture = out.with_suffix(".csv"), out.with_suffix(".png")
-        write_table(table, found)
+        picture = out.with_suffix(".png")
         plot(picture, found)
-        log.info("written to %s, %s and %s", out, table, picture)
+        log.info("written to %s and %s", out, picture)
     return found
 
 
@@ -173,8 +172,7 @@ def of_folders(cfg: DictConfig, device: torch.device) -> Scores:
     for note in (*fake.notes, *data.check()):
         log.info("%s", note)
     reference, num = Reference(data, suite.num_real), min(len(fake), suite.num_fake)
-    if suite.needs_more(len(reference), num):
-        suite = suite.fitted(len(reference), num, {})
+    suite = suite.fitted(len(reference), num)
     suite.prepare(reference, device)
     # Not the first ones by name, which may all be of one class.
     chosen = [i * len(fake) // num for i in range(num)]

@@ -203,13 +203,12 @@ def test_cache_is_listed_and_cleared(photos, capsys) -> None:
     assert list(kept.entries()) == []
 
 
-def test_a_cache_that_cannot_be_written(photos, tmp_path) -> None:
+def test_a_cache_that_cannot_be_written(photos, tmp_path, caplog) -> None:
     (tmp_path / "cache").write_text("in the way")
-    with pytest.raises(UserError, match=r"cannot be written to .*: set the environment variable"):
-        suite_of().prepare(Reference(data_of(photos)), CPU)
-    suite = suite_of(cache=False)
+    suite = suite_of()
     suite.prepare(Reference(data_of(photos)), CPU)
     assert suite.score(noise()).values
+    assert "set the environment variable GANZOO_CACHE" in caplog.text
 
 
 # -- scores ----------------------------------------------------------------------------------------
@@ -363,8 +362,6 @@ def test_few_images_are_warned_of(photos) -> None:
         (torch.rand(24, 1, SIDE, SIDE), "are 1x16x16"),
         (torch.rand(24, 3, SIDE, SIDE) * 255, r"in \[-1, 1\]: divide by 127.5"),
         (torch.full((24, 3, SIDE, SIDE), torch.nan), "NaN or infinity"),
-        (torch.randint(0, 2, (24, 3, SIDE, SIDE), dtype=torch.uint8), "all 0 and 1"),
-        (torch.ones(24, 3, SIDE, SIDE, dtype=torch.int64), "not torch.int64"),
     ],
 )
 def test_images_that_are_none(images, sentence, photos) -> None:

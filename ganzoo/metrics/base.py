@@ -25,7 +25,9 @@ def float64_device(device: torch.device) -> torch.device:
 class SuiteMetric(Metric):
     """A metric that `Suite` can compute.
 
-    Its `update` takes some of `features`, `logits`, `images`, `index` and `real`, by these names.
+    Its `update` takes some of `features`, `logits`, `images` and `index`, by these names. A metric
+    of real images, too, takes `real` and is a `TwoSets`. `compute` raises UserError if there are
+    too few samples, or numbers that are not finite.
 
     Attributes:
         names: names of its values if `compute` returns a dict; empty if it returns one value.
@@ -45,17 +47,6 @@ class SuiteMetric(Metric):
     def expect(self, fakes: int) -> None:
         """Prepare for a number of fakes."""
 
-    def is_empty(self) -> bool:
-        """Whether all states are what they are after `reset`."""
-        for name, default in self._defaults.items():
-            state = getattr(self, name)
-            if isinstance(default, Tensor):
-                if state.shape != default.shape or not torch.equal(state.cpu(), default.cpu()):
-                    return False
-            elif len(state):
-                return False
-        return True
-
 
 class TwoSets(SuiteMetric):
     """A metric whose states come in pairs, `real_*` and `fake_*`.
@@ -64,9 +55,7 @@ class TwoSets(SuiteMetric):
     metric for each batch.
     """
 
-    def __init__(self, keep_real: bool = False) -> None:
-        super().__init__()
-        self.keep_real = keep_real
+    keep_real = False
 
     def add_states(self, name: str, default: Any, reduction: Literal["sum", "cat"]) -> None:
         for side in ("real", "fake"):
@@ -86,20 +75,21 @@ class TwoSets(SuiteMetric):
             for name, state in kept.items():
                 setattr(self, name, state)
 
-    def check_counts(self, reals: int, fakes: int, least: int, remedy: str) -> None:
-        """Raises UserError with the remedy unless both sides have at least `least` samples."""
-        if min(reals, fakes) < least:
+    def check_counts(self, reals: int, fakes: int) -> None:
+        """Raises UserError unless both sides have at least `least` samples."""
+        if min(reals, fakes) < self.least:
+            lower = f" or lower {self.limit}" if self.limit else ""
             raise UserError(
-                f"{type(self).__name__} needs at least {least} real and {least} fake samples, but "
-                f"has seen {reals} and {fakes}: {remedy}."
+                f"{type(self).__name__} needs at least {self.least} real and {self.least} fake "
+                f"samples, but has seen {reals} and {fakes}: use more images{lower}."
             )
 
 
 class Samples(TwoSets):
     """A metric that holds all samples, of any shape, until `compute`."""
 
-    def __init__(self, keep_real: bool = False) -> None:
-        super().__init__(keep_real)
+    def __init__(self) -> None:
+        super().__init__()
         self.add_states("samples", [], "cat")
         self.add_states("index", [], "cat")
 
@@ -123,10 +113,10 @@ class FeatureSamples(Samples):
         """Add features [N, D] of reals or fakes, numbered by `index` [N]."""
         self.keep(features.float(), index, real)
 
-    def both(self, least: int, remedy: str) -> tuple[Tensor, Tensor]:
+    def both(self) -> tuple[Tensor, Tensor]:
         """Features of reals and of fakes, float64. Raises UserError if too few or not finite."""
         real, fake = (self.ordered(side).double() for side in (True, False))
-        self.check_counts(len(real), len(fake), least, remedy)
+        self.check_counts(len(real), len(fake))
         check_finite(self, real, fake)
         return real, fake
 
@@ -141,19 +131,14 @@ class ImageSamples(Samples):
 
     @property
     def least(self) -> int:
-        """Number of images of either kind that it needs."""
         return self.num or 2
 
-    def __init__(self, num: int | None = None, keep_real: bool = False) -> None:
-        super().__init__(keep_real)
+    def __init__(self, num: int | None = None) -> None:
+        super().__init__()
         self.num = num
 
     def update(self, images: Tensor, index: Tensor, real: bool) -> None:
-        """Add images, uint8 [N, C, H, W], reals or fakes, numbered by `index` [N].
-
-        Raises:
-            UserError: the images are smaller than `least_size`.
-        """
+        """Add images, uint8 [N, C, H, W], reals or fakes, numbered by `index` [N]."""
         if min(images.shape[2:]) < self.least_size:
             raise UserError(
                 f"{type(self).__name__} needs images of at least {self.least_size} x "
@@ -164,25 +149,6 @@ class ImageSamples(Samples):
         if self.num is not None:
             images, index = images[index < self.num], index[index < self.num]
         self.keep(images, index, real)
-
-
-def check_kind(label: str, metric: object) -> None:
-    """Raises UserError unless a suite can compute the metric."""
-    if not isinstance(metric, SuiteMetric):
-        raise UserError(
-            f"metrics.metrics.{label}: {type(metric).__name__} must be a subclass of "
-            "ganzoo.metrics.base.TwoSets, or of SuiteMetric if it ignores real images."
-        )
-
-
-def check_keeps_real(label: str, metric: SuiteMetric) -> None:
-    """Raises UserError if a metric that was shown real images would forget them by `reset`."""
-    if not isinstance(metric, TwoSets) and not metric.is_empty():
-        raise UserError(
-            f"metrics.metrics.{label}: {type(metric).__name__} keeps what it saw of real images, "
-            "which it forgets between evaluations: make it a subclass of "
-            "ganzoo.metrics.base.TwoSets, with states that start with real_ and fake_."
-        )
 
 
 def check_finite(metric: Metric, *tensors: Tensor) -> None:

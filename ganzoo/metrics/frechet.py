@@ -11,15 +11,12 @@ class FrechetDistance(TwoSets):
 
     Heusel et al. 2017, equation 6. The value is a float64 scalar, smaller is better. Fewer
     samples give larger values, so compare only values of equal numbers of samples.
-
-    Raises:
-        UserError: in `compute`, fewer than 2 samples of either kind, or features not finite.
     """
 
     higher_is_better = False
 
-    def __init__(self, keep_real: bool = False) -> None:
-        super().__init__(keep_real)
+    def __init__(self) -> None:
+        super().__init__()
         for name in ("n", "sum", "outer"):
             # A scalar, which broadcasts to the shape of what is added first.
             self.add_states(name, torch.zeros((), dtype=torch.float64), "sum")
@@ -33,7 +30,7 @@ class FrechetDistance(TwoSets):
 
     def compute(self) -> Tensor:
         reals, fakes = (int(self.side("n", real)) for real in (True, False))
-        self.check_counts(reals, fakes, 2, "use more images")
+        self.check_counts(reals, fakes)
         (_, *real), (_, *fake) = self.moments_of(True), self.moments_of(False)
         check_finite(self, *real, *fake)
         return frechet_distance(*real, *fake)

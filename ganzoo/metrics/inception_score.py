@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ganzoo.config.values import Count
 from ganzoo.errors import UserError
 from ganzoo.metrics.base import SuiteMetric, check_finite
 
@@ -21,9 +22,6 @@ class InceptionScore(SuiteMetric):
         splits: number of parts, of equal size if possible, that are scored separately.
         shuffle_seed: seed with which fakes are shuffled into splits, as torch-fidelity does; None
             to keep the order of their numbers.
-
-    Raises:
-        UserError: in `compute`, not exactly `total` fakes seen, or logits not finite.
     """
 
     higher_is_better = True
@@ -37,12 +35,10 @@ class InceptionScore(SuiteMetric):
     def __init__(
         self,
         total: int | None = None,
-        splits: int = 10,
+        splits: Count = 10,
         shuffle_seed: int | None = 2020,
     ) -> None:
         super().__init__()
-        if splits < 1:
-            raise UserError("InceptionScore needs splits of at least 1.")
         self.total, self.splits, self.shuffle_seed = total, splits, shuffle_seed
         for name in ("n", "p", "entropy"):
             # A scalar, which broadcasts to what is added first: one row for each split.
@@ -50,16 +46,13 @@ class InceptionScore(SuiteMetric):
 
     @property
     def least(self) -> int:
-        """Number of fakes that it needs."""
         return self.splits
 
     def expect(self, fakes: int) -> None:
         self.total = fakes
 
-    def update(self, logits: Tensor, index: Tensor, real: bool) -> None:
-        """Add the logits [N, K] of the fakes numbered by `index` [N]; reals are ignored."""
-        if real:
-            return
+    def update(self, logits: Tensor, index: Tensor) -> None:
+        """Add the logits [N, K] of the fakes numbered by `index` [N]."""
         assert self.total is not None, "splits depend on the number of fakes"
         split = _splits(self.total, self.splits, self.shuffle_seed)[index.cpu()].to(self.device)
         member = torch.nn.functional.one_hot(split, self.splits).T.double()

@@ -1,10 +1,12 @@
 """The kernel distance between the features of two sets of images (Binkowski et al. 2018)."""
 
+from typing import Annotated
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from ganzoo.errors import UserError
+from ganzoo.config.values import Count, Range
 from ganzoo.metrics.base import FeatureSamples
 
 
@@ -18,10 +20,6 @@ class KernelDistance(FeatureSamples):
         subsets: number of pairs of subsets.
         subset_size: number of samples in each, drawn without replacement.
         seed: random seed of the subsets, which are then those of torch-fidelity.
-        keep_real: whether `reset` keeps the reals.
-
-    Raises:
-        UserError: in `compute`, fewer samples than `subset_size`, or features not finite.
     """
 
     higher_is_better = False
@@ -30,25 +28,19 @@ class KernelDistance(FeatureSamples):
 
     def __init__(
         self,
-        subsets: int = 100,
-        subset_size: int = 1000,
+        subsets: Count = 100,
+        subset_size: Annotated[int, Range(2)] = 1000,
         seed: int = 2020,
-        keep_real: bool = False,
     ) -> None:
-        super().__init__(keep_real)
-        if subsets < 1 or subset_size < 2:
-            raise UserError(
-                "KernelDistance needs subsets of at least 1 and subset_size of at least 2."
-            )
+        super().__init__()
         self.subsets, self.subset_size, self.seed = subsets, subset_size, seed
 
     @property
     def least(self) -> int:
-        """Number of images of either kind that it needs."""
         return self.subset_size
 
     def compute(self) -> dict[str, Tensor]:
-        real, fake = self.both(self.subset_size, "use more images or lower subset_size")
+        real, fake = self.both()
         rng, size = np.random.RandomState(self.seed), self.subset_size
         chosen = [
             [torch.from_numpy(rng.choice(len(x), size, replace=False)).to(x.device) for x in pair]

@@ -21,27 +21,22 @@ class Manifold(FeatureSamples):
 
     Args:
         neighbors: number k of neighbors that a ball reaches to.
-        keep_real: whether `reset` keeps the reals.
-
-    Raises:
-        UserError: in `compute`, at most k samples of either kind, or features not finite.
     """
 
     higher_is_better = True
     names = ("precision", "recall", "density", "coverage")
     limit = "neighbors"
 
-    def __init__(self, neighbors: int = 3, keep_real: bool = False) -> None:
-        super().__init__(keep_real)
+    def __init__(self, neighbors: int = 3) -> None:
+        super().__init__()
         self.neighbors = neighbors
 
     @property
     def least(self) -> int:
-        """Number of images of either kind that it needs."""
         return self.neighbors + 1
 
     def compute(self) -> dict[str, Tensor]:
-        real, fake = self.both(self.least, "use more images or lower neighbors")
+        real, fake = self.both()
         # This does not change distances, but near zero they lose fewer digits.
         real, fake = real - real.mean(0), fake - real.mean(0)
         real_radii, fake_radii = _radii(real, self.neighbors), _radii(fake, self.neighbors)

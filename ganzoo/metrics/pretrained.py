@@ -4,15 +4,13 @@ import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.error import URLError
 
 from platformdirs import user_cache_path
 
-from ganzoo import disk
+from ganzoo.disk import sha256
 from ganzoo.errors import UserError
 
 if TYPE_CHECKING:
@@ -74,11 +72,7 @@ def places(name: str) -> list[Path]:
 
 
 def find(name: str, given: str | None = None) -> Path | None:
-    """The file of weights: `given`, or the first of `places` that exists, or None.
-
-    Raises:
-        UserError: `given` is not a file.
-    """
+    """The file of weights: `given`, which must exist, or the first of `places` that does."""
     if given is None:
         # Unlike Path.is_file, isfile returns False in folders without permission.
         return next((path for path in places(name) if os.path.isfile(path)), None)
@@ -96,40 +90,34 @@ def load(name: str, given: str | None = None) -> tuple[dict[str, "Tensor"], str]
     """
     path = find(name, given)
     if path is None:
-        published = PUBLISHED[name]
+        where = " or ".join(str(place.parent) for place in places(name))
         raise UserError(
-            f"The weights {published.file} are not in "
-            f"{' or '.join(str(place.parent) for place in places(name))}: fetch them with "
+            f"The weights {PUBLISHED[name].file} are not in {where}: fetch them with "
             f"{command(name)}, or give their path."
         )
-    check(name, path)
-    return read(path), sha256(path)
+    return read(path), check(name, path)
 
 
-def check(name: str, path: Path) -> None:
-    """Raises UserError if a file has the published name but not the published content."""
-    published = PUBLISHED[name]
-    if path.name == published.file and not sha256(path).startswith(published.sha256):
+def check(name: str, path: Path) -> str:
+    """SHA-256 of a file; UserError if it has the published name but not the published content."""
+    published, digest = PUBLISHED[name], sha256(path)
+    if path.name == published.file and not digest.startswith(published.sha256):
         raise UserError(
             f"{path} is corrupt or incomplete (its SHA-256 does not start with "
             f"{published.sha256[:8]}): delete it and download it again with {command(name)}."
         )
+    return digest
 
 
 def read(path: Path) -> dict[str, "Tensor"]:
-    """The state dict in a file, on the CPU. No code in the file is run.
-
-    Raises:
-        UserError: it cannot be read, or is anything but a state dict.
-    """
+    """The state dict in a file, on the CPU; UserError if it is anything else. No code is run."""
     import torch
 
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # of many types, depending on the damage
         raise UserError(
-            f"{path} cannot be read as weights ({type(error).__name__}): it is damaged, or has "
-            "more than tensors. Download it again, or give another path."
+            f"{path} cannot be read as weights ({type(error).__name__}): download them again."
         ) from error
     if not isinstance(state, Mapping) or not all(
         isinstance(v, torch.Tensor) for v in state.values()
@@ -138,33 +126,10 @@ def read(path: Path) -> dict[str, "Tensor"]:
     return dict(state)
 
 
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal; computed again only if the file has changed.
-
-    Raises:
-        UserError: the file cannot be read.
-    """
-    try:
-        stat = path.stat()
-        return _sha256(path, stat.st_size, stat.st_mtime_ns)
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be read ({error.strerror or error}): check its permissions."
-        ) from error
-
-
-@cache
-def _sha256(path: Path, size: int, changed: int) -> str:
-    return disk.sha256(path)
-
-
 def fetch(name: str) -> Path:
     """Download the weights of `name` in `PUBLISHED` to the cache, unless they are there.
 
     The file appears there only when it is complete and its checksum is right.
-
-    Raises:
-        UserError: they cannot be downloaded or written, or are not what was published.
     """
     published, path = PUBLISHED[name], places(name)[0]
     if os.path.isfile(path):
@@ -175,19 +140,10 @@ def fetch(name: str) -> Path:
         import torch
 
         torch.hub.download_url_to_file(published.url, str(path), published.sha256)
-    except RuntimeError as error:  # the checksum differs
+    except (RuntimeError, OSError, HTTPException) as error:  # RuntimeError: another checksum
         raise UserError(
-            f"What {published.url} delivers is not what was published (its SHA-256 does not start "
-            f"with {published.sha256[:8]}): try again. {by_hand(name)}"
-        ) from error
-    except (URLError, HTTPException, ConnectionError, TimeoutError) as error:
-        raise UserError(
-            f"{published.url} could not be downloaded ({error}): check the network. {by_hand(name)}"
-        ) from error
-    except OSError as error:
-        raise UserError(
-            f"{path.parent} cannot be written ({error.strerror or error}): free some space, or set "
-            "GANZOO_CACHE to a folder that can be written."
+            f"{published.url} could not be downloaded to {path.parent} ({error}): check the "
+            f"network, or set GANZOO_CACHE to another folder. {by_hand(name)}"
         ) from error
     return path
 

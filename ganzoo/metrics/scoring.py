@@ -30,9 +30,6 @@ def scorer_of(
             `lowered` of the scorer.
         device: where to compute.
         prepare: whether to process the real images; without, everything is only checked.
-
-    Raises:
-        UserError: too few images, images that cannot be read, a cache that cannot be written.
     """
     if isinstance(gan, Translating):
         return TranslationScorer(gan, data, suite, device, prepare)
@@ -51,8 +48,7 @@ class SeedScorer:
         prepare: bool = True,
     ) -> None:
         reference = Reference(data.domains[""], suite.num_real, suite.mirror)
-        if suite.needs_more(len(reference), suite.num_fake):
-            suite = suite.fitted(len(reference), suite.num_fake, {})
+        suite = suite.fitted(len(reference), suite.num_fake)
         self.gan, self.suite, self.names = gan, suite, suite.names()
         self.lowered = suite.lowered
         suite.check_counts(len(reference), suite.num_fake)
@@ -97,8 +93,8 @@ class TranslationScorer:
         counts = {name: len(test.source) for name, test in self.tests.items()}
         if min(counts.values()) < 2:
             raise UserError(
-                f"There are {counts['A']} test images of A and {counts['B']} of B, too few for "
-                "scores: hold out more, or set callbacks.evaluate=null."
+                f"There are too few test images for scores, {counts}: hold out more, or set "
+                "callbacks.evaluate=null."
             )
         reals = {
             name: Reference(test, suite.num_real, suite.mirror) for name, test in self.tests.items()
@@ -206,8 +202,6 @@ def fakes_of(
     def images(seeds: Sequence[int]) -> Tensor:
         return model.sample(list(seeds), label=label, truncation=truncation, raw=raw)
 
-    if num < 2:
-        raise UserError("metrics.num_fake must be at least 2.")
     which = "average" if gan.average is not None and not raw else "raw"
     return Fakes(
         num,

@@ -25,11 +25,6 @@ class SlicedWasserstein(ImageSamples):
         patches: number of patches of 7 x 7 pixels from each image at each level.
         repeats, directions: numbers whose product is the number of random projections.
         seed: random seed of the places and the projections.
-        keep_real: whether `reset` keeps the reals.
-
-    Raises:
-        UserError: in `update`, images smaller than 16 pixels; in `compute`, fewer than `num` of
-            either kind, or none.
     """
 
     higher_is_better = False
@@ -44,15 +39,14 @@ class SlicedWasserstein(ImageSamples):
         repeats: int = 4,
         directions: int = 128,
         seed: int = 0,
-        keep_real: bool = False,
     ) -> None:
-        super().__init__(num, keep_real)
+        super().__init__(num)
         self.patches, self.repeats, self.directions, self.seed = patches, repeats, directions, seed
 
     def compute(self) -> dict[str, Tensor]:
         sets = [self.ordered(real) for real in (True, False)]
         n = min(len(sets[0]), len(sets[1]))
-        self.check_counts(len(sets[0]), len(sets[1]), self.num or 1, "use more images or lower num")
+        self.check_counts(len(sets[0]), len(sets[1]))
         sizes = [sets[0].shape[2:]]
         while min(half := torch.Size((side + 1) // 2 for side in sizes[-1])) >= self.least_size:
             sizes.append(half)

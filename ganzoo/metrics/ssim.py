@@ -4,7 +4,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ganzoo.errors import UserError
 from ganzoo.metrics.base import ImageSamples, filtered
 
 _WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
@@ -21,49 +20,28 @@ class MSSSIM(ImageSamples):
 
     Args:
         num_pairs: number of pairs to use; None for all.
-        real_too: whether to measure reals as well.
-        keep_real: whether `reset` keeps the reals.
-
-    Raises:
-        UserError: in `update`, images smaller than 16 pixels (5 scales, each half of the one
-            before); in `compute`, fewer than `num_pairs` pairs of a kind, or none.
     """
 
     higher_is_better = False
     names = ("ms_ssim", "ms_ssim_real")
     limit = "num_pairs"
-    least_size = 16
+    least_size = 16  # of five scales, each half of the one before
 
-    def __init__(
-        self,
-        num_pairs: int | None = None,
-        real_too: bool = True,
-        keep_real: bool = False,
-    ) -> None:
-        super().__init__(None if num_pairs is None else 2 * num_pairs, keep_real)
-        self.num_pairs, self.real_too = num_pairs, real_too
-
-    def update(self, images: Tensor, index: Tensor, real: bool) -> None:
-        """Add images, uint8 [N, C, H, W], reals or fakes, numbered by `index` [N]."""
-        if self.real_too or not real:
-            super().update(images, index, real)
+    def __init__(self, num_pairs: int | None = None) -> None:
+        super().__init__(None if num_pairs is None else 2 * num_pairs)
+        self.num_pairs = num_pairs
 
     def compute(self) -> dict[str, Tensor]:
-        value = {"ms_ssim": self._mean(False)}
-        if self.real_too:
-            value["ms_ssim_real"] = self._mean(True)
-        return value
+        real, fake = self.ordered(True), self.ordered(False)
+        self.check_counts(len(real), len(fake))
+        return {"ms_ssim": _of_pairs(fake), "ms_ssim_real": _of_pairs(real)}
 
-    def _mean(self, real: bool) -> Tensor:
-        images = self.ordered(real)
-        if len(images) < (least := self.num or 2):
-            raise UserError(
-                f"MSSSIM needs at least {least} {'real' if real else 'fake'} images, two for each "
-                f"pair, but has seen {len(images)}: use more images or lower num_pairs."
-            )
-        images = images[: len(images) // 2 * 2]
-        pairs = zip(images[0::2].split(_CHUNK), images[1::2].split(_CHUNK), strict=True)
-        return torch.cat([ms_ssim(a.double(), b.double()) for a, b in pairs]).mean()
+
+def _of_pairs(images: Tensor) -> Tensor:
+    """Mean MS-SSIM of the first image and the second, the third and the fourth, and so on."""
+    images = images[: len(images) // 2 * 2]
+    pairs = zip(images[0::2].split(_CHUNK), images[1::2].split(_CHUNK), strict=True)
+    return torch.cat([ms_ssim(a.double(), b.double()) for a, b in pairs]).mean()
 
 
 def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
@@ -85,10 +63,10 @@ def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
 def ssim(a: Tensor, b: Tensor) -> Tensor:
     """SSIM [N], in [-1, 1], of each image in a and the one in b.
 
-    Wang et al. 2004: the mean over channels and all places where the window fits. Images are
-    [N, C, H, W], 0...255, float64.
+    Wang et al. 2004: the mean over channels and all places where the window of 11 pixels fits; in
+    images that are smaller it is as large as they are. Images are [N, C, H, W], 0...255.
     """
-    return _similarity(a, b)[0]
+    return _similarity(a.double(), b.double())[0]
 
 
 def _similarity(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

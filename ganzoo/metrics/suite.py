@@ -5,19 +5,20 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor
-from tqdm import tqdm
 
 from ganzoo import __version__
+from ganzoo.config.values import Count, Range
 from ganzoo.data.pixels import rgb, to_uint8
 from ganzoo.data.reference import Reference, mixed
+from ganzoo.data.visit import progress
 from ganzoo.distributed.collectives import rank, world_size
 from ganzoo.draws import seed_of
 from ganzoo.errors import UserError
-from ganzoo.metrics.base import SuiteMetric, check_keeps_real, check_kind, float64_device
+from ganzoo.metrics.base import SuiteMetric, TwoSets, float64_device
 from ganzoo.metrics.cache import Real, compute, real_features
 from ganzoo.metrics.extractors import Extractor
 from ganzoo.metrics.frechet import FrechetDistance
@@ -67,25 +68,25 @@ class Suite:
         metrics: Mapping[str, SuiteMetric | None],
         extractor: Extractor | None = None,
         num_real: int | None = 50000,
-        num_fake: int = 50000,
+        num_fake: Annotated[int, Range(2)] = 50000,
         mirror: bool | None = None,
-        batch_size: int = 64,
+        batch_size: Count = 64,
         cache: bool = True,
     ) -> None:
         self.metrics = {label: metric for label, metric in metrics.items() if metric is not None}
         if not self.metrics:
             raise UserError("metrics.metrics names no metric: keep at least one.")
         for label, metric in self.metrics.items():
-            check_kind(label, metric)
-        if num_fake < 2 or batch_size < 1:
-            raise UserError("metrics.num_fake must be at least 2 and metrics.batch_size 1.")
+            kind = TwoSets if "real" in self._takes(label) else SuiteMetric
+            if not isinstance(metric, kind):  # others would forget real images between evaluations
+                raise UserError(
+                    f"metrics.metrics.{label}: {type(metric).__name__} must be a subclass of "
+                    f"ganzoo.metrics.base.{kind.__name__}."
+                )
         needing = [label for label in self.metrics if self._takes(label) & {"features", "logits"}]
-        if needing and extractor is None:
-            raise UserError(
-                f"{', '.join(needing)} needs an extractor: set metrics/extractor=auto, for example."
-            )
         for label in needing:
-            assert extractor is not None
+            if extractor is None:
+                raise UserError(f"{label} needs an extractor: set metrics/extractor=auto.")
             if "logits" in self._takes(label) and extractor.classifier is None:
                 raise UserError(
                     f"{label} needs a classifier, which {extractor.name} is not: leave it out with "
@@ -101,11 +102,7 @@ class Suite:
     # -- real images -------------------------------------------------------------------------------
 
     def prepare(self, reference: Reference, device: torch.device) -> None:
-        """Process the real images, or read their features from the cache. All processes call it.
-
-        Raises:
-            UserError: too few images, images that cannot be read, a cache that cannot be written.
-        """
+        """Process the real images, or read their features from the cache. All processes call it."""
         self.device = device
         self.check_counts(len(reference), self.num_fake)
         if self.extractor is not None:
@@ -123,8 +120,6 @@ class Suite:
         self.shape = tuple(reference.facts()["shape"])
         self.facts = {**reference.facts(), "fingerprint": self.real.fingerprint}
         self._show_real(reference)
-        for label, metric in self.metrics.items():
-            check_keeps_real(label, metric)
 
     def _show_real(self, reference: Reference) -> None:
         """Update the metrics with the real images; each process with its share."""
@@ -180,28 +175,18 @@ class Suite:
             fakes: the images to score.
             stopped: function that is called between batches, and returns the same in all
                 processes; if True, scoring ends, and there are no scores.
-
-        Raises:
-            UserError: too few fakes for a metric, or fakes of another shape than the real images.
         """
         assert self.real is not None, "call prepare first"
         start, world = time.perf_counter(), world_size()
         if fakes.num < max(2, world):
-            raise UserError(
-                f"{fakes.num} images are too few for metrics in {world} process(es): raise "
-                "metrics.num_fake."
-            )
+            raise UserError(f"{fakes.num} images are too few for metrics: raise metrics.num_fake.")
         self.check_counts(self.facts["images"], fakes.num)
         for metric in self.metrics.values():
             metric.reset()
             metric.expect(fakes.num)
         size = min(self.batch_size, -(-fakes.num // world))
         chunks = list(torch.arange(fakes.num).split(size))
-        bar = tqdm(
-            desc="metrics", total=fakes.num, unit=" images", dynamic_ncols=True, leave=False,
-            disable=None if rank() == 0 else True,
-        )  # fmt: skip
-        with bar:
+        with progress("metrics", fakes.num, leave=False) as bar:
             for round_ in range(0, len(chunks), world):
                 if stopped():
                     return None
@@ -239,66 +224,63 @@ class Suite:
             scores: the scores to extend.
             fakes: the images of each class, in the order of the labels.
             classes: names of the classes.
-
-        Raises:
-            UserError: no labels, no extractor, or classes with too few images.
         """
         real, extractor = self.real, self.extractor
         if extractor is None or real is None or real.labels is None or not classes:
             raise UserError(
-                "Distances within classes need an extractor, and labels of the real images: choose "
-                "other data, or set intra_class=null."
+                "Distances within classes need an extractor, and labels of the real images: set "
+                "intra_class=null."
             )
-        for label, (name, few) in enumerate(zip(classes, fakes, strict=True)):
-            distance = FrechetDistance().to(float64_device(self.device))
-            members = (real.labels == label).nonzero().flatten()
-            if min(len(members), few.num) < max(2, world_size()):
-                raise UserError(
-                    f"There are too few images of {name} for a distance: raise metrics.num_real or "
-                    "intra_class, or leave out such classes with data.classes."
-                )
-            mine = members[rank() :: world_size()]
-            distance.update(real.features[mine].to(self.device), real=True)
-            chunks = torch.arange(few.num)[rank() :: world_size()].split(self.batch_size)
-            for index in tqdm(
-                chunks, desc=name, leave=False, disable=None if rank() == 0 else True
-            ):
-                images = few.images(index.tolist())
-                assert isinstance(images, Tensor)
-                images = as_uint8(images.to(self.device))
-                distance.update(extractor(rgb(images))[0], real=False)
-            scores.classes[name] = float(distance.compute())
+        with progress("classes", sum(few.num for few in fakes), leave=False) as bar:
+            for label, (name, few) in enumerate(zip(classes, fakes, strict=True)):
+                distance = FrechetDistance().to(float64_device(self.device))
+                members = (real.labels == label).nonzero().flatten()
+                if min(len(members), few.num) < max(2, world_size()):
+                    raise UserError(
+                        f"There are too few images of {name}: raise num_real or intra_class."
+                    )
+                mine = members[rank() :: world_size()]
+                distance.update(real.features[mine].to(self.device), real=True)
+                chunks = torch.arange(few.num)[rank() :: world_size()].split(self.batch_size)
+                for index in chunks:
+                    images = few.images(index.tolist())
+                    assert isinstance(images, Tensor)
+                    images = as_uint8(images.to(self.device))
+                    distance.update(extractor(rgb(images))[0], real=False)
+                scores.classes[name] = float(distance.compute())
+                bar.update(few.num)
         name = f"intra_{extractor.named('fd')}"
         scores.values[name] = sum(scores.classes.values()) / len(scores.classes)
         scores.protocol["intra_class"] = fakes[0].num
 
-    def fitted(self, num_real: int, num_fake: int, more: Mapping[str, SuiteMetric]) -> "Suite":
+    def fitted(
+        self,
+        num_real: int,
+        num_fake: int,
+        more: Mapping[str, SuiteMetric] = MappingProxyType({}),
+    ) -> "Suite":
         """A suite with the same extractor, the same metrics and `more`, for sets of that size.
 
         If a metric needs more images than there are, its limit is lowered, such as the size of the
         kernel distance's subsets.
         """
-        metrics, lowered = dict(more), []
+        metrics, lowered, most = dict(more), [], min(num_real, num_fake)
         for label, metric in self.metrics.items():
-            given, least = arguments(metric), metric.least
-            limit, most = metric.limit, min(num_real, num_fake)
-            if limit and most < least:
-                given[limit] = max(1, given[limit] * most // least)
+            given, limit = arguments(metric), metric.limit
+            if limit and most < metric.least:
+                given[limit] = max(1, given[limit] * most // metric.least)
                 lowered.append(
                     f"{label} uses {limit}={given[limit]}, because there are {num_real} real and "
                     f"{num_fake} fake images."
                 )
             metrics[label] = type(metric)(**given)
+        if not lowered and not more:
+            return self
         suite = Suite(
             metrics, self.extractor, num_real, num_fake, self.mirror, self.batch_size, self.cache
         )
         suite.lowered = lowered
         return suite
-
-    def needs_more(self, num_real: int, num_fake: int) -> bool:
-        """Whether a metric needs more images than there are, and can be lowered."""
-        most = min(num_real, num_fake)
-        return any(metric.limit and most < metric.least for metric in self.metrics.values())
 
     def names(self) -> list[str]:
         """Full names of all values."""
@@ -316,9 +298,6 @@ class Suite:
         Args:
             name: label of a metric, such as `fd`, or a full name.
             more: metrics besides those of the suite.
-
-        Raises:
-            UserError: no metric has such a value.
         """
         for label, metric in (self.metrics | dict(more)).items():
             for key in metric.names or (label,):
@@ -342,6 +321,8 @@ class Suite:
         """Update the metrics for which everything they take is given."""
         for label, metric in self.metrics.items():
             takes = self._takes(label)
+            if given["real"] and "real" not in takes:
+                continue  # a metric of fakes alone
             # Metrics of images use the first ones, or pairs, so these must be in random order.
             own = {**given, "index": given.get("mixed")} if "images" in takes else given
             own = {k: v.to(metric.device) if isinstance(v, Tensor) else v for k, v in own.items()}
@@ -368,7 +349,7 @@ class Suite:
             theirs, ours = ("x".join(map(str, s)) for s in (images.shape[1:], self.shape))
             raise UserError(
                 f"The images to score are {theirs} (channels, height, width), and the real ones "
-                f"{ours}: convert them to the same size and number of channels."
+                f"{ours}: convert them."
             )
 
     def check_counts(self, reals: int, fakes: int) -> None:
@@ -421,30 +402,17 @@ def options(metric: SuiteMetric) -> Options:
 
 
 def arguments(metric: SuiteMetric) -> Options:
-    """The arguments of a metric's constructor, except for those that the suite sets."""
+    """The arguments of a metric's constructor, except for the total, which the suite sets."""
     names = inspect.signature(type(metric)).parameters
-    return {k: v for k, v in vars(metric).items() if k in names and k not in ("keep_real", "total")}
+    return {k: v for k, v in vars(metric).items() if k in names and k != "total"}
 
 
 def as_uint8(images: Tensor) -> Tensor:
-    """Images as uint8. Raises UserError if they are neither floats in [-1, 1] nor uint8."""
+    """Images as uint8. Raises UserError if they are floats in 0...255, or not finite."""
     if images.dtype == torch.uint8:
-        if len(images) > 1 and images.max() == 1 and images.min() == 0:
-            raise UserError(
-                "Images to score are all 0 and 1, as if floats in [0, 1] or [-1, 1] were cast to "
-                "uint8: give the floats."
-            )
         return images
-    if not images.is_floating_point():
-        raise UserError(
-            f"Images to score must be floats in [-1, 1] or uint8, not {images.dtype}: convert them."
-        )
-    low, high = images.aminmax()
-    if not bool(torch.isfinite(low + high)):
+    if not images.isfinite().all():
         raise UserError("Images to score contain NaN or infinity: the generator is broken.")
-    if low >= 0 and high > 2:
-        raise UserError(
-            f"Images to score are floats from {float(low):.3g} to {float(high):.3g}, and must be "
-            "in [-1, 1]: divide by 127.5 and subtract 1, or give uint8."
-        )
+    if images.min() >= 0 and images.max() > 2:
+        raise UserError("Images to score must be in [-1, 1]: divide by 127.5 and subtract 1.")
     return to_uint8(images)

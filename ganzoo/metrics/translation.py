@@ -58,54 +58,29 @@ class Identity(_MeanOverImages):
         self._add("identity", l1(targets, identity))
 
 
-class _Pairs(_MeanOverImages):
+class Pair(_MeanOverImages):
     """A number for translations and their true partners; `copy_*` is that of untranslated images.
 
     A model that is worse than `copy_*` is worse than leaving the images unchanged.
+
+    Args:
+        measure: "l1", "psnr" or "ssim"; see the functions of these names.
     """
+
+    def __init__(self, measure: str) -> None:
+        self.measure, self.names = measure, (measure, f"copy_{measure}")
+        super().__init__()
+
+    @property
+    def higher_is_better(self) -> bool:  # type: ignore[override]
+        return self.measure != "l1"
 
     def update(self, images: Tensor, inputs: Tensor, partners: Tensor) -> None:
         """Add translations, their inputs, and the true partners, uint8 [N, C, H, W]."""
         name, copy = self.names
-        self._add(name, self._of(images, partners))
+        self._add(name, MEASURES[name](images, partners))
         if inputs.shape == partners.shape:
-            self._add(copy, self._of(inputs, partners))
-
-    def _of(self, a: Tensor, b: Tensor) -> Tensor:
-        raise NotImplementedError
-
-
-class PairL1(_Pairs):
-    """Mean absolute difference, in units of [0, 1]."""
-
-    higher_is_better = False
-    names = ("l1", "copy_l1")
-
-    def _of(self, a: Tensor, b: Tensor) -> Tensor:
-        return l1(a, b)
-
-
-class PairPSNR(_Pairs):
-    """Peak signal-to-noise ratio in dB, averaged over images; equal images have 58.9."""
-
-    higher_is_better = True
-    names = ("psnr", "copy_psnr")
-
-    def _of(self, a: Tensor, b: Tensor) -> Tensor:
-        return psnr(a, b)
-
-
-class PairSSIM(_Pairs):
-    """Structural similarity (Wang et al. 2004): windows of 11 pixels, sigma 1.5, of each channel.
-
-    In images smaller than 11 pixels the window is as large as they are.
-    """
-
-    higher_is_better = True
-    names = ("ssim", "copy_ssim")
-
-    def _of(self, a: Tensor, b: Tensor) -> Tensor:
-        return ssim(a.double(), b.double())
+            self._add(copy, MEASURES[name](inputs, partners))
 
 
 def metrics(
@@ -113,7 +88,7 @@ def metrics(
 ) -> dict[str, SuiteMetric]:
     """The metrics that apply, by label."""
     some: list[_MeanOverImages] = [Cycle()] * cycle + [Identity()] * identity
-    some += [PairL1(), PairPSNR(), PairSSIM()] * pairs
+    some += [Pair(measure) for measure in MEASURES] * pairs
     return {metric.names[0]: metric for metric in some}
 
 
@@ -129,3 +104,6 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
     """
     mse = (a.double() - b.double()).square().mean((1, 2, 3))
     return 10 * torch.log10(255**2 / mse.clamp(min=LEAST_MSE))
+
+
+MEASURES = {"l1": l1, "psnr": psnr, "ssim": ssim}

@@ -4,7 +4,6 @@ A lower threshold gives better images with less variety (Brock et al. 2019, sect
 2).
 """
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -46,23 +45,9 @@ def sweep(
     return found
 
 
-# -- files -----------------------------------------------------------------------------------------
-
-
 def threshold_of(scores: Scores) -> Threshold:
     threshold: Threshold = scores.protocol["fake"]["truncation"]
     return threshold
-
-
-def write_table(path: Path, found: Sequence[Scores]) -> None:
-    """Write a row for each threshold, with the id of its protocol and all values."""
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, ["truncation", "protocol", *found[0].values])
-        writer.writeheader()
-        for scores in found:
-            threshold = threshold_of(scores)
-            row = {"truncation": "" if threshold is None else threshold}
-            writer.writerow({**row, "protocol": scores.protocol_id, **scores.values})
 
 
 def plot(path: Path, found: Sequence[Scores], limit: float = 3.0) -> None:

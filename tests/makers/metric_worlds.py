@@ -23,15 +23,18 @@ from ganzoo.metrics.ssim import MSSSIM
 FAKES, REALS = 46, 53
 
 
-def all_metrics(**options: bool) -> dict[str, Metric]:
-    return {
-        "fd": FrechetDistance(**options),
+def all_metrics(keep_real: bool = False) -> dict[str, Metric]:
+    metrics: dict[str, Metric] = {
+        "fd": FrechetDistance(),
         "is": InceptionScore(FAKES, splits=4),
-        "kid": KernelDistance(subsets=5, subset_size=20, **options),
-        "manifold": Manifold(**options),
-        "swd": SlicedWasserstein(num=24, patches=16, repeats=2, directions=8, **options),
-        "ms_ssim": MSSSIM(num_pairs=20, **options),
+        "kid": KernelDistance(subsets=5, subset_size=20),
+        "manifold": Manifold(),
+        "swd": SlicedWasserstein(num=24, patches=16, repeats=2, directions=8),
+        "ms_ssim": MSSSIM(num_pairs=20),
     }
+    for metric in metrics.values():
+        metric.keep_real = keep_real
+    return metrics
 
 
 def samples(real: bool, seed: int = 0) -> dict[str, Tensor]:
@@ -48,7 +51,9 @@ def samples(real: bool, seed: int = 0) -> dict[str, Tensor]:
 
 
 def feed(metric: Metric, all_of: Mapping[str, Tensor], batches: Iterable, real: bool) -> None:
-    """Update a metric with the samples numbered by each batch."""
+    """Update a metric with the samples numbered by each batch; an Inception score ignores reals."""
+    if real and isinstance(metric, InceptionScore):
+        return
     for batch in batches:
         given = {name: values[batch] for name, values in all_of.items()}
         metric.update(**metric._filter_kwargs(**given, real=real))
