@@ -126,6 +126,7 @@ class CelebA(EncodedImages):
         if self.split == "all":
             return list(range(len(names)))
         if self._text(files, PARTITION) is None:
+            check_choice(f"split without {PARTITION}.txt", self.split, ["train", "test"])
             return part(names, self.split, self.share)
         rows = self._rows(files, PARTITION, names, "split")
         (column,) = rows[0]
