@@ -1,7 +1,9 @@
 """ganzoo: a PyTorch Lightning zoo of generative adversarial networks."""
 
+import os
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from ganzoo.errors import UserError
@@ -16,6 +18,12 @@ try:
     __version__ = version("ganzoo-lightning")
 except PackageNotFoundError:  # a plain checkout on the path
     __version__ = "0+unknown"
+
+# A command in a notebook's cell inherits the notebook's backend. Where that is not installed, the
+# import of matplotlib fails.
+module = os.environ.get("MPLBACKEND", "").partition("module://")[2]
+if module and find_spec(module.partition(".")[0]) is None:
+    del os.environ["MPLBACKEND"]
 
 __all__ = ["GAN", "FromSeeds", "Translating", "UserError", "__version__", "load", "train"]
 

@@ -1,5 +1,6 @@
 """Windows and Apple GPUs, emulated: what they do not have is taken away."""
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -94,3 +95,12 @@ def test_a_user_without_a_home_has_a_cache(monkeypatch) -> None:
     monkeypatch.delenv("GANZOO_CACHE", raising=False)
     monkeypatch.setattr(pretrained, "user_cache_path", refuse)
     assert pretrained.cache_folder().parent == Path(tempfile.gettempdir())
+
+
+def test_a_notebooks_backend_that_is_not_installed() -> None:
+    code = "import ganzoo, matplotlib; print(matplotlib.get_backend())"
+    env = {**os.environ, "MPLBACKEND": "module://no_such_package.backend_inline"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().lower() == "agg"
