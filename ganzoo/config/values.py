@@ -24,6 +24,7 @@ class Range(NamedTuple):
 
 
 Count = Annotated[int, Range(1, 1_000_000)]  # more never ends
+Positive = Annotated[int, Range(1)]
 Natural = Annotated[int, Range(0)]
 NotNegative = Annotated[float, Range(0)]
 PLAIN = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ganzoo.config.values import Count, Natural
+from ganzoo.config.values import Natural, Positive
 from ganzoo.data.loader import Batches
 from ganzoo.data.module import DataModule, read
 from ganzoo.data.pixels import mirrored, moved, resize, to_float, to_uint8, windows
@@ -48,7 +48,7 @@ class ImageData(DataModule):
         seed: int,
         mirror: bool = True,
         crop: str | None = None,
-        subset: Count | None = None,
+        subset: Positive | None = None,
         classes: Sequence[str] | None = None,
         balanced: bool = False,
         workers: Natural | None = 0,

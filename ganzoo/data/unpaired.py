@@ -8,7 +8,7 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from ganzoo.config.values import Count, Natural
+from ganzoo.config.values import Natural, Positive
 from ganzoo.data.images import ImageData
 from ganzoo.data.loader import Batches
 from ganzoo.data.module import Batch, DataModule
@@ -62,7 +62,7 @@ class Unpaired(DataModule):
         load_size: int | Sequence[int] | None = None,
         crop: str | None = "random",
         mirror: bool = True,
-        subset: Count | None = None,
+        subset: Positive | None = None,
         test_pairs: bool = False,
         workers: Natural | None = 0,
         accept_changed: bool = False,

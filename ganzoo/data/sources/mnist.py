@@ -13,7 +13,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor
 
-from ganzoo.config.values import Count, Natural
+from ganzoo.config.values import Natural, Positive
 from ganzoo.data.source import Source, fetching
 from ganzoo.errors import UserError, check_choice
 
@@ -141,7 +141,7 @@ class MNISTRGB(Source):
         self,
         root: str = "data",
         split: str = "train",
-        num: Count = 1_000_000,
+        num: Positive = 1_000_000,
         seed: int = 123,
         pad: Natural = 2,
         download: bool = False,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ganzoo.config.values import Count, Natural
+from ganzoo.config.values import Natural, Positive
 from ganzoo.data.source import Source, pair
 
 
@@ -21,7 +21,11 @@ class Synthetic(Source):
     """
 
     def __init__(
-        self, num: Count, image_size: int | Sequence[int], channels: int = 3, classes: Natural = 10
+        self,
+        num: Positive,
+        image_size: int | Sequence[int],
+        channels: int = 3,
+        classes: Natural = 10,
     ) -> None:
         self.name = "synthetic"
         self.num, self.shape = num, (channels, *pair(image_size))
