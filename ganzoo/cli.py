@@ -29,6 +29,7 @@ COMMANDS = {
     "sample": "write images that a trained model generates",
     "translate": "translate a folder of images into the other domain",
     "evaluate": "compute metrics of a checkpoint or of a folder of images",
+    "export": "write a model to share: weights, card, ONNX; push it to the Hub",
     "neighbors": "show the training images most similar to samples",
     "doctor": "check images for problems before training",
     "prepare": "pack images, fetch networks for metrics, import checkpoints",
@@ -203,13 +204,17 @@ def parser(name: str, description: str | None) -> argparse.ArgumentParser:
     )
 
 
-def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+def add_checkpoint(parser: argparse.ArgumentParser, device: bool = True) -> None:
     """The arguments of commands that load a trained model: which one, and where it runs."""
-    parser.add_argument("checkpoint", help="a .ckpt file or a run folder")
-    parser.add_argument("--raw", action="store_true", help="use the raw weights, not the average")
     parser.add_argument(
-        "--device", default="auto", help="cpu, cuda, or auto: a GPU if available (%(default)s)"
+        "checkpoint",
+        help="a .ckpt file, a run folder, a folder of ganzoo.export, or hf:USER/NAME[@REVISION]",
     )
+    parser.add_argument("--raw", action="store_true", help="use the raw weights, not the average")
+    if device:
+        parser.add_argument(
+            "--device", default="auto", help="cpu, cuda, or auto: a GPU if available (%(default)s)"
+        )
     parser.add_argument(
         "--trust", action="append", default=[], metavar="PACKAGE",
         help="a package of your own that the checkpoint may be made of; may be repeated",
@@ -268,6 +273,14 @@ def numbers(text: str) -> list[int]:
         found += range(int(first), int(last or first) + 1)
     if not found:
         raise argparse.ArgumentTypeError(f"{text!r} is empty: the larger number comes last")
+    return found
+
+
+def classes(text: str) -> list[int | str]:
+    """Numbers and names of classes from text such as `0-9` or `cat,dog`."""
+    found: list[int | str] = []
+    for part in text.split(","):
+        found += numbers(part) if part.replace("-", "").isdecimal() else [part]
     return found
 
 

@@ -49,6 +49,7 @@ from ganzoo.metrics.scoring import SeedScorer, fakes_of, scorer_of
 from ganzoo.metrics.suite import Fakes, Suite
 from ganzoo.metrics.truncation import check as check_thresholds
 from ganzoo.metrics.truncation import plot, sweep
+from ganzoo.sharing.hub import SCHEME
 
 log = logging.getLogger(__name__)
 
@@ -72,8 +73,7 @@ def evaluate(cfg: DictConfig) -> Scores | list[Scores]:
     if rank() == 0:
         for line in scores.lines():
             log.info("%s", line)
-        out = Path(cfg.out) if cfg.out else path and path.with_name(f"{path.stem}.metrics.json")
-        if out:
+        if out := out_of(cfg, path, "{}.metrics.json"):
             write(out, scores)
             log.info("written to %s", out)
     return scores
@@ -146,7 +146,9 @@ def of_sweep(cfg: DictConfig, path: Path, device: torch.device) -> list[Scores]:
             name = threshold_name(scores.protocol["fake"]["truncation"])
             log.info("truncation %s: %s", name, "  ".join(scores.lines()[: -1 - len(scores.notes)]))
         log.info("%s", "\n".join(found[-1].lines()[-1 - len(found[-1].notes) :]))
-        out = Path(cfg.out) if cfg.out else path.with_name("truncation.json")
+        out = out_of(cfg, path, "truncation.json")
+        if out is None:
+            raise UserError("Say where to write the sweep: give out=FILE.json.")
         for scores in found:
             write(out, scores)
         picture = out.with_suffix(".png")
@@ -212,6 +214,15 @@ def size_of(path: str, channels: int) -> set[tuple[int, int]]:
             f"{next(iter(bad.values()))}): repair or remove them."
         )
     return set(Counter(h.size for h in headers if not isinstance(h, str)))
+
+
+def out_of(cfg: DictConfig, path: Path | None, name: str) -> Path | None:
+    """The file to write scores to: `cfg.out`, or one next to the checkpoint; {} is its name."""
+    if cfg.out:
+        return Path(cfg.out)
+    if path is None or str(cfg.ckpt).startswith(SCHEME):  # not among the files of the Hub's cache
+        return None
+    return path.with_name(name.format(path.stem))
 
 
 def check_out(path: Path) -> None:

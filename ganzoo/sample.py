@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ganzoo import cli
-from ganzoo.errors import UserError
+from ganzoo.errors import UserError, first
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,10 +41,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--walk", type=cli.numbers, help="walk from seed to seed and back to the first (a GIF)"
     )
     parser.add_argument(
-        "--classes", type=cli.numbers, help="classes such as 3 or 0-9; several make a row each"
+        "--classes",
+        type=cli.classes,
+        help="classes by number or name, such as 3, 0-9 or cat,dog; several make a row each",
     )
     parser.add_argument(
-        "--morph", type=cli.numbers,
+        "--morph", type=cli.classes,
         help="from class to class with fixed seeds: NAME.png has a row per seed; or NAME.gif",
     )  # fmt: skip
     parser.add_argument(
@@ -112,6 +114,7 @@ def run(args: argparse.Namespace) -> None:
     from ganzoo.pictures.grids import grid, named_rows, singles
 
     gan = only_from_seeds(load(args.checkpoint, device, args.trust))
+    args.classes, args.morph = labels_of(gan, args.classes), labels_of(gan, args.morph)
     refuse_among_training(args.out, gan.config)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     gif, png = (args.out.suffix.lower() == ending for ending in (GIF, PNG))
@@ -151,6 +154,20 @@ def larger(images: "Tensor", args: argparse.Namespace, least: int = TILE) -> "Te
     from ganzoo.pictures.grids import enlarged
 
     return enlarged(images, args.scale or max(1, least // max(images.shape[-2:])))
+
+
+def labels_of(gan: "FromSeeds", given: list[int | str] | None) -> list[int] | None:
+    """The classes asked for, by their numbers. Raises `UserError` for names that are unknown."""
+    names = gan.class_names or []
+    for name in given or ():
+        if isinstance(name, str) and name not in names:
+            raise UserError(
+                f"There is no class {name}: this model has {first(names, 20)}."
+                if names
+                else f"There is no class {name}, for this model's classes have no names: give "
+                f"numbers such as 0-9."
+            )
+    return [names.index(n) if isinstance(n, str) else n for n in given] if given else None
 
 
 def seeds_of(args: argparse.Namespace, default: int) -> list[int]:

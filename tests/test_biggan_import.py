@@ -1,6 +1,7 @@
 """Files of BigGAN-PyTorch and of pytorch-pretrained-biggan, laid out here as those projects do, and
 what their networks make of them, written down from their formulas."""
 
+import itertools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -343,7 +344,7 @@ def test_a_generator_alone_can_be_sampled_but_not_trained(tmp_path) -> None:
     gan = import_checkpoint(tmp_path / "any.pt", tmp_path / "ours.ckpt")
     assert gan.average is None
     assert ganzoo.load(tmp_path / "ours.ckpt").sample([0]).shape == (1, 3, 32, 32)
-    with pytest.raises(UserError, match="without a discriminator"):
+    with pytest.raises(UserError, match="no discriminator"):
         gan.logits_of(torch.zeros(1, 3, 32, 32), torch.tensor([0]))
     only = save(tmp_path / "only", G_ema=state)
     gan = import_checkpoint(only, tmp_path / "again.ckpt")
@@ -519,3 +520,101 @@ def test_standing_statistics_replace_the_stored_ones(tmp_path) -> None:
     with gan.standing_statistics(0.5, batches=2, size=8):
         assert not torch.equal(gan.sample([0], truncation=0.5), stored)
     assert torch.equal(gan.sample([0], truncation=0.5), stored)
+
+
+# -- PyTorch-StudioGAN -----------------------------------------------------------------------------
+
+
+def studio(widths: list[int], classes: int, shared: int, piece: int, attention: int) -> State:
+    """A generator of its big_resnet backbone; attention comes after that many blocks."""
+    file = Pretrained(3)
+    file.sn("linear0", widths[0] * 16, piece)
+    file.add("shared.weight", classes, shared)
+    entry = 0
+    for i, (inputs, outputs) in enumerate(itertools.pairwise(widths)):
+        name = f"blocks.{entry}.0"
+        for n, maps in ((1, inputs), (2, outputs)):
+            for part in ("gain", "bias"):
+                file.sn(f"{name}.bn{n}.{part}", maps, shared + piece, bias=False)
+            file.add(f"{name}.bn{n}.bn.running_mean", maps, scale=0.3)
+            file.positive(f"{name}.bn{n}.bn.running_var", maps)
+        file.sn(f"{name}.conv2d0", outputs, inputs, 1, 1)
+        file.sn(f"{name}.conv2d1", outputs, inputs, 3, 3)
+        file.sn(f"{name}.conv2d2", outputs, outputs, 3, 3)
+        entry += 1
+        if i + 1 == attention:
+            name = f"blocks.{entry}.0"
+            file.add(f"{name}.sigma", 1, shift=0.5)
+            for part, (a, b) in {
+                "theta": (outputs // 8, outputs), "phi": (outputs // 8, outputs),
+                "g": (outputs // 2, outputs), "attn": (outputs, outputs // 2),
+            }.items():  # fmt: skip
+                file.sn(f"{name}.conv1x1_{part}", a, b, 1, 1, bias=False)
+            entry += 1
+    file.add("bn4.weight", widths[-1], scale=0.1, shift=1)
+    file.add("bn4.bias", widths[-1], scale=0.1)
+    file.add("bn4.running_mean", widths[-1], scale=0.3)
+    file.positive("bn4.running_var", widths[-1])
+    file.sn("conv2d5", 3, widths[-1], 3, 3)
+    return file.state
+
+
+def studio_images(state: State, z: Tensor, y: Tensor, piece: int) -> Tensor:
+    def used(name: str) -> Tensor:
+        w = state[f"{name}.weight_orig"]
+        return w / (state[f"{name}.weight_u"] @ w.flatten(1) @ state[f"{name}.weight_v"])
+
+    def convolved(name: str, x: Tensor) -> Tensor:
+        w = used(name)
+        return F.conv2d(x, w, state.get(f"{name}.bias"), padding=w.shape[-1] // 2)
+
+    def normal(name: str, x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
+        mean, var = state[f"{name}.running_mean"], state[f"{name}.running_var"]
+        x = (x - mean[:, None, None]) / (var[:, None, None] + 1e-4).sqrt()
+        return F.relu(x * gain[..., None, None] + bias[..., None, None])
+
+    def conditional(name: str, x: Tensor, c: Tensor) -> Tensor:
+        gain, bias = (c @ used(f"{name}.{part}").T for part in ("gain", "bias"))
+        return normal(f"{name}.bn", x, 1 + gain, bias)
+
+    first, *pieces = z.split(piece, 1)
+    h = (first @ used("linear0").T + state["linear0.bias"]).reshape(len(z), -1, 4, 4)
+    rest = iter(pieces)
+    for i in sorted({int(name.split(".")[1]) for name in state if name.startswith("blocks.")}):
+        name = f"blocks.{i}.0"
+        if f"{name}.sigma" in state:
+            n, ch, height, width = h.shape
+            theta = convolved(f"{name}.conv1x1_theta", h).reshape(n, ch // 8, -1)
+            phi = F.max_pool2d(convolved(f"{name}.conv1x1_phi", h), 2).reshape(n, ch // 8, -1)
+            g = F.max_pool2d(convolved(f"{name}.conv1x1_g", h), 2).reshape(n, ch // 2, -1)
+            seen = g @ (theta.mT @ phi).softmax(-1).mT
+            seen = convolved(f"{name}.conv1x1_attn", seen.reshape(n, ch // 2, height, width))
+            h = h + state[f"{name}.sigma"] * seen
+            continue
+        c = torch.cat([state["shared.weight"][y], next(rest)], 1)
+        x = convolved(f"{name}.conv2d1", up(conditional(f"{name}.bn1", h, c)))
+        x = convolved(f"{name}.conv2d2", conditional(f"{name}.bn2", x, c))
+        h = x + convolved(f"{name}.conv2d0", up(h))
+    return torch.tanh(
+        convolved("conv2d5", normal("bn4", h, state["bn4.weight"], state["bn4.bias"]))
+    )
+
+
+@pytest.mark.parametrize("attention", [0, 2])
+def test_studiogans_generator_gives_its_images(attention: int, tmp_path) -> None:
+    state = studio([16, 16, 16, 16], 5, shared=4, piece=3, attention=attention)
+    exact = {k: v.float().double() for k, v in state.items()}
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    for name, scale in (("G", 0.5), ("G_ema", 1.0), ("D", 1.0)):
+        file = folder / f"model={name}-best-weights-step=2000.pth"
+        kept = {k: v.float() * (scale if k == "linear0.bias" else 1.0) for k, v in state.items()}
+        torch.save({"state_dict": kept, "step": 2000, "seed": 1}, file)
+    for source in (folder, folder / "model=G_ema-best-weights-step=2000.pth"):
+        (tmp_path / "ours.ckpt").unlink(missing_ok=True)
+        prepare.main(["import", str(source), str(tmp_path / "ours.ckpt")])
+        gan = ganzoo.load(tmp_path / "ours.ckpt").double()
+        z, y = torch.randn(3, 12).double(), torch.tensor([4, 0, 2])
+        expected = studio_images(exact, z, y, 3)
+        assert 0.1 < expected.abs().mean() < 0.95
+        torch.testing.assert_close(gan.images(z, labels=y), expected, rtol=0, atol=1e-6)

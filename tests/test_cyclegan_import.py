@@ -176,6 +176,13 @@ def pixel() -> State:
     return state
 
 
+def pixel_logits(state: State, x: Tensor) -> Tensor:
+    state, y = doubled(state), x.double()
+    y = F.leaky_relu(F.conv2d(y, state["net.0.weight"], state["net.0.bias"]), 0.2)
+    y = normalized(state, "net.2", F.conv2d(y, state["net.2.weight"], state["net.2.bias"]))
+    return F.conv2d(F.leaky_relu(y, 0.2), state["net.5.weight"], state["net.5.bias"])
+
+
 @pytest.fixture
 def imported(tmp_path: Path) -> Callable[..., GAN]:
     def of(contents: State, name: str = "latest_net_G.pth", **options: Any) -> GAN:
@@ -292,20 +299,7 @@ def test_one_direction_of_a_folder_keeps_its_name(tmp_path: Path) -> None:
         gan.translate(x)
 
 
-def test_the_discriminator_of_pixels_is_taken_over() -> None:
-    state, x = pixel(), torch.rand(1, 3, 8, 8)
-    found = discriminator(state)
-    network = ganzoo.config.make(found.config)(found.inputs)
-    network.load_state_dict(found.state)
-    y = F.leaky_relu(F.conv2d(x, state["net.0.weight"], state["net.0.bias"]), 0.2)
-    y = normalized(state, "net.2", F.conv2d(y, state["net.2.weight"], state["net.2.bias"]))
-    y = F.conv2d(F.leaky_relu(y, 0.2), state["net.5.weight"], state["net.5.bias"])
-    torch.testing.assert_close(network(x), y)
-
-
 def test_what_cannot_be_taken_over_is_said(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no generator"):
-        authors_model({"latest_net_D_A": patch()})
     with pytest.raises(UserError, match="differ in their layers"):
         authors_model({"latest_net_G_A": resnet(1), "latest_net_G_B": resnet(2)})
     antialiased = resnet() | {"model.5.filt": torch.ones(4, 1, 3, 3)}
@@ -316,8 +310,36 @@ def test_what_cannot_be_taken_over_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="can be imported"):
         generator(less)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"no latest_net_G_A\.pth"):
+    with pytest.raises(UserError, match=r"no file that can be imported.*latest_net_G_A\.pth"):
         import_checkpoint(tmp_path / "empty", tmp_path / "ours.ckpt")
-    torch.save(patch(), tmp_path / "latest_net_D_A.pth")
-    with pytest.raises(UserError, match="can be imported"):
-        import_checkpoint(tmp_path / "latest_net_D_A.pth", tmp_path / "ours.ckpt")
+
+
+@pytest.mark.parametrize("make", [patch, pixel])
+@pytest.mark.parametrize("name", ["latest_net_D_A.pth", "40_net_D_B.pth", "any.pth"])
+def test_a_discriminator_alone_is_taken_over(imported, make: Callable, name: str) -> None:
+    torch.manual_seed(0)
+    state, x = make(), (torch.rand(2, 3, 40, 48) * 2 - 1).double()
+    gan = imported(state, name)
+    domain = "A" if "D_B" in name else "B"  # their D_A judges B
+    logits = patch_logits if make is patch else pixel_logits
+    expected = logits(state, x).flatten(1).mean(1)
+    torch.testing.assert_close(gan.logits_of(x, domain=domain), expected, rtol=0, atol=1e-10)
+    assert gan.directions == ()
+    with pytest.raises(UserError, match="does not translate AtoB"):
+        gan.translate(x)
+
+
+def test_one_of_two_discriminators_is_kept(tmp_path: Path) -> None:
+    states = {"G_A": resnet(), "G_B": resnet(), "D_A": patch()}
+    import_checkpoint(folder_of(tmp_path, **states), tmp_path / "ours.ckpt")
+    gan, x = ganzoo.load(tmp_path / "ours.ckpt").double(), torch.rand(1, 3, 40, 40).double()
+    expected = patch_logits(states["D_A"], x).flatten(1).mean(1)
+    torch.testing.assert_close(gan.logits_of(x, domain="B"), expected, rtol=0, atol=1e-10)
+    with pytest.raises(UserError, match="no discriminator of A"):
+        gan.logits_of(x, domain="A")
+
+
+def test_a_file_called_g_b_translates_to_a(imported) -> None:
+    state, x = resnet(2, 3, 1), torch.rand(1, 3, 32, 32)
+    gan = imported(state, "latest_net_G_B.pth")
+    torch.testing.assert_close(gan.translate(x, "BtoA"), resnet_images(state, x))

@@ -128,6 +128,8 @@ def test_tensors_of_any_kind_are_read(tmp_path) -> None:
     ("contents", "sentence"),
     [
         ({"state_dict": {}}, r"of no kind that can be imported \(it holds state_dict\)"),
+        ({}, r"\(it holds nothing\)\. Supported are networks of pytorch/examples' DCGAN"),
+        ({"conv.weight": torch.ones(1)}, r"it holds conv\.weight\).*StudioGAN's BigGAN"),
         ([1, 2], "of no kind that can be imported"),
         (b"nothing", "damaged or of another kind"),
         (None, "There is no file"),

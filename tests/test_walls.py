@@ -13,13 +13,13 @@ from ganzoo.cli import COMMANDS as NAMES
 
 PACKAGE = Path(ganzoo.__file__).parent
 COMMANDS = ("train", "evaluate", "sample", "translate", "prepare", "doctor", "neighbors")
-COMMANDS += ("workspace", "playground", "__main__")
+COMMANDS += ("workspace", "playground", "export", "__main__")
 
 # A room may import the rooms on the lines above its own: what is general knows nothing of what is
 # special. Rooms on one line may not import each other, except for the ground floor (line 2).
 ORDER = (
     ("errors",),
-    ("draws", "config", "disk", "cli", "nn", "schedules", "distributed"),
+    ("draws", "config", "disk", "cli", "nn", "schedules", "distributed", "sharing"),
     ("data", "engine"),
     ("models", "metrics", "pictures"),
     ("loggers",),

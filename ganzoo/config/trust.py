@@ -20,9 +20,9 @@ from ganzoo.errors import UserError
 MODEL = ("ganzoo.models.", "ganzoo.nn.", "ganzoo.schedules.", "torch.optim.")
 DATA = ("ganzoo.data.",)
 
-# Classes on the list that are only made from the command line, or by `ganzoo.prepare import`.
+# Classes on the list that are only made from the command line, or by import and export.
 ALSO = {
-    "ganzoo.models.biggan.imports.NoDiscriminator",
+    "ganzoo.nn.layers.NoDiscriminator",
     "ganzoo.models.cyclegan.PixelDiscriminator",
     "ganzoo.models.cyclegan.UNetGenerator",
     "ganzoo.schedules.images.LinearDecay",

@@ -21,6 +21,8 @@ from ganzoo.disk import whole
 from ganzoo.engine.gan import GAN
 from ganzoo.engine.saving import FORMAT, shape_of
 from ganzoo.errors import UserError
+from ganzoo.sharing import hub
+from ganzoo.sharing import loading as sharing
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -47,16 +49,25 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def find(path: str | Path) -> Path:
-    """The checkpoint file meant by `path`: itself, or `last.ckpt` of a run folder.
+    """The checkpoint file meant by `path`: itself, or the one of a run folder or a shared model.
 
-    Raises `UserError` if there is none.
+    Args:
+        path: a file; a folder with `last.ckpt` or `model.safetensors`; or `hf:USER/NAME[@REVISION]`
+            for a model on the Hugging Face Hub.
+
+    Raises:
+        UserError: there is none.
     """
-    path = Path(path)
+    path = hub.fetched(str(path)) if str(path).startswith(hub.SCHEME) else Path(path)
     if path.is_dir():
+        shared = path / sharing.WEIGHTS
         path = path / "last.ckpt"
+        if shared.is_file() and not path.is_file():
+            path = shared
     if not path.is_file():
         raise UserError(
-            f"There is no checkpoint at {path}: give a .ckpt file or a run folder that holds one."
+            f"There is no checkpoint at {path}: give a .ckpt file, a run folder that holds one, or "
+            f"a folder that ganzoo.export wrote."
         )
     return path
 
@@ -72,18 +83,10 @@ def read(path: str | Path, device: Any = "cpu") -> dict[str, Any]:
         UserError: the file is damaged or was not written by ganzoo.
     """
     path = find(path)
-    try:
-        check_sums(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of TorchScript, before refusing it
-            checkpoint = torch.load(path, map_location=device, weights_only=True)
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(
-            f"{path} cannot be read as a checkpoint ({type(error).__name__}): it is damaged or of "
-            f"another kind; give a file that ganzoo wrote."
-        ) from error
+    if path.suffix == ".safetensors":
+        checkpoint: Any = sharing.read(path, device)
+    else:
+        checkpoint = _unpickled(path, device)
     written = checkpoint.get("ganzoo") if isinstance(checkpoint, dict) else None
     if not isinstance(written, dict):
         raise UserError(
@@ -96,6 +99,21 @@ def read(path: str | Path, device: Any = "cpu") -> dict[str, Any]:
             f"{__version__} cannot read: install that version to use it."
         )
     return checkpoint
+
+
+def _unpickled(path: Path, device: Any) -> Any:
+    try:
+        check_sums(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of TorchScript, before refusing it
+            return torch.load(path, map_location=device, weights_only=True)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"{path} cannot be read as a checkpoint ({type(error).__name__}): it is damaged or of "
+            f"another kind; give a file that ganzoo wrote."
+        ) from error
 
 
 def check_sums(path: Path) -> None:
@@ -115,10 +133,11 @@ def check_sums(path: Path) -> None:
 def load(
     path: str | Path, device: torch.device | str | None = None, trust: Sequence[str] = ()
 ) -> GAN:
-    """The model of a checkpoint or run folder, rebuilt from that alone, in eval mode.
+    """The model of a checkpoint, run folder or shared model, rebuilt from that alone, in eval mode.
 
     Args:
-        path: a `.ckpt` file, or a run folder (its `last.ckpt`).
+        path: a `.ckpt` file, a run folder (its `last.ckpt`), a folder that `ganzoo.export` wrote,
+            or `hf:USER/NAME[@REVISION]`.
         device: where to put it; the CPU by default.
         trust: packages of your own that its config may call, such as `"mypackage"`.
 
@@ -145,7 +164,10 @@ def load(
             f"not know: install that version to use it ({str(error).removesuffix('.')})."
         ) from error
     gan.config = config
-    restore(gan, checkpoint)
+    try:
+        restore(gan, checkpoint)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path} is damaged: {type(error).__name__}, {error}.") from error
     return gan.to(device or "cpu").eval()
 
 

@@ -247,7 +247,7 @@ class GAN(L.LightningModule):
     @property
     def number_type(self) -> torch.dtype:
         """The dtype of the weights, and so of latents and images."""
-        return next(self.generator.parameters()).dtype
+        return next(self.parameters()).dtype
 
     # -- one iteration ----------------------------------------------------------------------------
 

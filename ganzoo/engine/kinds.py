@@ -9,8 +9,9 @@ if a model differs:
 - `Translating`: set `directions` and `channels`, and define `translate`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -138,6 +139,14 @@ class FromSeeds(GAN):
         y = checked_classes(labels, n, self.classes)
         return None if y is None else y.to(self.device)
 
+    def bare(self, raw: bool = False) -> tuple[nn.Module, dict[str, Any]]:
+        """The network that samples, and the config of a model that has nothing but that.
+
+        The network is a copy, without anything that only training needs.
+        """
+        none = {"_target_": "ganzoo.nn.layers.NoDiscriminator", "classes": self.classes}
+        return deepcopy(self.network(raw)), {**_untrained(self), "discriminator": none}
+
     # -- BatchNorm's statistics of samples ---------------------------------------------------------
 
     @property
@@ -195,6 +204,17 @@ class Translating(GAN):
         """Images of the other domain, float [N, C', H, W] in [-1, 1] and of the same size."""
         raise NotImplementedError
 
+    def translated(self, network: nn.Module, images: Tensor) -> Tensor:
+        """Images of the other domain by a generator that is in eval mode."""
+        found: Tensor = network(images)
+        return found
+
+    def bare(self, raw: bool = False) -> tuple[nn.Module, dict[str, Any]]:
+        """The generators that translate, by direction, and the config of a model that has nothing
+        but these; see `FromSeeds.bare`.
+        """
+        return deepcopy(self.network(raw)), {**_untrained(self), "discriminator": None}
+
     def translate_many(self, images: Tensor, direction: str = "AtoB", raw: bool = False) -> Tensor:
         """`translate` for any number of images, a few at a time."""
         few = max(1, PIXELS // (images.shape[2] * images.shape[3]))
@@ -208,6 +228,21 @@ class Translating(GAN):
         network = self.discriminator[domain]
         with in_train_mode(network):
             return network(images.to(self.device, self.number_type)).flatten(1).mean(1)
+
+
+def _untrained(gan: GAN) -> dict[str, Any]:
+    """A model's config without optimizers, an average, and what else belongs to them."""
+    assert gan.config is not None
+    model = without(
+        gan.config["model"], "lr_factors", "clip", "compile", "accumulate", "ema_rampup",
+        "ema_beta", "ema_start_kimg", "ema_buffers",
+    )  # fmt: skip
+    return {**model, "optimizers": {}, "ema_kimg": 0.0}
+
+
+def without(mapping: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    """A mapping without some of its keys."""
+    return {key: value for key, value in mapping.items() if key not in keys}
 
 
 def only_from_seeds(gan: GAN) -> FromSeeds:

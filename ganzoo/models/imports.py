@@ -6,8 +6,9 @@ inert stand-ins, and only tensors are taken.
 
 import pickle
 import pickletools
+import re
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,16 +18,12 @@ import torch
 from ganzoo.engine.checkpoint import AtomicCheckpointIO, check_sums
 from ganzoo.engine.gan import GAN
 from ganzoo.errors import UserError
-from ganzoo.models.biggan.imports import (
-    ajbrock_files,
-    ajbrock_model,
-    is_ajbrock,
-    is_pretrained,
-    pretrained_model,
-)
-from ganzoo.models.cyclegan.imports import authors_model, is_authors_cyclegan
-from ganzoo.models.pggan.imports import gan_zoo_model, is_gan_zoo, is_official, official_model
-from ganzoo.models.weights import Imported
+from ganzoo.models.biggan import imports as biggan
+from ganzoo.models.cyclegan import imports as cyclegan
+from ganzoo.models.dcgan import imports as dcgan
+from ganzoo.models.pggan import imports as pggan
+from ganzoo.models.weights import is_state
+from ganzoo.sharing.loading import weights_of
 
 # What pickled arrays are made of. Anything else in a file is not called.
 HARMLESS = {
@@ -39,14 +36,15 @@ HARMLESS = {
     *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")),
 }  # fmt: skip
 
-# Who knows a kind of file: whether it is one, and what becomes of it.
-KINDS: list[tuple[Callable[[Any], bool], Callable[[Any], Imported]]] = [
-    (is_gan_zoo, gan_zoo_model),
-    (is_official, official_model),
-    (is_ajbrock, ajbrock_model),
-    (is_pretrained, pretrained_model),
-    (is_authors_cyclegan, authors_model),
-]
+FORMATS = [*dcgan.FORMATS, *pggan.FORMATS, *cyclegan.FORMATS, *biggan.FORMATS]
+
+# Keys under which people keep a network in a file, the average before the others.
+WRAPPERS = ("g_ema", "G_ema", "state_dict", "model", "netG", "generator", "G")
+# Files that belong together, in a folder: the first of these patterns that is found.
+TOGETHER = (
+    "latest_net_*.pth", "net[GD]_epoch_*.pth", "model=G_ema-*.pth", "model=G-*.pth",
+    "*.safetensors", "*.bin",
+)  # fmt: skip
 
 
 class Inert:
@@ -77,7 +75,7 @@ class Wary(pickle.Unpickler):
 
 
 def read(path: Path) -> Any:
-    """What a file of torch.save or of pickle holds, its tensors on the CPU.
+    """What a file of torch.save, of pickle or of safetensors holds, its tensors on the CPU.
 
     Objects of classes that are not torch's own are `Inert`.
 
@@ -86,6 +84,8 @@ def read(path: Path) -> Any:
     """
     if not path.is_file():
         raise UserError(f"There is no file {path}: give the checkpoint to import.")
+    if path.suffix == ".safetensors":
+        return weights_of(path)
     try:
         stand_ins: list[Any] = [(Inert, name) for name in named_in(path)]
         with torch.serialization.safe_globals(stand_ins):
@@ -111,42 +111,83 @@ def named_in(path: Path) -> set[str]:
     return {str(name).replace(" ", ".") for code, name, _ in opcodes if code.name == "GLOBAL"}
 
 
+def contents(source: Path) -> Any:
+    """What a file holds, or the files of a folder that belong together, by their names.
+
+    Of several epochs, the last is taken. Raises `UserError` if there is nothing to import.
+    """
+    if files := biggan.ajbrock_files(source):
+        return {name: plain(read(path)) for name, path in files.items()}
+    if not source.is_dir():
+        found = plain(read(source))
+        named = cyclegan.role(source.stem) is not None and is_state(found)
+        return {source.stem: found} if named else found
+    for pattern in TOGETHER:
+        files = {_network(path.stem): path for path in sorted(source.glob(pattern), key=_epoch)}
+        if len(files) == 1:
+            return contents(next(iter(files.values())))
+        if files:
+            return {name: plain(read(path)) for name, path in files.items()}
+    raise UserError(f"{source} holds no file that can be imported. {supported()}")
+
+
+def _epoch(path: Path) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", path.stem)]
+
+
+def _network(stem: str) -> str:
+    """The name of a network without its moment: `netG` of `netG_epoch_24`."""
+    return re.split("_epoch_|-(?:best|current)-weights", stem)[0]
+
+
+def plain(given: Any) -> Any:
+    """State dicts without the `module.` of a wrapper for several devices."""
+    if is_state(given):
+        return {name.removeprefix("module."): value for name, value in given.items()}
+    if isinstance(given, Mapping):
+        return {name: plain(value) for name, value in given.items()}
+    return given
+
+
+def inside(given: Any) -> Iterator[Any]:
+    """The contents of a file, and what is kept in it under one of `WRAPPERS`, outermost first."""
+    yield given
+    if isinstance(given, Mapping) and not is_state(given):
+        for key in WRAPPERS:
+            if isinstance(given.get(key), Mapping):
+                yield from inside(given[key])
+
+
+def supported() -> str:
+    """A sentence that names what can be imported."""
+    return f"Supported are {'; '.join(form.name for form in FORMATS)}."
+
+
+def described(given: Any) -> str:
+    """What a file holds, in a few words."""
+    if not isinstance(given, Mapping):
+        return f"a {type(given).__name__}"
+    names = ", ".join(map(str, list(given)[:5])) + (", ..." if len(given) > 5 else "")
+    return f"{names or 'nothing'}"
+
+
 def import_checkpoint(source: Path, out: Path) -> GAN:
     """Write a checkpoint of ganzoo with the networks of another project's file; return its model.
 
-    In a folder, the files `latest_net_*.pth` belong together, or `G.pth`, `G_ema.pth` and `D.pth`
-    (see `ajbrock_files`). Raises `UserError` for unknown files and for networks that differ from
-    ours.
+    Raises `UserError` for unknown files and for networks that differ from ours; see `contents`.
     """
-    given: Any
-    if files := ajbrock_files(source):
-        given = {name: read(path) for name, path in files.items()}
-    elif (source / "pytorch_model.bin").is_file():
-        given = read(source / "pytorch_model.bin")
-    elif source.is_dir():
-        given = {path.stem: read(path) for path in sorted(source.glob("latest_net_*.pth"))}
-        if not given:
-            raise UserError(
-                f"{source} holds no latest_net_G_A.pth, G.pth or pytorch_model.bin or the like: "
-                f"give their folder."
-            )
-    else:
-        given = read(source)
-    for knows, make in KINDS:
-        if knows(given):
-            try:
-                gan, config = make(given)
-            except KeyError as error:
-                raise UserError(f"{source} cannot be imported: {error} is missing.") from error
-            break
-    else:
-        has = ", ".join(map(str, list(given)[:5])) if isinstance(given, Mapping) else type(given)
+    given = contents(source)
+    known = [(form, part) for part in inside(given) for form in FORMATS if form.knows(part)]
+    if not known:
         raise UserError(
-            f"{source} is of no kind that can be imported (it holds {has}): give a PGAN checkpoint "
-            f"of facebookresearch/pytorch_GAN_zoo, a network pickle of the official PGGAN code, "
-            f"a latest_net_G.pth (a folder of latest_net_*.pth) of CycleGAN's authors, weights of "
-            f"ajbrock/BigGAN-PyTorch, or of the package pytorch-pretrained-biggan."
+            f"{source} is of no kind that can be imported (it holds {described(given)}). "
+            f"{supported()}"
         )
+    form, part = known[0]
+    try:
+        gan, config = form.model(part)
+    except KeyError as error:
+        raise UserError(f"{source} cannot be imported: {error} is missing.") from error
     if out.exists():
         raise UserError(f"{out} exists: choose another name.")
     gan.config = config

@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from ganzoo.config import make
@@ -14,6 +15,33 @@ State = Mapping[str, Tensor]
 Options = dict[str, Any]  # arguments of a network's class, with its `_target_`
 Imported = tuple[GAN, Options]  # a model, and the config that it is rebuilt from
 Rules = Sequence[tuple[str, str | Callable[[re.Match[str]], str]]]
+
+
+NO_DISCRIMINATOR = "ganzoo.nn.layers.NoDiscriminator"
+
+
+class Format(NamedTuple):
+    """A kind of file of another project.
+
+    Args:
+        name: what it is, in a message.
+        knows: whether the contents of a file, or of several by their names, are of this kind.
+        model: the model that they become; KeyError or UserError if they cannot.
+    """
+
+    name: str
+    knows: Callable[[Any], bool]
+    model: Callable[[Any], Imported]
+
+
+def is_state(given: Any, pattern: str = "") -> bool:
+    """Whether this is a state dict; with a pattern, one all of whose names start with that."""
+    return (
+        isinstance(given, Mapping)
+        and len(given) > 0
+        and all(isinstance(value, Tensor) for value in given.values())
+        and all(re.match(pattern, name) for name in given)
+    )
 
 
 def renamed(name: str, rules: Rules) -> str:
@@ -66,3 +94,48 @@ def fill(network: nn.Module, state: State, name: str) -> None:
                 f"{list(own[key].shape)} in our network."
             )
     network.load_state_dict(state)
+
+
+def divided(state: State) -> dict[str, Tensor]:
+    """A state dict with spectral norms of PyTorch, whose weights are divided by these for good.
+
+    The largest singular value follows from the vectors u and v that are stored with a weight.
+    """
+    found = dict(state)
+    for name in [name for name in found if name.endswith(".weight_orig")]:
+        weight = found.pop(name)
+        u, v = (found.pop(name.replace("_orig", end)) for end in ("_u", "_v"))
+        found[name.removesuffix("_orig")] = weight / torch.dot(u, weight.flatten(1) @ v)
+    return found
+
+
+def place(name: str) -> list[tuple[int, str]]:
+    """A key that sorts the names of layers as the layers are."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in name.split(".")]
+
+
+def in_order(network: nn.Module, state: State, supported: str) -> dict[str, Tensor]:
+    """Weights under our names, each kind (weight, bias, ...) in the order of the layers.
+
+    Args:
+        network: ours, with the same layers in the same order.
+        state: theirs; numbers in names say the order.
+        supported: a sentence on what can be imported, for messages.
+
+    Raises:
+        UserError: a layer is missing, is left over, or has another shape.
+    """
+    found = dict(network.state_dict())  # old files lack counters of batches
+    left = sorted(state, key=place)
+    for ours, value in network.state_dict().items():
+        kind = ours.rpartition(".")[2]
+        theirs = next((name for name in left if name.endswith(f".{kind}")), None)
+        if theirs is None and kind == "num_batches_tracked":
+            continue
+        if theirs is None or state[theirs].shape != value.shape:
+            raise UserError(f"this network has no {ours} of shape {list(value.shape)}: {supported}")
+        found[ours] = state[theirs]
+        left.remove(theirs)
+    if left:
+        raise UserError(f"this network has a layer {left[0]} that ours has not: {supported}")
+    return found

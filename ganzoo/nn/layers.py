@@ -8,6 +8,17 @@ from torch import Tensor, nn
 from ganzoo.errors import UserError
 
 
+class NoDiscriminator(nn.Module):
+    """Takes the discriminator's place in a model that has none, and so can only be sampled."""
+
+    def __init__(self, classes: int = 0) -> None:
+        super().__init__()
+        self.classes = classes
+
+    def forward(self, images: Tensor, *_: object) -> Tensor:
+        raise UserError("This model has no discriminator: it can only be sampled.")
+
+
 def convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """A convolution that keeps the size, for odd kernels."""
     return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)

@@ -9,19 +9,20 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ganzoo.data.images import ImageData
 from ganzoo.draws import Sampler, integers, normal, unit
 from ganzoo.engine.gan import Batch
-from ganzoo.engine.kinds import FromSeeds
+from ganzoo.engine.kinds import FromSeeds, without
 from ganzoo.engine.modes import evaluating
 from ganzoo.engine.sampling import TRUNCATIONS, class_counts, shared_classes
 from ganzoo.engine.turns import check_names
 from ganzoo.errors import UserError, check_choice
 from ganzoo.models.biggan.deep import DeepDiscriminator, DeepGenerator
 from ganzoo.models.biggan.layers import (
+    Spectral,
     StoredBatchNorm,
     add_orthogonal_gradient,
     choose_statistics,
@@ -216,6 +217,14 @@ class BigGAN(FromSeeds):
     @property
     def stored_statistics(self) -> bool:
         return any(isinstance(module, StoredBatchNorm) for module in self.generator.modules())
+
+    def bare(self, raw: bool = False) -> tuple[nn.Module, dict[str, Any]]:
+        network, model = super().bare(raw)
+        for layer in network.modules():
+            if isinstance(layer, Spectral):
+                layer.bake()
+        model["generator"] = {**model["generator"], "spectral_norm": False}
+        return network, without(model, "orthogonal")
 
     @torch.no_grad()
     def class_embeddings(self, labels: Tensor, raw: bool = False) -> Tensor | None:

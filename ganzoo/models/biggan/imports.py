@@ -12,23 +12,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ganzoo.errors import UserError
 from ganzoo.models.biggan import networks
-from ganzoo.models.weights import Imported, Options, Rules, State, imported, numbers, renamed
-
-
-class NoDiscriminator(nn.Module):
-    """Takes the discriminator's place in a model that was imported without one."""
-
-    def __init__(self, classes: int) -> None:
-        super().__init__()
-        self.classes = classes
-
-    def forward(self, images: Tensor, y: Tensor | None = None) -> Tensor:
-        raise UserError("This model was imported without a discriminator: it can only be sampled.")
-
+from ganzoo.models.weights import (
+    NO_DISCRIMINATOR,
+    Format,
+    Imported,
+    Options,
+    Rules,
+    State,
+    divided,
+    imported,
+    is_state,
+    numbers,
+    renamed,
+)
 
 # -- ajbrock/BigGAN-PyTorch -----------------------------------------------------------------------
 
@@ -106,7 +106,6 @@ def ajbrock_model(given: Mapping[str, Any]) -> Imported:
 
 def _ours(state: State) -> dict[str, Tensor]:
     """A state dict of BigGAN-PyTorch under our names, with u vectors in our shape."""
-    state = {name.removeprefix("module."): value for name, value in state.items()}
     depth = _depth(state)
     shortcut = ".more." if "blocks.0.0.conv4.weight" in state else ".shortcut."
     ours = {}
@@ -127,7 +126,7 @@ def _ours(state: State) -> dict[str, Tensor]:
 
 def _depth(state: State) -> int:
     """The number of blocks in a stage, which is one entry of its list of blocks."""
-    return len([n for n in state if re.fullmatch(r"(module\.)?blocks\.0\.\d+\.conv1\.weight", n)])
+    return len([n for n in state if re.fullmatch(r"blocks\.0\.\d+\.conv1\.weight", n)])
 
 
 def _generator_options(state: State) -> Options:
@@ -212,7 +211,7 @@ def pretrained_model(given: State) -> Imported:
     Our weights are theirs divided by their largest singular values, which follow from the vectors u
     and v in the file, so our model has no spectral normalization.
     """
-    theirs = _divided(given)
+    theirs = {n.removeprefix("generator."): v for n, v in divided(given).items()}
     nz, classes = theirs["embeddings.weight"].shape
     layers = sorted({int(n.split(".")[1]) for n in theirs if n.startswith("layers.")})
     attended = [i for i in layers if f"layers.{i}.gamma" in theirs]
@@ -237,16 +236,6 @@ def pretrained_model(given: State) -> Imported:
         "bn_eps": 1e-4,
     }
     return _biggan({"generator": ours}, generator, None, "truncated_normal")
-
-
-def _divided(given: State) -> dict[str, Tensor]:
-    """The generator's weights, divided by their largest singular values."""
-    theirs = {name.removeprefix("generator."): value for name, value in given.items()}
-    for name in [name for name in theirs if name.endswith(".weight_orig")]:
-        weight = theirs.pop(name)
-        u, v = (theirs.pop(name.replace("_orig", end)) for end in ("_u", "_v"))
-        theirs[name.removesuffix("_orig")] = weight / torch.dot(u, weight.flatten(1) @ v)
-    return theirs
 
 
 def _pretrained_state(
@@ -305,6 +294,45 @@ PRETRAINED_NAMES: Rules = [
 ]
 
 
+# -- PyTorch-StudioGAN -----------------------------------------------------------------------------
+
+STUDIO_NAMES: Rules = [
+    (r"^linear0\.", "linear."),
+    (r"^conv2d5\.", "image."),
+    (r"^bn4\.", "norm.norm."),
+    (r"\.bn(\d)\.bn\.", r".norm\1.norm."),
+    (r"\.bn(\d)\.", r".norm\1."),
+    (r"\.conv2d0\.", ".shortcut."),
+    (r"\.conv2d([12])\.", r".conv\1."),
+    (r"\.conv1x1_attn\.", ".o."),
+    (r"\.conv1x1_", "."),
+    (r"\.sigma$", ".gamma"),
+]
+
+
+def is_studio(given: Any) -> bool:
+    """Whether this is a generator of StudioGAN's BigGAN (its `big_resnet` backbone)."""
+    names = {"linear0.weight_orig", "conv2d5.weight_orig", "shared.weight"}
+    return is_state(given) and names <= given.keys() and "blocks.0.0.conv2d0.weight_orig" in given
+
+
+def studio_model(given: State) -> Imported:
+    """The model of such a state dict. Attention is an entry of its own in its list of blocks."""
+    theirs, ours = divided(given), {}
+    entries = sorted({int(n.split(".")[1]) for n in theirs if n.startswith("blocks.")})
+    plain = [i for i in entries if f"blocks.{i}.0.sigma" not in theirs]
+    for name, value in theirs.items():
+        if match := re.match(r"blocks\.(\d+)\.0\.", name):
+            entry = int(match[1])
+            block = sum(i < entry for i in plain)
+            kind = f"blocks.{block}" if entry in plain else f"attentions.{block - 1}"
+            name = f"{kind}.{name[match.end() :]}"
+        name = renamed(name, STUDIO_NAMES)
+        ours[name] = value.reshape(()) if name.endswith(".gamma") else value
+    options = {**_generator_options(ours), "bn_eps": 1e-4}
+    return _biggan({"generator": ours}, options, None)
+
+
 # -- both -----------------------------------------------------------------------------------------
 
 
@@ -316,7 +344,7 @@ def _biggan(
 ) -> Imported:
     """A model of networks with these options, filled with weights by the names of networks."""
     classes = generator["classes"]
-    without = {"_target_": "ganzoo.models.biggan.imports.NoDiscriminator", "classes": classes}
+    without = {"_target_": NO_DISCRIMINATOR, "classes": classes}
     model = {
         "_target_": "ganzoo.models.biggan.BigGAN",
         "classes": classes,
@@ -344,3 +372,10 @@ def _widths(maps: Sequence[int], known: Sequence[int], first: bool) -> Options:
     if not rest and list(maps) == [ch * width for width in known]:
         return {"ch": ch, "widths": None}
     return {"ch": 1, "widths": list(maps)}
+
+
+FORMATS = [
+    Format("weights of ajbrock/BigGAN-PyTorch (G.pth, or its folder)", is_ajbrock, ajbrock_model),
+    Format("pytorch-pretrained-biggan (pytorch_model.bin)", is_pretrained, pretrained_model),
+    Format("a generator of StudioGAN's BigGAN (model=G-....pth)", is_studio, studio_model),
+]

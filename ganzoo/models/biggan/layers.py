@@ -41,6 +41,13 @@ class Spectral(nn.Module):
         """The weight divided by its largest singular value."""
         return self.weight / self.sigma() if self.iterations else self.weight
 
+    def bake(self) -> None:
+        """Store the normalized weight, which gives the same outputs without normalization."""
+        if self.iterations:
+            self.weight.data = self.normalized().detach()
+            self.iterations = 0
+            del self.u
+
     def sigma(self) -> Tensor:
         """The estimate of the largest singular value, a scalar."""
         with torch.autocast(self.weight.device.type, enabled=False):

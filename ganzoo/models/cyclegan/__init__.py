@@ -59,7 +59,8 @@ class CycleGAN(Translating):
     authors' code calls it D_B).
 
     Args:
-        generator: makes a generator from its numbers of input and output channels.
+        generator: makes a generator from its numbers of input and output channels; None for a
+            model that has only discriminators.
         discriminator: makes a discriminator from its number of input channels; None for a model
             that translates but cannot be trained.
         optimizers: makers of the optimizers of "generator" and "discriminator", or of a part of one
@@ -80,6 +81,7 @@ class CycleGAN(Translating):
         growth: schedule by which training images grow, with its batch sizes; None for full-size
             images from the start.
         directions: the directions of translation; a model with only one cannot be trained.
+        judged: the domains that have a discriminator; likewise.
         clip, lr_factors: arguments of `GAN`, in which "generator" and "discriminator" also stand
             for their parts.
         shared: the other arguments of `GAN`.
@@ -94,7 +96,7 @@ class CycleGAN(Translating):
 
     def __init__(
         self,
-        generator: Callable[[int, int], nn.Module],
+        generator: Callable[[int, int], nn.Module] | None,
         discriminator: Callable[[int], nn.Module] | None,
         optimizers: Mapping[str, Callable[..., Optimizer]],
         loss: Loss | None = None,
@@ -112,6 +114,7 @@ class CycleGAN(Translating):
         r2: float = 0.0,
         growth: Growth | None = None,
         directions: Sequence[str] = tuple(ENDS),
+        judged: Sequence[str] = ("A", "B"),
         clip: Mapping[str, float] | None = None,
         lr_factors: Mapping[str, Callable[[int], float]] | None = None,
         **shared: Any,
@@ -120,10 +123,10 @@ class CycleGAN(Translating):
         super().__init__(
             nn.ModuleDict(
                 {d: generator(*(channels[domain] for domain in ENDS[d])) for d in directions}
+                if generator
+                else {}
             ),
-            nn.ModuleDict(
-                {d: discriminator(n) for d, n in channels.items()} if discriminator else {}
-            ),
+            nn.ModuleDict({d: discriminator(channels[d]) for d in judged} if discriminator else {}),
             optimizers=_for_each(order, optimizers),
             clip=_for_each(order, clip or {}),
             lr_factors=_for_each(order, lr_factors or {}),
@@ -215,17 +218,23 @@ class CycleGAN(Translating):
                 f"convert them first."
             )
         network = self.network(raw)[direction]
+        with evaluating(network):
+            return self.translated(network, images.to(self.device, self.number_type))
+
+    def translated(self, network: nn.Module, images: Tensor) -> Tensor:
         lod = self.lod
         times = 2 ** int(lod)
 
-        def translated(whole: Tensor) -> Tensor:
+        def shrunk_and_enlarged(whole: Tensor) -> Tensor:
             return enlarged(network(_shown(whole, lod)), times)
 
-        images = images.to(self.device, self.number_type)
-        with evaluating(network):
-            if not lod:
-                return network(images)
-            return at_any_size(translated, images, multiple=2 * times, least=2 * times)
+        if not lod:
+            return network(images)
+        return at_any_size(shrunk_and_enlarged, images, multiple=2 * times, least=2 * times)
+
+    def bare(self, raw: bool = False) -> tuple[nn.Module, dict[str, Any]]:
+        network, model = super().bare(raw)
+        return network, {**model, "pool": 0}
 
     def logits_of(self, images: Tensor, labels: Tensor | None = None, domain: str = "") -> Tensor:
         images = _shown(images.to(self.device, self.number_type), self.lod)

@@ -13,7 +13,16 @@ from torch import Tensor, nn
 
 from ganzoo.config import make
 from ganzoo.errors import UserError
-from ganzoo.models.weights import Imported, Options, State, imported
+from ganzoo.models.weights import (
+    Format,
+    Imported,
+    Options,
+    State,
+    imported,
+    in_order,
+    is_state,
+    place,
+)
 
 PACKAGE = "ganzoo.models.cyclegan"
 ONLY = (
@@ -21,7 +30,8 @@ ONLY = (
     "imported."
 )
 
-# Its names, and what of ours they are.
+NAMES = r"(model|net)\.(model\.)?\d"  # names of layers start like this
+# Its names of networks, and what of ours they are.
 GENERATORS = {"G_A": "AtoB", "G_B": "BtoA", "G": "AtoB"}
 DISCRIMINATORS = {"D_A": "B", "D_B": "A"}
 
@@ -37,68 +47,63 @@ class Network(NamedTuple):
 
 def is_authors_cyclegan(given: Any) -> bool:
     """Whether this is a state dict of the authors' code, or several of them by the file's name."""
-    if not isinstance(given, Mapping) or not given:
-        return False
-    if all(isinstance(value, Mapping) for value in given.values()):
-        return any(_role(name) and _is_network(state) for name, state in given.items())
-    return _is_network(given)
-
-
-def _is_network(state: Mapping[str, Any]) -> bool:
-    return all(
-        isinstance(value, Tensor) and re.match(r"(module\.)?model\.(model\.)?\d", key)
-        for key, value in state.items()
+    if is_state(given):
+        return is_state(given, NAMES)
+    return isinstance(given, Mapping) and any(
+        role(name) and is_state(state, NAMES) for name, state in given.items()
     )
 
 
 def authors_model(given: Mapping[str, Any]) -> Imported:
-    """The model of one generator's state dict, or of `latest_net_G_A`, `..._G_B`, `..._D_A` and
-    `..._D_B` by their names.
+    """The model of state dicts by the names of their files: `latest_net_G_A`, `..._D_B` and so on.
 
-    One generator alone gives a model that translates in one direction, called AtoB. Discriminators
-    are taken over where both are there.
+    A generator alone translates in one direction: BtoA if it is called G_B, and else AtoB. A file
+    of another name is recognized by its layers. Discriminators alone give a model that has logits,
+    which a training can start from.
 
     Raises:
-        UserError: no generator, two that differ, or layers that ours do not have.
+        UserError: two generators or two discriminators that differ, or layers that ours do not
+            have.
     """
-    if not all(isinstance(value, Mapping) for value in given.values()):
-        given = {"G": given}
-    states = {role: given[name] for name in given if (role := _role(name))}
+    if is_state(given):
+        given = {"G" if _generates(given) else "D_A": given}
+    states = {part: given[name] for name in given if (part := role(name))}
     if "G" in states and len(states) > 1:
         del states["G"]
     generators = {ours: generator(states[r]) for r, ours in GENERATORS.items() if r in states}
-    if not generators:
-        raise UserError(
-            "there is no generator among these files: one is named as in latest_net_G_A.pth."
-        )
     discriminators = {
         ours: discriminator(states[r]) for r, ours in DISCRIMINATORS.items() if r in states
     }
-    if len(discriminators) < 2 or len(generators) < 2:
-        discriminators = {}
     for networks in (generators, discriminators):
         if len({str(network.config) for network in networks.values()}) > 1:
             raise UserError(
                 f"these networks differ in their layers ({' and '.join(networks)}): import one of "
                 f"them alone."
             )
-    first = generators.get("AtoB") or generators["BtoA"]
-    a, b = first.inputs, first.outputs
-    if "AtoB" not in generators:
-        a, b = b, a
+    channels = {domain: found.inputs for domain, found in discriminators.items()}
+    for direction, found in generators.items():
+        channels |= {direction[0]: found.inputs, direction[-1]: found.outputs}
+    any_channels = next(iter(channels.values()))
     model = {
         "_target_": f"{PACKAGE}.CycleGAN",
-        "generator": first.config,
+        "generator": next((g.config for g in generators.values()), None),
         "discriminator": next((d.config for d in discriminators.values()), None),
         "directions": list(generators),
-        "channels_a": a,
-        "channels_b": b,
+        "judged": list(discriminators),
+        "channels_a": channels.get("A", any_channels),
+        "channels_b": channels.get("B", any_channels),
         "lambda_identity": 0.0,
         "pool": 0,
     }
     weights = {f"generator.{name}": network.state for name, network in generators.items()}
     weights |= {f"discriminator.{name}": found.state for name, found in discriminators.items()}
-    return imported(model, weights, 256, a)
+    return imported(model, weights, 256, channels.get("A", any_channels))
+
+
+def _generates(state: State) -> bool:
+    """Whether a network is a generator: these have a layer that doubles, or 7x7 kernels."""
+    first, *_, last = _convolutions(_clean(state)).values()
+    return first.shape[-1] == 7 or len(last) != 1
 
 
 def generator(state: State) -> Network:
@@ -134,25 +139,18 @@ def discriminator(state: State) -> Network:
     return _network(options, state, {"inputs": first.shape[1]})
 
 
-def _role(name: str) -> str | None:
+def role(name: str) -> str | None:
     """G_A, G_B, D_A, D_B or G, from a file's name such as `latest_net_G_A`."""
     found = re.search(r"(?:^|_)(G_A|G_B|D_A|D_B|G)$", name)
     return found and found[1]
 
 
 def _clean(state: State) -> State:
-    """In the order of layers, without what a wrapper or another version of torch adds."""
-
-    def place(name: str) -> list[tuple[int, str]]:
-        return [(int(part), "") if part.isdecimal() else (-1, part) for part in name.split(".")]
-
-    plain = {name.removeprefix("module."): value for name, value in state.items()}
-    ordered = {name: plain[name] for name in sorted(plain, key=place)}
-    if _norm(ordered) == "batch":
-        return ordered
-    # Old versions kept statistics of instances that no one reads.
+    """Without the statistics of instances that old versions of torch kept and no one reads."""
+    if _norm(state) == "batch":
+        return state
     tracked = ("running_mean", "running_var", "num_batches_tracked")
-    return {name: value for name, value in ordered.items() if not name.endswith(tracked)}
+    return {name: value for name, value in state.items() if not name.endswith(tracked)}
 
 
 def _norm(state: State) -> str:
@@ -162,25 +160,23 @@ def _norm(state: State) -> str:
 
 
 def _convolutions(state: State) -> dict[str, Tensor]:
-    return {k: v for k, v in state.items() if k.endswith("weight") and v.dim() == 4}
+    found = {k: v for k, v in state.items() if k.endswith("weight") and v.dim() == 4}
+    return {name: found[name] for name in sorted(found, key=place)}
 
 
 def _network(options: Options, state: State, channels: dict[str, int]) -> Network:
-    """With the weights under our names: each kind (weight, bias, ...) in the order of layers."""
+    """What a state dict is of, given the options of ours."""
     network: nn.Module = make(options | channels)
-    renamed = dict(network.state_dict())  # in old files num_batches_tracked is missing
-    left = list(state)
-    for ours, value in network.state_dict().items():
-        kind = ours.rpartition(".")[2]
-        theirs = next((name for name in left if name.endswith(f".{kind}")), None)
-        if theirs is None and kind == "num_batches_tracked":
-            continue
-        if theirs is None or state[theirs].shape != value.shape:
-            raise UserError(f"this network has no {ours} of shape {list(value.shape)}: {ONLY}")
-        renamed[ours] = state[theirs]
-        left.remove(theirs)
-    if left:
-        raise UserError(f"this network has a layer {left[0]} that ours has not: {ONLY}")
+    weights = in_order(network, state, ONLY)
     return Network(
-        options | {"_partial_": True}, channels["inputs"], channels.get("outputs", 1), renamed
+        options | {"_partial_": True}, channels["inputs"], channels.get("outputs", 1), weights
     )
+
+
+FORMATS = [
+    Format(
+        "networks of CycleGAN's authors (latest_net_G_A.pth, latest_net_D_A.pth, or their folder)",
+        is_authors_cyclegan,
+        authors_model,
+    )
+]

@@ -6,7 +6,7 @@ padded by reflection and cropped again. Discriminators give a map of logits, one
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -322,17 +322,28 @@ def at_any_size(
     and what comes out is cropped to their size.
     """
     height, width = images.shape[-2:]
-    goals = [max(least, -(-side // multiple) * multiple) for side in (height, width)]
-    if goals == [height, width]:
+    # While the network is exported for any size, sizes are symbols. There, nothing may depend on
+    # whether they fit: the graph would keep the answer for the size that it was traced with.
+    exporting = torch.compiler.is_exporting()
+    # Rounded up by a quotient of positive numbers: ONNX rounds negative ones towards 0.
+    fitting = [(side + multiple - 1) // multiple * multiple for side in (height, width)]
+    goals: list[Any] = [torch.sym_max(least, side) for side in fitting]
+    if not exporting and goals == [height, width]:
         return network(images)
     rows, columns = (_reflected(s, g) for s, g in zip((height, width), goals, strict=True))
     padded = images[..., rows.to(images.device), :][..., columns.to(images.device)]
+    made = network(padded)
     top, left = (goals[0] - height) // 2, (goals[1] - width) // 2
-    return network(padded)[..., top : top + height, left : left + width]
+    if exporting:  # a slice would ask whether it is all of the image
+        made = made.index_select(-2, torch.arange(height, device=made.device) + top)
+        return made.index_select(-1, torch.arange(width, device=made.device) + left)
+    return made[..., top : top + height, left : left + width]
 
 
 def _reflected(side: int, goal: int) -> Tensor:
     """For each of `goal` places, the pixel of `side` to put there; the image is in the middle."""
     start = (goal - side) // 2
-    places = torch.arange(-start, goal - start).remainder(max(1, 2 * (side - 1)))
+    # There and back again; as a tensor, since ONNX knows no remainder by a symbol.
+    period = torch.full((), torch.sym_max(1, 2 * (side - 1)))
+    places = torch.arange(-start, goal - start).remainder(period)
     return side - 1 - (side - 1 - places).abs()

@@ -8,7 +8,17 @@ from torch import nn
 
 from ganzoo.errors import UserError
 from ganzoo.models.pggan.networks import Discriminator, Generator, feature_maps
-from ganzoo.models.weights import Imported, Options, Rules, State, fill, imported, numbers, renamed
+from ganzoo.models.weights import (
+    Format,
+    Imported,
+    Options,
+    Rules,
+    State,
+    fill,
+    imported,
+    numbers,
+    renamed,
+)
 
 Network = TypeVar("Network", Generator, Discriminator)
 
@@ -278,3 +288,9 @@ def load_tf(network: Network, arrays: Mapping[str, Any]) -> Network:
         own[ours] = (value.flip(-2, -1) if flip else value).reshape(expected)
     network.load_state_dict(own)
     return network
+
+
+FORMATS = [
+    Format("a PGAN checkpoint of facebookresearch/pytorch_GAN_zoo", is_gan_zoo, gan_zoo_model),
+    Format("a network pickle of the official PGGAN code", is_official, official_model),
+]

@@ -64,7 +64,8 @@ class Layer(nn.Module):
             bias = bias * self.bias_scale
         if self.scale != 1.0:
             # The operation is linear, so the smaller factor is scaled: at 4x4 that is the input.
-            if x.numel() < weight.numel():
+            # A graph must not depend on the size of its input, and folds constant weights anyway.
+            if not torch.compiler.is_exporting() and x.numel() < weight.numel():
                 x = x * self.scale
             else:
                 weight = weight * self.scale
