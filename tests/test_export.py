@@ -13,6 +13,7 @@ import ganzoo
 from ganzoo import export
 from ganzoo.data.choosing import training_data
 from ganzoo.engine.kinds import FromSeeds, Translating
+from ganzoo.engine.sharing import alone
 from ganzoo.errors import UserError
 from ganzoo.sharing import artifacts
 from ganzoo.sharing.artifacts import Graph
@@ -230,7 +231,7 @@ def test_weights_too_large_for_half_are_refused(tmp_path: Path) -> None:
     gan = shared.untrained("dcgan")
     gan.average.stages[0][1].running_var.fill_(1e6)
     with pytest.raises(UserError, match=r"running_var has values that float16 cannot hold"):
-        export.alone(gan, half=True)
+        alone(gan, half=True)
 
 
 @needs_onnx

@@ -25,7 +25,8 @@ KINDS: dict[str, Any] = {
 
 def write(folder: Path, state: dict[str, Tensor], about: dict[str, Any]) -> None:
     """Write the weights of a model and what it is; `about` is a checkpoint's entry `ganzoo`."""
-    plain = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    # Copies, since safetensors refuses weights that two layers share.
+    plain = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
     write_whole(folder / WEIGHTS, save(plain, {"format": "pt"}))
     write_whole(folder / CONFIG, json.dumps(about, indent=2) + "\n")
 

@@ -1,0 +1,202 @@
+"""What of a run is shared: a folder with weights, graphs, samples, a card, and their parity."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from PIL.Image import Image
+
+from ganzoo import __version__
+from ganzoo.disk import write_whole
+from ganzoo.engine import checkpoint
+from ganzoo.engine.gan import GAN
+from ganzoo.engine.kinds import FromSeeds, Translating
+from ganzoo.engine.sharing import BATCHES, alone, graphs, photos, sizes
+from ganzoo.errors import UserError
+from ganzoo.metrics.protocol import sentence
+from ganzoo.pictures import sheets
+from ganzoo.pictures.grids import grid, named_rows
+from ganzoo.sharing import artifacts, facts, loading
+from ganzoo.sharing.card import Card, Value
+
+PARITY, CARD, PICTURE = "parity.json", "README.md", "samples.png"
+PHRASES = {
+    loading.WEIGHTS: "weights of the network that samples",
+    loading.CONFIG: "everything that `ganzoo.load` builds the model from",
+    PARITY: "the largest difference of each file from the trained model",
+    "generator.onnx": "ONNX graph: `latents`, `labels` if there are classes -> `images`",
+    "generator.pt2": "the same graph for `torch.export.load`",
+    **{f"{d}.onnx": f"ONNX graph {d}: `source`, any height and width -> `images`"
+       for d in ("AtoB", "BtoA")},
+    **{f"{d}.pt2": f"the same graph {d} for `torch.export.load`" for d in ("AtoB", "BtoA")},
+}  # fmt: skip
+EMBEDDING = " `class_embedding` may be given, too, in place of the labels: it mixes classes"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to write.
+
+    Args:
+        kinds: graphs to add: "onnx", "pt2".
+        directions: of a model that translates; None for all.
+        size: largest height and width to compare translations at; None for the training images'.
+        half: whether to round weights to float16.
+        raw: whether to take the raw generator instead of the average.
+        trust: packages of the user's own that the model is made of.
+        repository: USER/NAME on the Hub, for the card; empty if it is not pushed.
+    """
+
+    kinds: Sequence[str] = ()
+    directions: Sequence[str] | None = None
+    size: tuple[int, int] | None = None
+    half: bool = False
+    raw: bool = False
+    trust: Sequence[str] = ()
+    repository: str = ""
+
+
+def export(source: str | Path, out: Path, options: Options) -> dict[str, Any]:
+    """Write a trained model to a folder, which must be new or empty.
+
+    Args:
+        source: everything that `ganzoo.load` takes.
+        out: the folder.
+        options: what to write.
+
+    Returns:
+        for each file its size in bytes, its largest difference from the model, and whether it was
+        deleted for that.
+
+    Raises:
+        UserError: the folder is not empty, an option does not suit the model, or a graph cannot be
+            written.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} exists: choose another name.")
+    path = checkpoint.find(source)
+    gan = checkpoint.load(path, trust=options.trust)
+    if options.size and not isinstance(gan, Translating):
+        raise UserError(f"{type(gan).__name__} translates nothing: leave out --size.")
+    size = options.size or _size(gan)
+    model, entry = alone(gan, options.raw, options.directions, options.half)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
+        folder = Path(temporary) / "new"
+        folder.mkdir()
+        state = model.state_dict()
+        if options.half:
+            state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+        entry["scores"] = scores_of(gan, path, options.raw)
+        loading.write(folder, state, entry)
+        parity = {loading.WEIGHTS: _weights_parity(model, gan, folder, size, options)}
+        for graph in graphs(model, size):
+            for kind in options.kinds:
+                parity[f"{graph.name}.{kind}"] = artifacts.write(graph, kind, folder)
+        about = {"limit": artifacts.LIMIT, "versions": artifacts.versions(), "files": parity}
+        write_whole(folder / PARITY, json.dumps(about, indent=1) + "\n")
+        if isinstance(model, FromSeeds):
+            picture_of(model).save(folder / PICTURE)
+        names = sorted(file.name for file in folder.iterdir())
+        write_whole(folder / CARD, card_of(gan, model, entry, names, out, options).text())
+        if out.is_dir():
+            out.rmdir()
+        folder.rename(out)
+    return parity
+
+
+def _size(gan: GAN) -> tuple[int, int]:
+    assert gan.config is not None
+    size = gan.config.get("image_size", 256)
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+def _weights_parity(
+    model: GAN, gan: GAN, folder: Path, size: tuple[int, int], options: Options
+) -> dict[str, Any]:
+    """How far the weights, loaded again, are from the trained model (rounded with `half`)."""
+    again = checkpoint.load(folder, trust=options.trust)
+    rounded = options.half
+    pairs = []
+    if isinstance(gan, FromSeeds) and isinstance(model, FromSeeds) and isinstance(again, FromSeeds):
+        seeds = range(max(BATCHES))
+        original = gan.sample(seeds, raw=options.raw)
+        pairs = [(original, model.sample(seeds), again.sample(seeds))]
+    elif isinstance(gan, Translating) and isinstance(model, Translating):
+        assert isinstance(again, Translating)
+        for direction in model.directions:
+            for each in sizes(*size):
+                given = photos(2, gan.channels[direction[0]], each)
+                original = gan.translate(given, direction, options.raw)
+                pairs.append(
+                    (original, model.translate(given, direction), again.translate(given, direction))
+                )
+    worst = max(artifacts.difference(m if rounded else o, a) for o, m, a in pairs)
+    path = folder / loading.WEIGHTS
+    found: dict[str, Any] = {"largest_difference": worst, "deleted": not worst <= artifacts.LIMIT}
+    if rounded:
+        found["difference_by_rounding"] = max(artifacts.difference(o, a) for o, _, a in pairs)
+    if found["deleted"]:
+        path.unlink()
+    return {**found, "bytes": path.stat().st_size if path.is_file() else 0}
+
+
+def picture_of(gan: FromSeeds) -> Image:
+    """Samples: a row for each of the first ten classes, or a grid."""
+    if gan.classes:
+        return named_rows(sheets.class_sheet(gan, range(min(10, gan.classes)), range(8)))
+    return grid(gan.sample(range(32)), 8)
+
+
+def card_of(
+    gan: GAN, model: GAN, entry: dict[str, Any], names: Sequence[str], out: Path, options: Options
+) -> Card:
+    """The card of an export."""
+    assert gan.config is not None
+    config = gan.config
+    height, width = _size(gan)
+    phrases = {name: PHRASES[name] for name in names if name in PHRASES}
+    if isinstance(model, FromSeeds) and any(g.optional in g.free for g in graphs(model, (8, 8))):
+        phrases |= {n: f"{p}.{EMBEDDING}" for n, p in phrases.items() if n.endswith(".onnx")}
+    card = Card(
+        name=options.repository.rpartition("/")[2] or out.name,
+        source=f"hf:{options.repository}" if options.repository else out.name,
+        model=type(gan).__name__,
+        version=__version__,
+        shape=(int(config.get("channels", 3)), height, width),
+        facts=facts.recipe(config, gan.images_seen),
+        values=[value for scores in entry["scores"] for value in values_of(scores)],
+        files=phrases,
+        class_names=gan.class_names or [],
+        classes=gan.classes,
+        parameters=sum(p.numel() for p in model.generator.parameters()),
+        picture=PICTURE if PICTURE in names else "",
+    )
+    if isinstance(gan, Translating) and isinstance(model, Translating):
+        card.directions = model.directions
+        card.shape = (gan.channels[model.directions[0][0]], height, width)
+    elif isinstance(gan, FromSeeds):
+        card.nz, card.prior = gan.nz, getattr(gan.prior, "__name__", "")
+    return card
+
+
+def scores_of(gan: GAN, path: Path, raw: bool) -> list[dict[str, Any]]:
+    """The scores of a model, with their protocols, as far as they may be told to everybody."""
+    which = "average" if gan.average is not None and not raw else "raw"
+    data, nameable = facts.data_of(gan.config or {})
+    return list(facts.scores(path, gan.images_seen, which, "" if nameable else data))
+
+
+def values_of(scores: dict[str, Any]) -> list[Value]:
+    """The values of one evaluation, for the card."""
+    values = []
+    for metric, value in scores["values"].items():
+        protocol = scores["protocol"]
+        protocol = protocol if "real" in protocol else protocol[metric.partition("/")[0]]
+        if not metric.endswith("_std"):
+            data, floor = protocol["real"]["data"], scores["floors"].get(metric)
+            values.append(Value(metric, float(value), sentence(protocol), data, floor))
+    return values
