@@ -289,7 +289,7 @@ def test_generators_need_no_discriminators(tmp_path: Path) -> None:
 
 def test_one_direction_of_a_folder_keeps_its_name(tmp_path: Path) -> None:
     state = resnet(2, 3, 1)
-    import_checkpoint(folder_of(tmp_path, G_B=state, D_B=patch()), tmp_path / "ours.ckpt")
+    import_checkpoint(folder_of(tmp_path, G_B=state, D_B=patch(3, 1)), tmp_path / "ours.ckpt")
     gan = ganzoo.load(tmp_path / "ours.ckpt")
     assert gan.directions == ("BtoA",)
     assert gan.channels == {"A": 1, "B": 3}
