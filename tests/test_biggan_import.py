@@ -282,6 +282,7 @@ CASES = [  # widths of G and D, ch, options of G
 def test_ajbrocks_networks_give_its_images_and_logits(
     g_widths, d_widths, ch, kind, more_g, more_d, tmp_path
 ) -> None:
+    torch.manual_seed(0)  # images of some latents are too close to 1 and -1
     deep = kind.get("deep", False)
     first, second = (
         ajbrock_generator(g_widths, ch, 3, seed=seed, **kind, **more_g) for seed in (0, 7)
