@@ -9,8 +9,8 @@ from omegaconf import DictConfig
 
 from ganzoo import export
 from ganzoo.config import make, resolved
-from ganzoo.engine.gan import GAN
 from ganzoo.engine.checkpoint import AtomicCheckpointIO
+from ganzoo.engine.gan import GAN
 
 BASE = (
     "trainer=cpu",
