@@ -36,11 +36,11 @@ KINDS = {
     ),
     "biggan": (
         "data=synthetic", "model=biggan", "model.generator.ch=4", "model.discriminator.ch=4",
-        "model.generator.nz=12", "model.generator.shared=4",
+        "model.generator.nz=12", "model.generator.shared=4", "model.generator.attention=[8]",
     ),
     "biggan_deep": (
         "data=synthetic", "model=biggan_deep", "model.generator.ch=8", "model.discriminator.ch=8",
-        "model.generator.nz=4", "model.generator.shared=4",
+        "model.generator.nz=4", "model.generator.shared=4", "model.generator.attention=[8]",
     ),
 }  # fmt: skip
 

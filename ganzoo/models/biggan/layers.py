@@ -267,7 +267,8 @@ class Attention(nn.Module):
         phi = F.max_pool2d(self.phi(x), 2).flatten(2)
         g = F.max_pool2d(self.g(x), 2).flatten(2)
         beta = (theta.transpose(1, 2) @ phi).softmax(-1)  # [N, places, boxes]
-        seen = (g @ beta.transpose(1, 2).to(g.dtype)).view(len(x), -1, *x.shape[2:])
+        # Not `len(x)`, which a graph for any batch would keep as a number.
+        seen = (g @ beta.transpose(1, 2).to(g.dtype)).view(x.shape[0], -1, *x.shape[2:])
         return x + self.gamma * self.o(seen)
 
 
