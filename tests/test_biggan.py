@@ -329,7 +329,7 @@ def test_classes_that_are_not_there_are_refused() -> None:
 
 
 def test_power_iteration_takes_a_step_at_least() -> None:
-    with pytest.raises(UserError, match="sn_iterations must be a whole number of at least 1"):
+    with pytest.raises(UserError, match="sn_iterations must be a whole number from 1"):
         make(config("model=biggan", "model.generator.sn_iterations=0", tiny=False).model)
 
 

@@ -107,7 +107,7 @@ def test_ticks_have_finite_numbers_at_their_images(finished) -> None:
         ) == pytest.approx(1000)
         assert 0 < float(row["speed/data_wait_share"]) < 1
         assert 0 < float(row["speed/peak_memory_gib"]) < 100
-        assert float(row["lr/generator"]) == float(row["lr/discriminator"]) == 0.0002
+        assert float(row["lr/generator"]) == float(row["lr/discriminator"]) == 0.0008
     curves = curves_of(read_rows(folder / "metrics.csv"))
     assert set(curves) == {
         *("losses/adversarial_loss", "losses/d_loss", "losses/g_loss"),

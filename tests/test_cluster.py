@@ -129,7 +129,7 @@ def torchrun(
 
 def only(runs: Path) -> Path:
     """The run folder in a working directory."""
-    (folder,) = (runs / "runs" / "dcgan" / "synthetic").iterdir()
+    (folder,) = (runs / "runs" / "dcgan_small" / "synthetic").iterdir()
     return folder
 
 

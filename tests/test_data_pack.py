@@ -60,7 +60,8 @@ def test_a_pack_holds_what_its_source_delivers(workers, tmp_path) -> None:
         assert hashlib.sha256((tmp_path / "pack" / name).read_bytes()).hexdigest() == digest
     assert sorted(facts["sha256"]) == ["32x32.npy", "labels.npy", "names.txt"]
     assert {p.name for p in (tmp_path / "pack").iterdir()} == {*facts["sha256"], "pack.json"}
-    assert pack.notes[0].startswith("Packed from emoji (twemoji, test): Emoji images: Noto Emoji")
+    assert pack.license == source.license != ""
+    assert pack.notes[0].startswith("Packed from emoji (twemoji, test): Emoji are reduced from")
     pack.check()
 
 

@@ -37,6 +37,10 @@ def open_files(root: Path) -> Files:
     """The files in a folder, zip or tar. Raises UserError for anything else."""
     if root.is_dir():
         return Tree(root)
+    if not root.exists():
+        raise UserError(
+            f"There is no folder, zip or tar {root}: set data.source.root to your images."
+        )
     try:
         if root.is_file():  # opening a pipe would wait forever
             if tarfile.is_tarfile(root):  # before zip: any file that ends in a zip passes for one

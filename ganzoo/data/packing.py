@@ -116,6 +116,7 @@ def _write(
         "from": {
             "source": source.name,
             "files": origin,
+            "license": source.license,
             "notes": list(source.conversions),
             "skipped": skipped,
         },

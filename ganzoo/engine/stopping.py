@@ -1,5 +1,6 @@
 """Signals that stop a run: at once while nothing can be lost, after the iteration in training."""
 
+import atexit
 import signal
 import threading
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from ganzoo.engine.control import Control
 
 SIGUSR1 = getattr(signal, "SIGUSR1", None)  # which Windows does not have
 SIGNALS = tuple(filter(None, (signal.SIGTERM, signal.SIGINT, SIGUSR1)))
-Handler = Callable[[int, FrameType | None], None]
+Handler = Callable[[int, FrameType | None], None] | signal.Handlers
 
 _early = 0  # the SIGUSR1 that arrived before training, which has no `Control` yet
 
@@ -27,6 +28,8 @@ def begin() -> None:
     global _early
     _early = 0  # of an earlier run of a sweep
     at_once()
+    atexit.unregister(_end)
+    atexit.register(_end)
 
 
 def at_once() -> None:
@@ -60,6 +63,11 @@ def _stop(number: int, frame: FrameType | None) -> None:
     if number != SIGUSR1:
         raise Stopped(number)
     _early = number
+
+
+def _end() -> None:
+    """An exception while the interpreter shuts down would be printed, and stop nothing."""
+    _handle(signal.SIG_DFL)
 
 
 def _handle(handler: Handler) -> None:

@@ -70,6 +70,10 @@ class Pack(Source):
         return self.facts["classes"]
 
     @property
+    def license(self) -> str:  # type: ignore[override]
+        return self.facts["from"].get("license", "")
+
+    @property
     def notes(self) -> list[str]:  # type: ignore[override]
         came = self.facts["from"]
         notes = [f"Packed from {came['source']}: {note}" for note in came["notes"]]
