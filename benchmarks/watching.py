@@ -3,7 +3,7 @@
 Iterations and checks take turns in one run. The medians give the share of time that each check
 takes at its own interval.
 
-    python benchmarks/watching.py                                  # the DCGAN of `make train`
+    python benchmarks/watching.py                                  # the default run
     python benchmarks/watching.py experiment=biggan_cifar10 data=synthetic
 """
 
