@@ -155,7 +155,7 @@ def test_lsun_refuses(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "bedroom_train_lmdb").mkdir()
     data = tmp_path / "bedroom_train_lmdb" / "data.mdb"
     data.touch()
-    assert 'pip install "ganzoo-lightning[lsun]"' in told()
+    assert 'pip install -e ".[lsun]"' in told()
     monkeypatch.undo()
     for damaged in (b"", b"no database" * 1000):
         data.write_bytes(damaged)
@@ -289,7 +289,7 @@ def test_imagenet_is_unpacked_when_asked(archives: Path, monkeypatch) -> None:
 
     monkeypatch.setitem(sys.modules, "scipy", None)
     told = refused(ImageNet(str(archives), SIDE, unpack=True).prepare)
-    assert 'scipy is missing: run pip install "ganzoo-lightning[imagenet]"' in told
+    assert 'scipy is missing: run pip install -e ".[imagenet]"' in told
     monkeypatch.delitem(sys.modules, "scipy")
 
     source = ImageNet(str(archives), SIDE, unpack=True)
@@ -576,7 +576,7 @@ def test_only_download_asks_the_network(hub, tmp_path: Path, monkeypatch) -> Non
 def test_without_the_library(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     told = refused(HuggingFace("someone/wings", SIDE).labels)
-    assert 'pip install "ganzoo-lightning[huggingface]"' in told
+    assert 'pip install -e ".[huggingface]"' in told
 
 
 def test_huggingface_trains(hub, tmp_path: Path) -> None:

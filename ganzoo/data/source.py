@@ -150,7 +150,7 @@ def library(package: str, extra: str) -> Any:
         return importlib.import_module(package)
     except ImportError as error:
         raise UserError(
-            f'The package {package} is missing: run pip install "ganzoo-lightning[{extra}]".'
+            f'The package {package} is missing: run pip install -e ".[{extra}]" in the checkout.'
         ) from error
 
 

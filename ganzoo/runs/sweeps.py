@@ -53,7 +53,7 @@ class Folders(Callback):
                 "A search needs a metric: keep callbacks.evaluate, or sweep without hydra/sweeper."
             )
         if "sampler" in config.hydra.sweeper and find_spec("optuna") is None:
-            _stop('A search needs Optuna: pip install "ganzoo-lightning[sweep]".')
+            _stop('A search needs Optuna: pip install -e ".[sweep]".')
         if "sampler" in config.hydra.sweeper and int(os.environ.get("WORLD_SIZE", 1)) > 1:
             _stop(
                 "A search cannot run under torchrun, where each process would make its own: use "

@@ -17,7 +17,7 @@ from ganzoo.errors import UserError
 
 LIMIT = 1e-4  # largest difference of a value in [-1, 1] that a file may have
 OUTPUT = "images"
-NEEDED = 'run pip install "ganzoo-lightning[export]"'
+NEEDED = 'run pip install -e ".[export]"'
 
 Inputs = dict[str, Tensor]  # by name, in the order of the network's arguments
 
