@@ -88,7 +88,7 @@ def _class_of(node: Any) -> str | None:
 def scores(
     checkpoint: Path, images_seen: int, which: str, name: str = ""
 ) -> Iterator[dict[str, Any]]:
-    """Scores of exactly these weights: `values`, `floors` and `protocol` of each evaluation.
+    """Scores of exactly these weights: `values`, `floors` and `protocol`, once for each protocol.
 
     Args:
         checkpoint: the checkpoint. `ganzoo.evaluate` writes its scores next to it; the run's own
@@ -98,12 +98,15 @@ def scores(
         name: what to call the data instead of its name; empty to keep that.
     """
     evaluated = checkpoint.with_name(f"{checkpoint.stem}.metrics.json")
+    seen: list[Any] = []  # protocols
     for found in _of_evaluate(evaluated), _of_run(checkpoint.with_name("metrics.json")):
         for entry in found:
             protocol = entry["protocol"]
             parts = [protocol] if "real" in protocol else list(protocol.values())
             generators = {part["fake"].get("generator") for part in parts}
-            if entry["images_seen"] == images_seen and generators == {which}:
+            fits = entry["images_seen"] == images_seen and generators == {which}
+            if fits and protocol not in seen:
+                seen.append(protocol)
                 kept = {key: entry.get(key, {}) for key in ("values", "floors")}
                 yield {**kept, "protocol": _renamed(protocol, name)}
 
