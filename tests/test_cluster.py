@@ -33,7 +33,7 @@ LONG = (
     "callbacks.grid.every_kimg=0.5",
 )
 GIVEN = [key for key in (*TASK, *SLURM, *LONG) if not key.startswith("data=")]
-FOLDER = Path("runs", "dcgan", "synthetic", f"slurm-4711_{run_name(GIVEN)}")
+FOLDER = Path("runs", "dcgan_small", "synthetic", f"slurm-4711_{run_name(GIVEN)}")
 HERE = Path(__file__).resolve().parent
 PATHS = os.pathsep.join([str(HERE), str(HERE.parent)])
 WHOLE = ("state_dict", "optimizer_states")

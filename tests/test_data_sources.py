@@ -272,7 +272,7 @@ def test_folder_names_a_damaged_image_when_it_is_shown(tmp_path) -> None:
 
 
 def test_folder_missing_or_empty(tmp_path) -> None:
-    with pytest.raises(UserError, match=r"nowhere is not a folder, zip or tar"):
+    with pytest.raises(UserError, match=r"There is no folder, zip or tar .*nowhere"):
         len(Folder(str(tmp_path / "nowhere"), 4))
     (tmp_path / "a.txt").write_text("a")
     with pytest.raises(UserError, match=r"no images \(\.avif, .*\.png"):

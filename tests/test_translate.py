@@ -409,7 +409,7 @@ def test_what_cannot_be_is_said_in_a_sentence(run_dir, photos, tmp_path, capsys)
     empty.mkdir()
     (tmp_path / "text.txt").write_text("no image")
     for argv, words in (
-        ((run_dir, tmp_path / "no", "out"), "is not a folder, zip or tar"),
+        ((run_dir, tmp_path / "no", "out"), "There is no folder, zip or tar"),
         ((run_dir, empty, "out"), "has no images"),
         ((run_dir, tmp_path / "text.txt", "out"), "give the path of your images"),
         ((run_dir, photos, "out", "--direction", "BtoC"), "--direction must be one of AtoB, BtoA"),
