@@ -160,7 +160,7 @@ def key_hints(name: str) -> Iterator[None]:
 
 
 def _near_keys(name: str, arguments: list[str]) -> dict[str, str]:
-    """For each key that a config does not have, the most similar one."""
+    """For each key that a config does not have, the most similar ones."""
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
     from omegaconf import OmegaConf
@@ -178,7 +178,9 @@ def _near_keys(name: str, arguments: list[str]) -> dict[str, str]:
     found = {}
     for key in (key for key, _, _ in pairs if not (key in keys or (CONF / key).is_dir())):
         same_end = [other for other in keys if other.endswith(f".{key.rpartition('.')[2]}")]
-        if near := difflib.get_close_matches(key, same_end or keys, 1, cutoff=0.4):
+        if same_end:
+            found[key] = " or ".join(difflib.get_close_matches(key, same_end, 3, cutoff=0.0))
+        elif near := difflib.get_close_matches(key, keys, 1, cutoff=0.4):
             found[key] = near[0]
     return found
 

@@ -153,13 +153,15 @@ def test_the_nearest_key_is_suggested(tmp_path, monkeypatch, capsys) -> None:
     last = done.stderr.strip().splitlines()[-1]
     assert last == "There is no key model.ngf: did you mean model.generator.ngf?"
 
-    monkeypatch.setattr(sys, "argv", ["", "batchsize=4", "model=dcgan", "model.nzz=1", "seed=1"])
+    monkeypatch.setattr(sys, "argv", ["", "batchsize=4", "lr=1", "model.nzz=1", "seed=1"])
     with pytest.raises(SystemExit), cli.key_hints("train"):
         sys.exit(1)
     said = capsys.readouterr().err
     assert "did you mean batch_size?" in said
     assert "did you mean model.nz?" in said
-    assert len(said.splitlines()) == 2
+    lr = "model.optimizers.generator.lr or model.optimizers.discriminator.lr"
+    assert f"There is no key lr: did you mean {lr}?" in said
+    assert len(said.splitlines()) == 3
     with pytest.raises(SystemExit), cli.key_hints("train"):
         sys.exit("a sentence")
     assert not capsys.readouterr().err
