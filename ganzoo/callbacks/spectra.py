@@ -131,9 +131,8 @@ def singular_values(matrix: Tensor) -> Tensor:
 
     Values that a smaller matrix does not have are 0; all are infinite if it is not finite.
     """
-    matrix = matrix.to(
-        float64_device(matrix.device)
-    ).double()  # squaring would cost half of float32's digits
+    # Squares in float32 would lose half of the digits.
+    matrix = matrix.to(float64_device(matrix.device)).double()
     if not bool(matrix.isfinite().all()):
         return torch.full((COUNT,), torch.inf)
     wide = matrix if len(matrix) <= matrix.shape[1] else matrix.T
