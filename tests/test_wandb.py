@@ -381,7 +381,7 @@ def test_what_a_view_lacks_is_told(key, address, project, sentence, monkeypatch)
 
 def test_a_view_needs_its_library(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb_workspaces.reports.v2", None)
-    with pytest.raises(SystemExit, match=r"pip install .ganzoo-lightning\[workspace\]"):
+    with pytest.raises(SystemExit, match=r"pip install -e .\.\[workspace\]"):
         save_view(["someone/ganzoo"])
 
 
