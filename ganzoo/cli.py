@@ -67,9 +67,6 @@ def answer(name: str) -> None:
     """Let Hydra answer --help, --cfg and the like, and exit; else return.
 
     To be called before anything else is imported, since torch and Lightning take seconds.
-
-    Args:
-        name: config of the command, such as "train".
     """
     if not any(argument.partition("=")[0] in QUESTIONS for argument in sys.argv[1:]):
         return
@@ -145,11 +142,7 @@ def exits(name: str) -> Iterator[None]:
 
 @contextmanager
 def key_hints(name: str) -> Iterator[None]:
-    """After an error of Hydra, name the keys that were meant; its own advice is to add others.
-
-    Args:
-        name: config that the command composes, such as "train".
-    """
+    """After an error of Hydra, name the keys that were meant; its own advice is to add others."""
     try:
         yield
     except SystemExit as stop:

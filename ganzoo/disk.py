@@ -20,11 +20,9 @@ def whole(path: Path, remedy: str = REMEDY) -> Iterator[Path]:
     was at `path` is unchanged.
 
     Args:
-        path: the file to write.
         remedy: a sentence on what to do if it cannot be written.
 
-    Raises:
-        UserError: the file cannot be written, for example because the disk is full.
+    Raises UserError: the file cannot be written, for example because the disk is full.
     """
     if path.exists() and not path.is_file():  # such as a folder, or /dev/null
         raise UserError(f"{path} is not a regular file, and is left unchanged. {remedy}")

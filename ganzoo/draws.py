@@ -86,9 +86,6 @@ class Draws:
 
     Args:
         key: numbers and words that say which step of which run the draws are for.
-        rank: number of this process.
-        world: number of processes.
-        device: device that the draws are moved to.
         dtype: dtype of floating-point draws.
     """
 

@@ -64,8 +64,7 @@ def train(*overrides: str | DictConfig, **keys: Any) -> GAN:
         overrides: KEY=VALUE as on the command line; or a config that `hydra.compose` has made.
         keys: the same by name; keys with dots as in `**{"model.nz": 64}`.
 
-    Raises:
-        UserError: something that the user can fix.
+    Raises UserError: something that the user can fix.
     """
     texts = [o for o in overrides if isinstance(o, str)]
     if configs := [o for o in overrides if not isinstance(o, str)]:
@@ -124,8 +123,6 @@ def attempt(cfg: DictConfig, run_dir: Path, children: list[Any]) -> tuple[GAN, l
     """Train to the end, or until the run has to go back to an earlier state.
 
     Args:
-        cfg: the composed config.
-        run_dir: the run folder.
         children: processes that an earlier attempt has started, to be used again.
 
     Returns:

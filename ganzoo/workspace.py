@@ -77,8 +77,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def workspace(project: str, group: str | None = None, name: str | None = None) -> Any:
     """Build the view, without saving it.
 
-    Raises:
-        UserError: the library is missing, or `project` is not ENTITY/PROJECT.
+    Raises UserError: the library is missing, or `project` is not ENTITY/PROJECT.
     """
     entity, slash, project = project.partition("/")
     if not (entity and slash and project) or "/" in project:
@@ -122,8 +121,7 @@ def workspace(project: str, group: str | None = None, name: str | None = None) -
 def save(view: Any) -> str:
     """Save a view; returns its address.
 
-    Raises:
-        UserError: there is no API key, or the server does not answer or rejects the view.
+    Raises UserError: there is no API key, or the server does not answer or rejects the view.
     """
     import wandb
 

@@ -57,7 +57,6 @@ def discriminator_wins(share: float, real: float, fake: float) -> str:
 
     Args:
         share: its loss, as a share of the loss at chance; a median of several checks.
-        real, fake: mean logits of reals and of fakes.
     """
     if share < WON and fake < real:
         return f"loses only {100 * share:.2g} % of what it would at chance"

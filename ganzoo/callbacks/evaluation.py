@@ -35,7 +35,6 @@ class Evaluate(Callback):
     `best.ckpt` has the best value of the monitored metric among the evaluations by one protocol.
 
     Args:
-        suite: the metrics.
         every_kimg: thousands of images between two evaluations; there is one at the end as well.
         monitor: metric that decides which checkpoint is the best: a label of the suite, or a full
             name. For a model that translates also `l1` and the other metrics of

@@ -172,9 +172,7 @@ class Samples:
     """A grid of samples; if there are classes, a row for each of some of them.
 
     Args:
-        gan: the model.
         seeds: seeds of the samples; with classes, only a row of them is used.
-        columns: number of columns; None for a grid that is almost square.
         classes: largest number of classes to show, evenly spaced among all.
     """
 

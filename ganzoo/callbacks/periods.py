@@ -7,11 +7,7 @@ from ganzoo.schedules.images import crossed
 
 
 def due(gan: GAN, every_kimg: float | None) -> bool:
-    """Whether the last iteration crossed a multiple of a period; None for the model's own period.
-
-    Periods are in thousands of images, so a resumed run does everything at the same moments as an
-    uninterrupted one.
-    """
+    """Whether the last iteration crossed a multiple of a period; None for the model's own."""
     every = gan.tick_kimg(gan.images_before) if every_kimg is None else every_kimg
     return crossed(gan.images_before, gan.images_seen, every)
 
@@ -37,7 +33,6 @@ def kimg_name(images_seen: int, *periods: float) -> str:
     """Thousands of images, padded with zeros so that names sort; with decimals if needed.
 
     Args:
-        images_seen: images seen so far.
         periods: the periods, in thousands of images, at which names are given.
     """
     kimg = images_seen / 1000

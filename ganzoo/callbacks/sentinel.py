@@ -203,7 +203,6 @@ class Sentinel(Callback):
         """For each alarm that can be judged now, a sentence on its sign, "" if there is none.
 
         Args:
-            gan: the model, for its discriminators and their loss at chance.
             numbers: means of what its discriminators report, and "diversity" and "growth".
             weight: name of the weight that has grown by "growth".
         """

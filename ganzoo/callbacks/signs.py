@@ -26,8 +26,6 @@ class Diversity:
     the classes.
 
     Args:
-        gan: the model, for its classes.
-        data: the training data.
         num: number of samples, over all classes.
     """
 
@@ -77,7 +75,6 @@ class Growth:
 
         Args:
             images_seen: images seen when the values were measured.
-            largest: largest singular value of each weight, by its name.
         """
         now = torch.tensor(list(largest.values()))
         networks = [name.partition(".")[0] for name in largest]

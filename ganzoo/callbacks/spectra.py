@@ -110,8 +110,7 @@ class Spectra(Callback):
 def read(path: Path) -> list[dict[str, str]]:
     """Rows of a `spectra.csv`; none if there is no such file.
 
-    Raises:
-        UserError: the file was written by another program.
+    Raises UserError: the file was written by another program.
     """
     if not path.is_file():
         return []

@@ -67,7 +67,6 @@ def maintenance(gan: GAN, doing: str = "") -> Iterator[None]:
     """Count the time spent inside as maintenance, which is not part of the training speed.
 
     Args:
-        gan: the model.
         doing: what happens inside, for people, if it takes long.
     """
     start, gan.control.doing = time.perf_counter(), doing

@@ -22,8 +22,6 @@ class Translations:
     unchanged (identity).
 
     Args:
-        gan: the model.
-        data: the data, for its test images.
         count: number of images of each domain, evenly spaced; if they are pairs, the two images of
             each pair are shown.
     """

@@ -29,13 +29,7 @@ def composed(name: str, overrides: Sequence[str], **options: bool) -> DictConfig
 
     The folder that the command was given as `--config-dir` is searched as well.
 
-    Args:
-        name: name of the config, such as "train".
-        overrides: KEY=VALUE as on the command line.
-        options: see `hydra.compose`.
-
-    Raises:
-        UserError: an override that Hydra does not accept.
+    Raises UserError: an override that Hydra does not accept.
     """
     instance = GlobalHydra.instance()
     before = instance.hydra
@@ -60,7 +54,6 @@ def make(node: Any, key: str = "") -> Any:
     """`hydra.utils.instantiate`; one sentence for the user if the config does not fit the code.
 
     Args:
-        node: a config, or plain dicts and lists.
         key: its dotted name, for messages; a part of a larger config knows its own.
     """
     if isinstance(node, DictConfig):
@@ -113,8 +106,7 @@ def _check_no_option(key: str, value: Any) -> None:
 def resolved(cfg: DictConfig) -> dict[str, Any]:
     """A config, or a part of one, as plain dicts and lists, with interpolations replaced.
 
-    Raises:
-        UserError: a value is missing, or cannot be found.
+    Raises UserError: a value is missing, or cannot be found.
     """
     try:
         if missing := sorted(OmegaConf.missing_keys(cfg)):
@@ -128,7 +120,6 @@ def check_keys(cfg: DictConfig, kinds: Mapping[str, Any]) -> None:
     """Raise `UserError` if a key at the top of a config is missing or of another type.
 
     Args:
-        cfg: the composed config.
         kinds: types by key; see `ganzoo.config.values`.
     """
     for key, kind in kinds.items():

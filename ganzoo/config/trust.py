@@ -47,13 +47,10 @@ def check(path: str | Path, config: Any, rooms: Sequence[str], trust: Sequence[s
     """Refuse a part of a checkpoint's config that calls anything but what `rooms` offer.
 
     Args:
-        path: path of the checkpoint, for messages.
-        config: part of its config.
         rooms: `MODEL` or `DATA`.
         trust: packages of the user's own, such as "mypackage", that it may be made of, too.
 
-    Raises:
-        UserError: a name that is not on the list, or anything that is not plain data.
+    Raises UserError: a name that is not on the list, or anything that is not plain data.
     """
     prefixes = tuple(_prefix(package) for package in trust)
     for name in list(_named(path, config, offered(tuple(rooms)), prefixes)):

@@ -34,12 +34,9 @@ def check_call(called: Any, given: Mapping[str, Any], key: str) -> None:
     """Compare keys and values of a config with the parameters of the class that it makes.
 
     Args:
-        called: class or function.
-        given: arguments from the config, by name.
         key: dotted name of the config, for messages; may be empty.
 
-    Raises:
-        UserError: an unknown name, or a value of another type; only where that is certain.
+    Raises UserError: an unknown name, or a value of another type; only where that is certain.
     """
     kinds, complete = parameters(called)
     for name, value in given.items():

@@ -45,14 +45,11 @@ def sources_of(
 
     Args:
         data: the name of a data set in `conf/data`, or the path of a folder, zip, tar or pack.
-        image_size: height and width to deliver.
-        channels: number of channels to deliver.
         keys: KEY=VALUE for keys of `data.source`, such as root=PHOTOS or split=test; for two
             domains also of one of them, such as a.root=PHOTOS.
         config_dir: folder of more configs, as in `ganzoo.train --config-dir`.
 
-    Raises:
-        UserError: `data` is neither a name nor a path, or a key does not fit.
+    Raises UserError: `data` is neither a name nor a path, or a key does not fit.
     """
     if config_dir and not Path(config_dir).expanduser().is_dir():
         raise UserError(f"{config_dir} is not a folder: give the one that has data/NAME.yaml.")
@@ -96,7 +93,6 @@ def training_data(
     """The `ImageData` that the model of a checkpoint was trained on.
 
     Args:
-        path: path of the checkpoint, for messages.
         config: its config, which may call nothing but data.
         trust: packages of the user's own that the data may come from.
     """

@@ -35,8 +35,7 @@ class EncodedImages(Source):
 
     Args:
         image_size: size to deliver, one int or [height, width]; the smallest if sizes vary.
-        channels: number of channels to deliver.
-        resize, filter, box: see `Decoder`.
+        channels, resize, filter, box: see `Decoder`.
     """
 
     def __init__(

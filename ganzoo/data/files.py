@@ -90,13 +90,7 @@ class One(Tree):
 
 
 class _Archive(Files):
-    """Common part of zip and tar: checks names, and finds the root in the archive.
-
-    Args:
-        root: path of the archive.
-        members: names of all regular files, with forward slashes.
-        ignored: names of links, devices and other members that are left out.
-    """
+    """Common part of zip and tar: checks names, and finds the root in the archive."""
 
     def __init__(self, root: Path, members: Sequence[str], ignored: Sequence[str]) -> None:
         self.root = root
@@ -186,13 +180,7 @@ class Tar(_Archive):
 
 
 def refuse_among(path: Path, folder: Path | None, remedy: str) -> None:
-    """Raises UserError if an output would lie in a folder whose images are inputs.
-
-    Args:
-        path: the output, a file or folder.
-        folder: the folder of the inputs; see `Source.folder`.
-        remedy: what to do.
-    """
+    """Raises UserError if an output would lie in a folder whose images are inputs."""
     if folder and folder.is_dir() and path.resolve().is_relative_to(folder.resolve()):
         raise UserError(
             f"{path} is in {folder.resolve()}, which contains the inputs, and would become one of "

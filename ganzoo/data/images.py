@@ -28,7 +28,6 @@ class ImageData(DataModule):
     step after the other. Images of another size are cropped if `crop` is given, else resized.
 
     Args:
-        source: the images.
         image_size: size of the images in a batch, one int or [height, width].
         channels: expected number of channels, compared with that of the source.
         batch_size, workers, accept_changed: see `DataModule`.

@@ -61,11 +61,8 @@ class Loader(DataLoader):
     an exception in a worker by the worker's traceback.
 
     Args:
-        dataset: delivers complete batches.
-        order: the indices of each batch.
         workers: number of processes that read; with 0 a thread of this process reads ahead.
         batch_bytes: size of a batch, as far as known, to see whether workers can hand it over.
-        options: further options of the DataLoader.
 
     Attributes:
         waited: seconds spent waiting for batches.

@@ -20,10 +20,8 @@ class Originals(EncodedImages):
     [n, 1, H, W].
 
     Args:
-        files: the files.
         channels: number of channels to deliver; see `Decoder`.
         ground: color that transparency is laid on; see `Decoder`.
-        keep_alpha: whether to deliver transparency.
     """
 
     def __init__(
@@ -66,7 +64,6 @@ def open_originals(src: Path, channels: int, results: int, ground: str | None) -
     """The images of a file, folder, zip or tar, for a generator.
 
     Args:
-        src: path of the images.
         channels, results: numbers of channels that the generator takes and makes.
         ground: color that transparency is laid on; None to keep transparency if possible.
     """

@@ -36,13 +36,11 @@ class Plan:
     """Where the result of each image is written, and which images are read together.
 
     Args:
-        source: the images.
         dst: a folder, or a file for a single image.
         channels: number of channels of the results, without transparency.
         png: write PNG for every input format.
 
     Attributes:
-        folder: the folder of all results.
         targets: path of each result, by the number of its image.
         bad: why images cannot be read, by name, as far as their headers show.
     """

@@ -34,19 +34,13 @@ def write_pack(
 ) -> dict[str, str]:
     """Write all images of `source` into a new pack; returns why images were left out, by name.
 
-    The pack is called `<out>.partial` until it is complete.
-
     Args:
-        source: the images.
-        out: folder of the pack.
         levels: whether to add smaller sizes, by 2x2 box means, down to 4 pixels.
-        skip_bad: leave out images that cannot be read.
         workers: number of processes; None for one per core, 0 for this process alone.
         origin: where the source's files are, for `pack.json`.
 
-    Raises:
-        UserError: `out` exists, the disk is too small, or images cannot be read and `skip_bad` is
-            not set (each of them is printed before).
+    Raises UserError: `out` exists, the disk is too small, or images cannot be read and `skip_bad`
+    is not set (each of them is printed before).
     """
     if source.problems and not skip_bad:
         raise UserError(f"{source.problems[0]} Or use --skip-bad to leave them out.")

@@ -40,7 +40,6 @@ class Reference:
     """Images of `data` after cropping, flipping and resizing, in 8 bits.
 
     Args:
-        data: the training data.
         num: number of images, None for all; the same for every seed, as are random crops.
         mirror: whether to add every image flipped; None for the same as in `data`.
     """

@@ -28,7 +28,6 @@ class Source:
     training step. That step may change torch's default dtype, so computations must name theirs.
 
     Attributes:
-        name: name for messages.
         shape: channels, height and width of the images as delivered.
         varies: whether images may be larger than `shape`; a batch is then a list of uint8
             [C, H, W], which has to be cropped.
@@ -162,8 +161,6 @@ def fetching(
 
     Args:
         what: what is tried, such as "Downloading MNIST".
-        root: folder to which it is written.
-        by_hand: what to do if it cannot be fetched.
         package, extra: package that is needed for it, and the extra dependencies that have it.
     """
     if package:
@@ -191,7 +188,6 @@ def part(names: Sequence[str], split: str, held_out: float) -> list[int]:
     changes when images are added.
 
     Args:
-        names: names of all images.
         split: "train", "test" or "all".
         held_out: share of the images that is "test", from 0 to below 1; the rest is "train".
     """

@@ -33,17 +33,13 @@ class Stream:
     order each time, until they are as large as the largest. It is then longer than `length`.
 
     Args:
-        length: number of indices.
         batch_size: images of one step on all ranks, or a function from images seen to that number.
-        seed: random seed of the order.
         start: images already seen, which is the position of the first batch.
-        rank, world: number of this process, and number of processes.
         steps: number of global batches in an iteration.
         groups: group of each index, int64 [length], to balance; None to show every index once.
         sizes: size in which to read images, a function of images seen; None for the full size.
 
-    Raises:
-        UserError: on iteration, if a batch size is not a positive multiple of `world`.
+    Raises UserError: on iteration, if a batch size is not a positive multiple of `world`.
     """
 
     def __init__(

@@ -17,7 +17,6 @@ class Subset(Source):
     """The images of some classes of `source`, or a number of its images.
 
     Args:
-        source: all images.
         classes: names of the classes to use, which are numbered in this order; None for all.
         count: number of images to use, None for all. They are the same for every seed, and a
             smaller subset is part of a larger one.

@@ -41,7 +41,6 @@ class Unpaired(DataModule):
         load_size: size that the sources deliver, to be cropped. None for `image_size`, times
             286/256 if `crop` is given: Zhu et al. 2017 (appendix 7.1) resize to 286 and crop 256.
         crop: None, "random" (another window of the image each time), or "center".
-        mirror: show every image twice an epoch, once flipped left to right.
         subset: number of images of each domain to use; see `Subset`.
         test_pairs: whether image i of A's test images and image i of B's show the same thing.
 

@@ -42,11 +42,9 @@ def sweep(
 
     Args:
         source: images of one size.
-        chunks: indices of the images that are read together.
         look: function that runs in a worker process, on those images of a chunk that can be read;
             must be picklable.
         workers: number of processes; 0 for this process alone.
-        what: title of the progress bar.
     """
     if source.varies:
         raise UserError(f"{source.name} has several sizes: set resize=crop or resize=stretch.")

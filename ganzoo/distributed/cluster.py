@@ -35,8 +35,7 @@ class Slurm(SLURMEnvironment):
     Args:
         requeue: put the job back into SLURM's queue when SIGUSR1 has stopped it; see `requeue`.
 
-    Raises:
-        UserError: tasks were asked for without saying how many there are on each node.
+    Raises UserError: tasks were asked for without saying how many there are on each node.
     """
 
     def __init__(self, requeue: bool = True) -> None:
@@ -96,9 +95,7 @@ def nodes_of_job() -> int:
 def job() -> str | None:
     """The job's number, or `<number>_<task>` in a job array; the same after a requeue.
 
-    None without a job.
-
-    Only jobs in which nobody types have one, since people start many runs in one job.
+    None without a job, and in jobs in which people type, since they start many runs in one.
     """
     if not under_slurm() or "SLURM_JOB_ID" not in os.environ:
         return None
@@ -179,12 +176,7 @@ def check_number(environment: ClusterEnvironment, devices: int, nodes: int) -> N
 
 @contextmanager
 def devices_explained(devices: object, accelerator: str = "gpu") -> Iterator[None]:
-    """Inside, Lightning looks for devices. Raises `UserError` if there are not enough.
-
-    Args:
-        devices: number of devices that are asked for, or which ones.
-        accelerator: kind of device that is asked for.
-    """
+    """Inside, Lightning looks for devices. Raises `UserError` if there are not enough."""
     try:
         yield
     except (MisconfigurationException, TypeError, ValueError) as error:
@@ -225,11 +217,7 @@ def check_backend(backend: str | None, device: str) -> None:
 
 @contextmanager
 def explained(minutes: float) -> Iterator[None]:
-    """Inside, the processes meet. Raises `UserError` on what to check if they do not.
-
-    Args:
-        minutes: how long they wait for each other.
-    """
+    """Inside, the processes meet. Raises `UserError` on what to check if they do not."""
     try:
         yield
     except dist.DistError as error:

@@ -30,7 +30,6 @@ class Replicated(DDPStrategy):
     Args:
         timeout: minutes that processes wait for each other, when they meet and later.
         cluster_environment: what has started the processes; None to find out.
-        options: the other options of Lightning's `DDPStrategy`.
     """
 
     def __init__(

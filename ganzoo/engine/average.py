@@ -10,14 +10,9 @@ from ganzoo.schedules.images import ema_beta
 
 @dataclass(frozen=True)
 class Averaging:
-    """How the average follows the generator. The average itself is the submodule `gan.average`.
+    """How the average follows the generator: the arguments `ema_*` of `GAN`.
 
-    Args:
-        kimg: half-life in thousands of images; 0 for no average.
-        rampup: largest half-life as a share of the images seen; None for no such limit.
-        beta: fixed decay per iteration instead of a half-life; None to use the half-life.
-        start_kimg: thousands of images until which the average is a copy of the generator.
-        buffers: whether to average buffers (BatchNorm statistics) as well, instead of copying them.
+    The average itself is the submodule `gan.average`.
     """
 
     kimg: float

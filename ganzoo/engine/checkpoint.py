@@ -55,8 +55,7 @@ def find(path: str | Path) -> Path:
         path: a file; a folder with `last.ckpt` or `model.safetensors`; or `hf:USER/NAME[@REVISION]`
             for a model on the Hugging Face Hub.
 
-    Raises:
-        UserError: there is none.
+    Raises UserError: there is none.
     """
     path = hub.fetched(str(path)) if str(path).startswith(hub.SCHEME) else Path(path)
     if path.is_dir():
@@ -75,12 +74,7 @@ def find(path: str | Path) -> Path:
 def read(path: str | Path, device: Any = "cpu") -> dict[str, Any]:
     """The contents of a checkpoint of ganzoo, read without running anything in it.
 
-    Args:
-        path: see `find`.
-        device: where to put tensors.
-
-    Raises:
-        UserError: the file is damaged or was not written by ganzoo.
+    Raises UserError: the file is damaged or was not written by ganzoo.
     """
     path = find(path)
     if path.suffix == ".safetensors":
@@ -141,9 +135,8 @@ def load(
         device: where to put it; the CPU by default.
         trust: packages of your own that its config may call, such as `"mypackage"`.
 
-    Raises:
-        UserError: no such file, not a checkpoint of ganzoo, a config that calls what is not
-            trusted, or options that this version does not know.
+    Raises UserError: no such file, not a checkpoint of ganzoo, a config that calls what is not
+    trusted, or options that this version does not know.
     """
     checkpoint = read(path)
     about = checkpoint["ganzoo"]

@@ -15,8 +15,7 @@ class Fitting:
     Args:
         accumulate: number of micro-batches; "auto" to find the number for each stage of training.
 
-    Raises:
-        UserError: neither a positive number nor "auto".
+    Raises UserError: neither a positive number nor "auto".
     """
 
     def __init__(self, accumulate: int | str) -> None:
@@ -44,12 +43,9 @@ class Fitting:
         """Run an iteration; in "auto", with twice as many micro-batches until it fits.
 
         Args:
-            stage: number of the stage that the iteration belongs to.
             images: images of one update on one device, which micro-batches must divide evenly.
-            iteration: function that runs the iteration from its start.
 
-        Raises:
-            torch.OutOfMemoryError: it does not fit however it may be split.
+        Raises torch.OutOfMemoryError: it does not fit however it may be split.
         """
         while True:
             try:

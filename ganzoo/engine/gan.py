@@ -299,11 +299,7 @@ class GAN(L.LightningModule):
         )
 
     def _synced_buffers(self) -> list[Tensor]:
-        """Buffers that differ between processes because their batches do.
-
-        They are averaged in each iteration, so that all processes hold the same, and nothing
-        changes when one of them writes a checkpoint or makes samples.
-        """
+        """Buffers that differ between processes, because their batches do, unless averaged."""
         return [b for net in (self.generator, self.discriminator) for b in net.buffers()]
 
     # -- Lightning's hooks ------------------------------------------------------------------------

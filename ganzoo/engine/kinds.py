@@ -101,8 +101,6 @@ class FromSeeds(GAN):
         """Images of latents [N, nz], float [N, C, H, W] in [-1, 1], made in eval mode.
 
         Args:
-            latents: latent vectors [N, nz].
-            raw: whether to use the generator instead of its average.
             labels: one class, a class for each latent (int64 [N]), or class embeddings [N, D];
                 None for the first class.
             truncation: threshold that the latents were limited to.

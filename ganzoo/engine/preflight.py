@@ -89,8 +89,7 @@ def try_stage(trainer: L.Trainer, gan: GAN, at: int, name: str, times: int = 1) 
 
     With `accumulate: auto`, the number of micro-batches is doubled until an iteration fits.
 
-    Raises:
-        UserError: it does not fit, or anything else in it fails.
+    Raises UserError: it does not fit, or anything else in it fails.
     """
     device, stage = gan.device, gan.stage(at)
     gan.images_seen = gan.images_before = at

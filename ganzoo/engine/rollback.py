@@ -21,9 +21,6 @@ class GoodCheckpoints:
     They are not part of `last.ckpt`, so a run that was killed may find newer ones than it resumes
     from. Until it has come as far again, it leaves them alone, and goes back to the same moment as
     a run that was never killed.
-
-    Args:
-        run_dir: the run folder.
     """
 
     def __init__(self, run_dir: Path) -> None:

@@ -42,10 +42,7 @@ def at_once() -> None:
 
 
 def after_the_iteration(control: Control) -> None:
-    """Signals are written into `control`, for the run to stop between two iterations.
-
-    A Ctrl-C after another signal does not wait.
-    """
+    """Signals are written into `control`, for the run to stop between two iterations."""
     global _early
     control.signal, _early = control.signal or _early, 0
 

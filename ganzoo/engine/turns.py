@@ -16,18 +16,12 @@ class Turns:
     """The optimizers of a model: whose turn it is, gradients, clipping, learning rates.
 
     Args:
-        model: the model whose submodules are updated.
-        optimizers: for each network that is updated by itself (a submodule's name), a function
-            from parameters to an optimizer.
-        clip: largest gradient norm by name of the network.
-        lr_factors: for each named network, a function of the images seen that its learning rate
-            is multiplied with.
+        optimizers, clip, lr_factors: see `GAN`.
 
     Attributes:
         current: name of the network that is being updated.
 
-    Raises:
-        UserError: one of them names a network that the model does not have.
+    Raises UserError: one of them names a network that the model does not have.
     """
 
     def __init__(

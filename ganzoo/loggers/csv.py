@@ -22,7 +22,6 @@ class MetricsCSV(RunLogger):
     that the run resumes from are dropped, because they will be logged again.
 
     Args:
-        run_dir: run folder.
         images_seen: images seen at that checkpoint.
     """
 

@@ -85,8 +85,7 @@ def find(name: str, given: str | None = None) -> Path | None:
 def load(name: str, given: str | None = None) -> tuple[dict[str, "Tensor"], str]:
     """State dict and SHA-256 of the weights of `name`; see `find`.
 
-    Raises:
-        UserError: they are missing, not what was published, or not a state dict.
+    Raises UserError: they are missing, not what was published, or not a state dict.
     """
     path = find(name, given)
     if path is None:

@@ -24,11 +24,8 @@ def scorer_of(
     """The scorer that suits the model. All processes call it.
 
     Args:
-        gan: the model.
-        data: the data, with the real images.
         suite: the metrics. A metric that needs more images than there are is lowered; see
             `lowered` of the scorer.
-        device: where to compute.
         prepare: whether to process the real images; without, everything is only checked.
     """
     if isinstance(gan, Translating):
@@ -190,10 +187,6 @@ def fakes_of(
     """Samples of the seeds 0 to `num` - 1.
 
     Args:
-        gan: the model, which makes images from seeds.
-        num: number of samples.
-        raw: whether to use the generator instead of its average.
-        truncation: threshold of the latents; None for no limit.
         label: class of all samples; None for each seed's own.
         standing: facts about the standing statistics in use, for the protocol.
     """

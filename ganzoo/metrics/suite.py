@@ -34,7 +34,6 @@ class Fakes(NamedTuple):
     """Images to score.
 
     Attributes:
-        num: number of images.
         images: function from numbers of images, which are below `num`, to the images: float
             [n, C, H, W] in [-1, 1], or uint8; or a dict of such images, of which "images" are
             scored, and the others are for metrics that ask for them.
@@ -172,7 +171,6 @@ class Suite:
         """The values of all metrics, the same for any number of processes. All processes call it.
 
         Args:
-            fakes: the images to score.
             stopped: function that is called between batches, and returns the same in all
                 processes; if True, scoring ends, and there are no scores.
         """

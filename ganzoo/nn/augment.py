@@ -16,11 +16,6 @@ class DiffAugment:
     `augment(images, u)` is a pure function, differentiable with respect to the images: [N, C, H, W]
     in [-1, 1] for any C, H and W; `u` are rows of `augment.draw(draws, N)`. The result has the
     shape, dtype and memory format of the images; colors may leave [-1, 1].
-
-    Args:
-        color: change brightness, saturation and contrast.
-        translation: move images.
-        cutout: cut out rectangles.
     """
 
     def __init__(self, color: bool = True, translation: bool = True, cutout: bool = True) -> None:

@@ -52,9 +52,8 @@ def halved_grid(
 
     Height and width are halved together while both are even and neither falls below `least`.
 
-    Raises:
-        UserError: fewer than `times` halvings are possible, or the shorter side of the grid is
-            larger than max(7, 2 `least` - 1).
+    Raises UserError: fewer than `times` halvings are possible, or the shorter side of the grid is
+    larger than max(7, 2 `least` - 1).
     """
     sides = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
     if len(sides) != 2 or min(sides) < 1:

@@ -161,8 +161,7 @@ def gradient_penalty(
         mix: positions between real and fake in [0, 1), [N] or [N, 1, 1, 1].
         target: the norm that is aimed at, above 0.
 
-    Raises:
-        UserError: real and fake differ in shape.
+    Raises UserError: real and fake differ in shape.
     """
     check_shapes("reals and fakes", real, fake)
     mix = mix.reshape(len(real), *(1,) * (real.dim() - 1))

@@ -62,7 +62,6 @@ class Objective:
         """A discriminator's loss with the penalties on its gradients added.
 
         Args:
-            loss: the loss so far, a scalar.
             of_reals, of_fakes: the discriminator with the augmentation and labels of reals and of
                 fakes. Images between them get those of the reals.
             real, fake: images [N, C, H, W], not augmented: the gradients are with respect to them.

@@ -42,8 +42,6 @@ def plot_curves(rows: Rows, path: Path, floors: Mapping[str, float] = {}) -> Non
     value for untranslated images.
 
     Args:
-        rows: rows of `metrics.csv`.
-        path: the picture.
         floors: of some metrics, by their full names, the value of real images against other real
             images, which is a dashed line.
     """

@@ -107,7 +107,6 @@ def progress_strip(
     """The first row of each of several grids, one below the other, with its name to the left.
 
     Args:
-        rows: names and grids, as pictures.
         tile: height and width of one image in them.
         tiles: largest number of images of a row to show.
     """

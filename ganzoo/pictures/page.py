@@ -22,7 +22,6 @@ class Page:
     """HTML that contains small pictures and links to the full images next to it.
 
     Args:
-        title: title of the page.
         folder: folder that the page will be written to, for relative links.
     """
 

@@ -57,10 +57,7 @@ class Progress:
 
 
 def distinct(losses: Mapping[str, float]) -> dict[str, float]:
-    """Losses, the best-known first, without those that repeat the value of another.
-
-    Without a penalty, for example, the adversarial loss is all of the discriminator's loss.
-    """
+    """Losses, the best-known first, without those that repeat the value of another."""
     found: dict[str, float] = {}
     for name in sorted(losses, key=lambda name: (name not in FIRST, name)):
         if losses[name] not in found.values():

@@ -10,8 +10,7 @@ from ganzoo.disk import whole
 def save_png(picture: Image.Image, path: Path) -> None:
     """Write a PNG; its folder is made if it is missing.
 
-    Raises:
-        UserError: it cannot be written.
+    Raises UserError: it cannot be written.
     """
     with whole(path) as partial:
         path.parent.mkdir(exist_ok=True)

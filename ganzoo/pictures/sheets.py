@@ -90,12 +90,7 @@ def morph(
     figure 8).
 
     Args:
-        gan: a class-conditional model.
-        classes: the classes to pass through, in this order.
-        seeds: seeds of the latents.
         frames: images from one class to the next.
-        truncation: threshold of the latents.
-        raw: use the generator instead of its average.
         loop: continue from the last class to the first. Otherwise the last class is one more step.
     """
     z = gan.latents(seeds, truncation)

@@ -47,12 +47,9 @@ def translate(
     channels for a picture. Files are decoded as in training, see `Decoder`.
 
     Args:
-        gan: a model that translates, as `ganzoo.load` returns it.
         src: a folder with its subfolders, a zip, a tar, or one image.
         dst: the folder to write to, made if missing; for one image also the file.
-        direction: one of the `directions` of the model.
         batch: number of images of equal size to translate at once.
-        raw: use the raw generators, not their average.
         alpha: None to keep transparency, with the colors translated as they look on white; or
             the color that replaces it, as Pillow names it.
         png, page, overwrite: write PNG for every format; write `dst`/index.html, which shows all

@@ -21,7 +21,6 @@ def render(template: str, script: str = "", **facts: object) -> str:
     Args:
         template: file in `html/`.
         script: file in `html/` with a script that the page also works without.
-        facts: what the template shows.
     """
     style = (HTML / "style.css").read_text(encoding="utf-8")
     code = (HTML / script).read_text(encoding="utf-8") if script else ""

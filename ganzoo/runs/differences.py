@@ -41,7 +41,6 @@ def differences(runs: Sequence[Run], configs: Sequence[Mapping[str, Any]]) -> li
     the value of their config.
 
     Args:
-        runs: the runs to compare.
         configs: their configs, flat; empty if unknown.
     """
     given = [_given(run) for run in runs]

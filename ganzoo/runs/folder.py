@@ -26,7 +26,6 @@ class Run:
     """What is known of a run.
 
     Attributes:
-        path: the run folder.
         state: one of `ganzoo.runs.state.STATES`; empty if unknown.
         sentence: why the run stopped or failed.
         about: the names and keys of the run; see `ganzoo.runs.state.State`.
@@ -83,8 +82,7 @@ def runs_under(folder: Path) -> list[Run]:
 
     Folders that cannot be read are included, each with its problem.
 
-    Raises:
-        UserError: there is no such folder.
+    Raises UserError: there is no such folder.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: give the folder of your runs, or of a sweep.")

@@ -18,8 +18,7 @@ PAGE = "runs.html"
 def write_page(runs: Sequence[Run], folder: Path) -> Path:
     """Write `runs.html` into `folder`, with the runs in this order; return its path.
 
-    Raises:
-        UserError: it cannot be written.
+    Raises UserError: it cannot be written.
     """
     path = folder / PAGE
     html = render(

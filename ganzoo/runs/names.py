@@ -45,7 +45,6 @@ def run_name(overrides: Iterable[str], keys: Iterable[str] = ()) -> str:
     not matter.
 
     Args:
-        overrides: overrides as on the command line of Hydra.
         keys: the keys to include; all if empty.
     """
     parsed = sorted(

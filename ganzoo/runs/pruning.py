@@ -20,7 +20,6 @@ class Pruning(Callback):
 
     Args:
         storage: see `ganzoo.runs.search.opened`.
-        study: name of the study.
         number: number of the run's trial.
         pruner: decides from the values of all trials.
     """

@@ -46,8 +46,7 @@ BEAT = 30.0  # seconds between two signs of life
 def recording(run_dir: Path, cfg: DictConfig) -> Iterator[None]:
     """Write `train.log` and `state.json` of the run inside; only the first process does.
 
-    Raises:
-        UserError: the folder cannot be written to, or another process is working in it.
+    Raises UserError: the folder cannot be written to, or another process is working in it.
     """
     if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
         logging.getLogger().setLevel(logging.WARNING)
@@ -227,11 +226,9 @@ def recorded(run_dir: Path, about: Mapping[str, Any]) -> Iterator[None]:
     After `AnotherRun` the file is unchanged.
 
     Args:
-        run_dir: the run folder.
         about: names and keys of the run; see `State`.
 
-    Raises:
-        UserError: another process is working in the folder.
+    Raises UserError: another process is working in the folder.
     """
     with locked(run_dir):
         yield from _recorded(run_dir, about)
@@ -272,8 +269,7 @@ def locked(run_dir: Path) -> Iterator[None]:
     It decides between two processes that start in the same moment, or that do not see each other,
     as in two containers. File systems that know no locks leave it to `state.json`.
 
-    Raises:
-        UserError: another process holds it.
+    Raises UserError: another process holds it.
     """
     status = run_dir.stat()
     key = status.st_dev, status.st_ino

@@ -42,7 +42,6 @@ def table(
     """All runs, a line each; below the last one how many are in each state.
 
     Args:
-        runs: the runs to show.
         folder: the folder that names are relative to.
         sort: the order within groups, one of `ORDERS`; groups are sorted by their first run.
         width: width of the terminal in characters.

@@ -37,9 +37,8 @@ class Growth:
         initial_resolution: resolution of the level that is trained first; the official code's
             `lod_initial_resolution`.
 
-    Raises:
-        UserError: an image size that cannot grow, a negative time, a batch without images, a
-            resolution that no level can have.
+    Raises UserError: an image size that cannot grow, a negative time, a batch without images, a
+    resolution that no level can have.
     """
 
     image_size: int | Sequence[int]

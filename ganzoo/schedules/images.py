@@ -82,7 +82,6 @@ class EpochDecay:
     epoch has the lowest rate, not 0.
 
     Args:
-        total_kimg: length of the run.
         epochs: number of epochs; the authors' 200 are passes over the larger data set.
         constant: number of epochs at the full rate.
         early: whether everything happens one epoch sooner and the last epoch has a rate of 0, as in

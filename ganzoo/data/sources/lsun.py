@@ -68,12 +68,7 @@ class LSUN(EncodedImages):
 class Databases(Files):
     """The values in LMDB databases as files `<folder>/<key>`, in the order of their keys.
 
-    Args:
-        root: folder of the databases.
-        folders: names of the databases.
-
-    Raises:
-        UserError: the package lmdb is missing, or a database is damaged.
+    Raises UserError: the package lmdb is missing, or a database is damaged.
     """
 
     def __init__(self, root: Path, folders: Sequence[str]) -> None:

@@ -131,7 +131,6 @@ class MNISTRGB(Source):
 
     Args:
         root, split, pad, download: see `MNIST`.
-        num: number of images.
         seed: random seed of the choice of digits.
     """
 

@@ -6,8 +6,6 @@ A pack is a folder:
     labels.npy   labels, int64 [n], if there are any
     names.txt    the original name of each image, one JSON string per line
     pack.json    number, shape, classes, levels, SHA-256 of the other files, and origin
-
-`ganzoo.data.packing` writes it under another name until it is complete.
 """
 
 import copy
@@ -34,7 +32,6 @@ class Pack(Source):
     """The images of a pack.
 
     Args:
-        root: folder of the pack.
         image_size: int or [height, width]; the level of that size is delivered if there is one,
             else the full size.
         split: "train", "test" or "all".

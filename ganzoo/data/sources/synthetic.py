@@ -14,9 +14,6 @@ class Synthetic(Source):
     """A disc on a gradient. The class sets the colors; the index sets place, size and direction.
 
     Args:
-        num: number of images.
-        image_size: size of the images, one int or [height, width].
-        channels: number of channels.
         classes: number of classes, which alternate; 0 for images without labels.
     """
 

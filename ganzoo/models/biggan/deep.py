@@ -18,12 +18,11 @@ class DeepGenerator(ConditionalGenerator):
     """BigGAN-deep's generator: class embedding and all of z condition every block.
 
     Args:
-        image_size, nz, ch, bn_eps: see `ConditionalGenerator`.
+        image_size, nz, ch, bn_eps, options: see `ConditionalGenerator`.
         depth: number of blocks in a stage, the last of which doubles the size.
         reduction: a block's 3x3 convolutions have this many times fewer maps than its input.
         image_maps: outputs of the last convolution, the first `channels` of which are the image;
             None: no others. The published weights have `ch`.
-        options: the other arguments of `ConditionalGenerator`.
     """
 
     def __init__(
@@ -98,10 +97,9 @@ class DeepDiscriminator(ProjectionDiscriminator):
     """BigGAN-deep's discriminator: a stem, and stages of bottleneck blocks.
 
     Args:
-        image_size, ch: see `ProjectionDiscriminator`.
+        image_size, ch, options: see `ProjectionDiscriminator`.
         depth: number of blocks in a stage; the first one halves the size and changes the width.
         reduction: a block's 3x3 convolutions have this many times fewer maps than its output.
-        options: the other arguments of `ProjectionDiscriminator`.
     """
 
     def __init__(

@@ -174,7 +174,6 @@ class ConditionalNorm(nn.Module):
             and bias; or number of classes, for which two tables hold them. 0: gain and bias are
             plain parameters.
         of_labels: whether c are class labels (or mixtures of them) instead of vectors.
-        layers: makes the layers.
     """
 
     def __init__(self, maps: int, condition: int, of_labels: bool, layers: Layers) -> None:
@@ -230,8 +229,7 @@ class StoredBatchNorm(nn.BatchNorm2d):
 def choose_statistics(network: nn.Module, truncation: float | None = None) -> None:
     """Choose the statistics of each `StoredBatchNorm` for a truncation (None: 1).
 
-    Raises:
-        UserError: there are such statistics, but not for this truncation.
+    Raises UserError: there are such statistics, but not for this truncation.
     """
     norms = [module for module in network.modules() if isinstance(module, StoredBatchNorm)]
     truncation = 1.0 if truncation is None else truncation

@@ -43,7 +43,6 @@ class ConditionalGenerator(nn.Module):
     Args:
         image_size: H and W in pixels, or one number for both. Both are halved together as long as
             neither falls below `bottom_width`, which leads to the first grid.
-        channels: number of channels of the image.
         classes: number of classes; 0 for none.
         nz: length of z.
         ch: number of feature maps that `widths` are multiples of.
@@ -136,14 +135,13 @@ class Generator(ConditionalGenerator):
     """BigGAN's generator: a residual block for each doubling.
 
     Args:
-        image_size: see `ConditionalGenerator`.
+        image_size, options: see `ConditionalGenerator`.
         hierarchical: split z into one piece for the first layer and one for each block, which is
             conditioned on it (section 3, skip-z).
         shortcuts: put a 1x1 convolution on the shortcut of every block; False: only where widths
             change.
         image_kernel: kernel size of the last convolution.
         first_spectral: normalize the first layer spectrally like all others.
-        options: the other arguments of `ConditionalGenerator`.
     """
 
     def __init__(
@@ -291,9 +289,8 @@ class Discriminator(ProjectionDiscriminator):
     """BigGAN's discriminator: a residual block for each halving, and one (two at 32 pixels) more.
 
     Args:
-        image_size: see `ProjectionDiscriminator`.
+        image_size, options: see `ProjectionDiscriminator`.
         wide: widen in a block's first convolution, not in its second.
-        options: the other arguments of `ProjectionDiscriminator`.
     """
 
     def __init__(self, image_size: int | Sequence[int], wide: bool = True, **options: Any) -> None:

@@ -86,10 +86,9 @@ class CycleGAN(Translating):
             for their parts.
         shared: the other arguments of `GAN`.
 
-    Raises:
-        UserError: `order` does not update every network once, an identity loss between images with
-            different numbers of channels, repeated steps in an iteration, or a penalty together
-            with BatchNorm or torch.compile.
+    Raises UserError: `order` does not update every network once, an identity loss between images
+    with different numbers of channels, repeated steps in an iteration, or a penalty together with
+    BatchNorm or torch.compile.
     """
 
     generator: nn.ModuleDict

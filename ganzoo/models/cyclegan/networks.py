@@ -25,7 +25,6 @@ class ResNetGenerator(nn.Module):
     again. Only the outer convolutions and those of the blocks pad by reflection.
 
     Args:
-        inputs, outputs: channels.
         ngf: filters at full size; twice as many with each halving.
         blocks: residual blocks; the authors take 9, and 6 for images of 128 pixels or fewer.
         halvings: 2 as published.
@@ -88,7 +87,6 @@ class UNetGenerator(nn.Module):
     """Images [N, inputs, H, W] -> images [N, outputs, H, W] in [-1, 1], with skip connections.
 
     Args:
-        inputs, outputs: numbers of channels.
         ngf: filters after the first halving; twice as many with each one after it, up to 8 ngf.
         halvings: 7 for the authors' `unet_128`, 8 for `unet_256`: down to one pixel.
         norm: "instance" (without parameters), "batch" or "none".
@@ -159,7 +157,6 @@ class PatchDiscriminator(nn.Module):
     `least` pixels on each side.
 
     Args:
-        inputs: channels.
         ndf: filters of the first layer; twice as many with each one after it, up to 8 ndf.
         layers: convolutions that halve the image.
         norm: "instance" (without parameters), "batch" or "none"; never after the first layer.
@@ -199,7 +196,6 @@ class PixelDiscriminator(nn.Module):
     """Images [N, inputs, H, W] -> a logit for every pixel, [N, 1, H, W], by its colors alone.
 
     Args:
-        inputs: number of channels.
         ndf: filters of the first layer, half of the second's.
         norm: "instance" (without parameters), "batch" or "none".
     """
@@ -228,9 +224,7 @@ class SmallGenerator(nn.Module):
     """Images [N, inputs, H, W] -> images [N, outputs, H, W] in [-1, 1].
 
     Args:
-        inputs, outputs: channels.
         ngf: filters after the first halving; twice as many with each one after it.
-        blocks: residual blocks.
         halvings: by convolutions of 4x4, undone by transposed ones.
         norm: "batch", "instance" (without parameters) or "none"; not after the last layer.
         dropout: probability of dropping a feature inside the blocks.
@@ -269,7 +263,6 @@ class SmallDiscriminator(nn.Module):
     """Images [N, inputs, H, W] -> a map of logits, [N, 1, H', W']: 7x7 of them for 128x128.
 
     Args:
-        inputs: channels.
         ndf: filters of the first layer; twice as many with each one after it.
         layers: convolutions of 4x4 that halve the image.
         norm: "batch", "instance" (without parameters) or "none"; never after the first layer.

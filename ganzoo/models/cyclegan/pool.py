@@ -18,7 +18,6 @@ class ImagePool(nn.Module):
 
     Args:
         size: number of images kept.
-        channels, height, width: shape of the images.
     """
 
     images: Tensor
@@ -32,9 +31,7 @@ class ImagePool(nn.Module):
         """The images shown instead of `fakes`, [n, C, H, W], in this process.
 
         Args:
-            fakes: new fakes of this process.
             before: number of fakes that the pool got before these, over all processes.
-            draws: random numbers of the step.
         """
         n, size, kept = len(fakes), len(self.images), self.images
         news = gather_rows(fakes.detach()).to(kept.dtype)

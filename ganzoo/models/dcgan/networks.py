@@ -22,14 +22,12 @@ class Generator(nn.Module):
 
     Args:
         image_size: H and W in pixels, or one number for both; see `base_grid`.
-        nc: number of channels of the image.
         nz: length of z.
         ngf: filters of the last hidden layer; each layer before it has twice as many.
         kernel: side of the kernels of all layers but the first.
         projection: normalize each unit of the first layer by itself, as the paper's code does,
             instead of each of its channels.
         max_width: largest number of filters of a layer.
-        eps: epsilon of BatchNorm.
     """
 
     def __init__(
@@ -90,7 +88,6 @@ class Discriminator(nn.Module):
         norm: normalization of all layers but the first: "batch" as published; "layer" (over each
             image, as in WGAN-GP) or "none" for gradient penalties, which need logits that do not
             depend on other images. With "none" the convolutions have biases instead.
-        eps: epsilon of the normalization.
     """
 
     def __init__(

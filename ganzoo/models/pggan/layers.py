@@ -236,12 +236,10 @@ def minibatch_stddev(x: Tensor, group_size: int = 4, neighbors: bool = False) ->
     in the official code.
 
     Args:
-        x: features.
         group_size: images in a group; a smaller batch is one group.
         neighbors: whether groups are of consecutive images, and the variance unbiased.
 
-    Raises:
-        UserError: N is larger than group_size and not a multiple of it.
+    Raises UserError: N is larger than group_size and not a multiple of it.
     """
     n, c, h, w = x.shape
     group = min(group_size, n)

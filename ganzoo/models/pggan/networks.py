@@ -55,8 +55,7 @@ class Growing(nn.Module):
     def active(self, lod: float) -> tuple[int, float]:
         """The highest active level, and the share in [0, 1) of the level below in the output.
 
-        Raises:
-            UserError: lod is not in [0, levels].
+        Raises UserError: lod is not in [0, levels].
         """
         if not 0 <= lod <= self.levels:
             raise UserError(
@@ -81,7 +80,6 @@ class Generator(Growing):
 
     Args:
         image_size: H and W in pixels, or one number for both; see `base_grid`.
-        channels: channels of the image.
         nz: length of z; None for the number of feature maps of stage 0, min(fmap_base, fmap_max).
         classes: number of classes that images are conditioned on; 0 for none.
         fmap_base, fmap_decay, fmap_max: numbers of feature maps; see `feature_maps`.
@@ -101,7 +99,6 @@ class Generator(Growing):
         latent_norm: normalization of z and the label's one-hot vector.
         blocks: for each level, features of the level below -> features.
         to_rgb: for each level, features -> image.
-        output: last operation on the image.
     """
 
     slope, rgb_kernel = 0.2, 1
