@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-all train test test-slow test-data lint bench dist
+.PHONY: help setup setup-all train test test-slow test-data lint docs bench dist
 
 help:
 	@echo "make train      set up, train a DCGAN on the embedded emoji, leave pictures in runs/"
@@ -15,6 +15,7 @@ help:
 	@echo "make setup-all  set up with every extra, which some tests need"
 	@echo "make test-data  install real pictures that some tests need (Debian packages, as root)"
 	@echo "make lint       check style and types with ruff and mypy"
+	@echo "make docs       build the documentation site in build/website/site"
 	@echo "make bench      time the engine, the reading of images, and the metrics"
 	@echo "make dist       build the wheel and the source distribution"
 
@@ -60,6 +61,11 @@ lint: setup
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
+
+# Strictly: a link to nowhere fails.
+docs: setup
+	$(INSTALL) --constraint constraints.txt --editable ".[docs]"
+	$(BIN)/python -m website.build
 
 bench: setup
 	$(BIN)/python benchmarks/engine.py

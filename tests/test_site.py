@@ -1,0 +1,213 @@
+"""The site builds strictly, loads nothing from elsewhere, and leaves out no key."""
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from html import unescape
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+from makers.tiny import TINY, TINY_METRICS, TRANSLATING
+
+import ganzoo
+from ganzoo.config import CONF
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+sys.path.insert(0, str(ROOT))
+
+from website import build, keys  # noqa: E402
+
+PAGES = [*DOCS.rglob("*.md"), *(ROOT / name for name in build.ALSO if name.endswith(".md"))]
+FILES = keys.files()
+
+
+# -- keys ------------------------------------------------------------------------------------------
+
+
+def flat(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The keys of a YAML file by dotted path, without those that are Hydra's."""
+    for name, value in node.items():
+        inner = f"{path}.{name}" if path else str(name)
+        if str(name).startswith("_") or inner in ("defaults", "hydra"):
+            continue
+        if isinstance(value, dict) and all(isinstance(key, str) for key in value) and value:
+            yield from flat(value, inner)
+        else:
+            yield inner, value
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_key_is_explained(name: str) -> None:
+    """By a comment in its file or in the one that it is based on, or by the key that it follows."""
+    found = keys.inherited(keys.read(name))
+    for path, value in flat(yaml.safe_load((CONF / f"{name}.yaml").read_text()) or {}):
+        follows = isinstance(value, str) and re.fullmatch(r"\$\{[\w.]+\}", value)
+        assert found[path].comment or follows, f"conf/{name}.yaml: {path} has no comment"
+
+
+def test_the_reference_has_every_key() -> None:
+    """Compared with the files as YAML reads them; the tables come from their text."""
+    pages = {page.name: page.read_text() for page in (DOCS / "reference").glob("keys*.md")}
+    patterns = [
+        found[2].split() for text in pages.values() for found in build.MARKER.finditer(text)
+    ]
+    tables = "\n".join(keys.markdown(names) for names in patterns)
+    rows = set(re.findall(r"^\| <code>(.*?)</code>", tables.replace("<wbr>", ""), re.MULTILINE))
+    for name in FILES:
+        group = keys.read(name).group
+        for path, _ in flat(yaml.safe_load((CONF / f"{name}.yaml").read_text()) or {}):
+            assert (f"{group}.{path}" if group else path) in rows, f"conf/{name}.yaml: {path}"
+
+
+def test_types_and_ranges_come_from_the_code() -> None:
+    assert keys.declared("train", "seed")[0] == "a whole number from 0 to 4294967295"
+    assert keys.declared("model/dcgan", "discriminator.norm")[0] == "one of batch, layer, none"
+    assert keys.declared("model/base/gan", "ema_kimg") == ("", "")  # which class is not yet known
+    kind, line = keys.declared("model/dcgan", "nz")
+    assert kind.startswith("a whole number")
+    assert line
+
+
+# -- pages -----------------------------------------------------------------------------------------
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", page.read_text()):
+        path, _, anchor = target.partition("#")
+        other = (page.parent / path).resolve() if path else page
+        assert other.exists(), target
+        assert not anchor or anchor in anchors(other), target
+        inside = other.is_relative_to(DOCS) or other.relative_to(ROOT).as_posix() in build.ALSO
+        assert inside or page == ROOT / "README.md" or DOCS not in page.parents, target
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    listed = re.findall(r'= "([\w/-]+\.md)"', (ROOT / "website" / "zensical.toml").read_text())
+    pages = {page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")}
+    made = {*build.ALSO.values(), *(f"reference/api/{room}.md" for room in build.ROOMS)}
+    assert sorted(listed) == sorted(pages | made)
+
+
+@pytest.mark.skipif(find_spec("zensical") is None, reason='needs pip install -e ".[docs]"')
+@pytest.mark.skipif(find_spec("mkdocstrings_handlers") is None, reason="needs mkdocstrings-python")
+@pytest.mark.slow
+def test_the_site_builds_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
+    assert build.main(tmp_path) == 0, "zensical found something"
+    site = tmp_path / "site"
+    html = {page: page.read_text() for page in site.rglob("*.html")}
+    assert len(html) > 60
+    loading = (
+        r'<(?:script|img|iframe|source|video|audio|link)\b[^>]*?(?:src|href|srcset)="?([^">\s]*)'
+    )
+    for page, text in html.items():
+        for address in re.findall(loading, text):
+            assert not re.match(r"(?:https?:)?//", address), f"{page} loads {address}"
+            file = page.parent / unescape(address).partition("#")[0].partition("?")[0]
+            assert address.startswith("data:") or file.exists(), f"{page} has no {address}"
+    for style in site.rglob("*.css"):
+        assert not re.search(r"(?:url\(|@import\s*)['\"]?(?:https?:)?//", style.read_text()), style
+    for script in site.rglob("*.js"):
+        if script.name == "search.js":
+            continue  # the text of the pages
+        hosts = set(re.findall(r"https?://([\w.-]+\.\w+)/", script.read_text()))
+        assert hosts <= {"www.w3.org", "fontawesome.com"}, script  # names of XML, a license
+    index = json.loads((site / "search.json").read_text())["items"]
+    found = {item["location"] for item in index}
+    assert {"howto/resume.html#resume-on-another-machine", "reference/keys.html#train"} <= found
+    assert "<!-- keys" not in "".join(html.values())
+
+
+# -- code on the pages -----------------------------------------------------------------------------
+
+
+def titled(page: str) -> dict[str, str]:
+    """The files that a page shows, by the names in their titles."""
+    pattern = r'^```\w+ title="([^"]+)"\n(.*?)^```$'
+    return dict(re.findall(pattern, (DOCS / page).read_text(), re.MULTILINE | re.DOTALL))
+
+
+def test_a_package_of_the_pages_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The data set, the metric, the callback and the logger that the pages add, in one run."""
+    shown = {}
+    for page in ("add-data", "add-metric", "add-callback", "add-logger"):
+        shown |= titled(f"howto/{page}.md")
+    assert len(shown) == 6
+    for name, text in shown.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    tiny = [key for key in TINY if not key.startswith(("data", "logger", "callbacks.evaluate"))]
+    metrics = [key for key in TINY_METRICS if "num_real" not in key]
+    ganzoo.train(
+        f"hydra.searchpath=[file://{tmp_path}/myconf]", "data=stripes", "data.source.num=40",
+        "logger=lines", "callbacks.evaluate.every_kimg=0.08", "run_dir=run", *tiny, *metrics,
+        "metrics.num_real=40", "callbacks.evaluate.monitor=brightness",
+        "+metrics.metrics.brightness._target_=mypackage.brightness.Brightness",
+        "+callbacks.hello._target_=mypackage.hello.Hello", "+callbacks.hello.every_kimg=0.04",
+    )  # fmt: skip
+    lines = (tmp_path / "lines.txt").read_text().splitlines()
+    assert any(line.startswith("40 hello/mean ") for line in lines)
+    assert any(re.match(r"80 pictures/samples \(", line) for line in lines)
+    gan = ganzoo.load("run", trust=["mypackage"])
+    fakes = (gan.sample(range(24)) * 127.5 + 127.5).round().clamp(0, 255)
+    truth = abs(float(fakes.mean()) - 127.5)  # as many black stripes as white ones
+    (value,) = (line.split()[2] for line in lines if line.startswith("80 metrics/brightness "))
+    assert float(value) == pytest.approx(truth, abs=1)
+    assert (tmp_path / "run" / "best.ckpt").is_file()
+
+
+def test_code_for_programs_of_your_own_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The blocks of the page, in another order, so that there is a model to load."""
+    text = (DOCS / "howto" / "own-code.md").read_text()
+    loop, loaded, metric, trainer = re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"ganzoo": ganzoo}
+    exec(loop, names)
+    assert names["fake"].shape == (16, 3, 32, 32)
+    exec(metric, names)
+    assert float(names["metric"].compute()) > 0
+    exec(trainer.replace("max_steps=8", 'max_steps=2, accelerator="cpu"'), names)
+    assert names["again"].images_seen == names["gan"].images_seen > 0
+    exec(loaded.replace("RUN", "mine.ckpt"), names)
+    assert names["images"].shape == (8, 3, 32, 32)
+
+
+def test_the_notebook_that_translates_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its cells in their order, with a tiny model and few images."""
+    notebook = json.loads((ROOT / "examples" / "translate.ipynb").read_text())
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    skipped = ("model=", "data=", "callbacks.")
+    tiny = [key for key in TRANSLATING if not key.startswith(skipped)]
+    named = dict(key.split("=", 1) for key in (*tiny, "callbacks.evaluate=null"))
+    train = ganzoo.train
+    monkeypatch.setattr(
+        ganzoo,
+        "train",
+        lambda *given, **keyed: train(
+            *(key for key in given if key.partition("=")[0] not in named), **{**keyed, **named}
+        ),
+    )
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: None))
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    for cell in cells:
+        exec("".join(cell["source"]), names)
+    assert len(list((tmp_path / "translated").glob("*.png"))) == 12
+    assert (tmp_path / "translated" / "index.html").is_file()
+    assert ganzoo.load(tmp_path / "shared").images_seen == 48
