@@ -30,9 +30,10 @@ COMMANDS = {
     "translate": "translate a folder of images into the other domain",
     "evaluate": "compute metrics of a checkpoint or of a folder of images",
     "export": "write a model to share: weights, card, ONNX; push it to the Hub",
+    "playground": "make a web page that runs a model in the visitor's browser",
     "neighbors": "show the training images most similar to samples",
     "doctor": "check images for problems before training",
-    "prepare": "pack images, fetch networks for metrics, import checkpoints",
+    "prepare": "pack images, fetch networks and programs, import checkpoints",
     "workspace": "create a view of the runs in wandb",
 }
 

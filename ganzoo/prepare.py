@@ -1,8 +1,9 @@
 """python -m ganzoo.prepare: prepare data, networks and checkpoints.
 
 pack SRC OUT packs images so that training need not decode them; weights NAME downloads a network
-that metrics use; cache lists or clears the features that metrics have stored; import SRC OUT
-converts a checkpoint of another project.
+that metrics use; playground downloads what runs networks in a browser, by npm; cache lists or
+clears the features that metrics have stored; import SRC OUT converts a checkpoint of another
+project.
 """
 
 import argparse
@@ -35,6 +36,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     networks = commands.add_parser("weights", help="download a network that metrics use")
     networks.set_defaults(run=run_weights)
     networks.add_argument("name", choices=list(weights.PUBLISHED))
+
+    browser = commands.add_parser("playground", help="download what runs networks in a browser")
+    browser.set_defaults(run=run_playground)
+    browser.add_argument(
+        "--from", type=Path, dest="source", metavar="FOLDER",
+        help="a folder where npm pack has put the package, instead of downloading it",
+    )  # fmt: skip
 
     foreign = commands.add_parser("import", help="convert a checkpoint of another project")
     foreign.set_defaults(run=run_import)
@@ -69,6 +77,13 @@ def run_pack(args: argparse.Namespace) -> None:
 
 def run_weights(args: argparse.Namespace) -> None:
     print(f"{weights.fetch(args.name)} is complete and unchanged.")
+
+
+def run_playground(args: argparse.Namespace) -> None:
+    from ganzoo.metrics.pretrained import cache_folder
+    from ganzoo.sharing.playground import runtime
+
+    print(f"{runtime.fetch(cache_folder() / 'playground', args.source)} is complete and unchanged.")
 
 
 def run_import(args: argparse.Namespace) -> None:

@@ -1,0 +1,192 @@
+// What both kinds of page share: loading with a progress bar, the worker, messages, elements.
+
+import { fromBase64, through } from "./files.js";
+import { seedsPage } from "./seeds.js";
+import { translationPage } from "./translation.js";
+
+/**
+ * What a page needs, as Python writes it to playground.json.
+ * @typedef {object} Facts
+ * @property {"seeds" | "translation"} kind
+ * @property {string} name for the names of files
+ * @property {Record<string, number>} parts files to load before the start, with their bytes
+ * @property {Record<string, {shape: number[], data: string}>} arrays float32 or int32 in base64
+ * @property {number[]} shape channels, height and width of images
+ * @property {number} nz
+ * @property {string} prior empty if only the latents in `arrays` are known
+ * @property {import("./random.js").Stop[]} stops from the least variety to the most
+ * @property {string[]} classes names
+ * @property {number[] | null} bounds
+ * @property {Direction[]} directions
+ * @property {{name: string, file: string}[]} examples
+ */
+
+/** @typedef {{name: string, from: string, to: string, channels: number, makes: number}} Direction */
+/** @typedef {{type: string, data: ArrayLike<number> | BigInt64Array, dims: number[]}} Input */
+/** @typedef {{data: Float32Array, dims: number[]}} Output */
+
+const RUNTIME = "ort.wasm.bundle.min.mjs", WASM = "ort.wasm.gz", WORKER = "worker.js";
+
+/**
+ * The element with an id.
+ * @template {HTMLElement} T
+ * @param {string} id
+ * @param {new () => T} kind
+ * @returns {T}
+ */
+export function byId(id, kind) {
+  const found = document.getElementById(id);
+  if (found instanceof kind) return found;
+  throw new Error(`The page has no ${id}.`);
+}
+
+/** @param {string} id */
+export const button = (id) => byId(id, HTMLButtonElement);
+/** @param {string} id */
+export const input = (id) => byId(id, HTMLInputElement);
+/** @param {string} id */
+export const select = (id) => byId(id, HTMLSelectElement);
+
+/** Tell the visitor what goes on. @param {string} text */
+export function say(text) {
+  byId("status", HTMLElement).textContent = text;
+}
+
+/** Tell the visitor what went wrong. @param {unknown} error */
+export function fail(error) {
+  byId("problem", HTMLElement).textContent = error instanceof Error ? error.message : `${error}`;
+}
+
+/** Let an event start something, and report if it fails. @param {() => unknown} task */
+export function doing(task) {
+  return async () => {
+    byId("problem", HTMLElement).textContent = "";
+    try {
+      await task();
+    } catch (error) {
+      fail(error);
+    }
+  };
+}
+
+/**
+ * The options of a menu.
+ * @param {HTMLSelectElement} menu
+ * @param {Iterable<[string, string]>} options values and names
+ */
+export function fill(menu, options) {
+  menu.replaceChildren(...Array.from(options, ([value, name]) => new Option(name, value)));
+}
+
+/** A canvas that shows a picture in its own size. @param {HTMLCanvasElement} canvas @param {ImageData} image */
+export function draw(canvas, image) {
+  if (canvas.width !== image.width || canvas.height !== image.height) {
+    canvas.width = image.width;
+    canvas.height = image.height;
+  }
+  canvas.classList.toggle("pixels", image.width < 128);
+  canvas.getContext("2d")?.putImageData(image, 0, 0);
+}
+
+/** The networks, which run in a worker. */
+export class Networks {
+  /** @param {Worker} worker */
+  constructor(worker) {
+    this.worker = worker;
+    /** @type {Map<number, {resolve: (found: any) => void, reject: (error: Error) => void}>} */
+    this.waiting = new Map();
+    this.sent = 0;
+    worker.onmessage = ({ data: { id, result, error } }) => {
+      const waiting = this.waiting.get(id);
+      this.waiting.delete(id);
+      if (error === undefined) waiting?.resolve(result);
+      else waiting?.reject(new Error(error));
+    };
+    worker.onerror = () => fail("The worker of this page could not be started.");
+  }
+
+  /** @param {string} job @param {object} given @param {Transferable[]} [transfer] @returns {Promise<any>} */
+  ask(job, given, transfer = []) {
+    const id = this.sent++;
+    this.worker.postMessage({ id, job, given }, transfer);
+    return new Promise((resolve, reject) => this.waiting.set(id, { resolve, reject }));
+  }
+
+  /** Images by a network. @param {string} name @param {Record<string, Input>} inputs @returns {Promise<Output>} */
+  run(name, inputs) {
+    return this.ask("run", { name, inputs });
+  }
+}
+
+/**
+ * A file of the page: embedded in it, or next to it; unpacked if it is gzip.
+ * @param {string} name
+ * @param {(bytes: number) => void} [arrived] called as bytes arrive
+ */
+export async function part(name, arrived = () => {}) {
+  const embedded = document.getElementById(`part:${name}`);
+  let bytes = fromBase64(embedded?.textContent ?? "");
+  if (embedded) {
+    embedded.remove();
+    arrived(bytes.length);
+  } else {
+    const response = await fetch(name);
+    if (!response.ok || !response.body) {
+      throw new Error(`${name} could not be loaded (${response.status}): reload the page.`);
+    }
+    const [copy, counted] = response.body.tee();
+    const whole = new Response(copy).arrayBuffer();
+    const reader = counted.getReader();
+    for (let read = await reader.read(); !read.done; read = await reader.read()) {
+      arrived(read.value.length);
+    }
+    bytes = new Uint8Array(await whole);
+  }
+  const zipped = bytes[0] === 0x1f && bytes[1] === 0x8b;
+  return zipped ? through(bytes, new DecompressionStream("gzip")) : bytes;
+}
+
+/** The address of a script: next to the page, or of what is embedded. @param {string} name */
+async function script(name) {
+  if (!document.getElementById(`part:${name}`)) return new URL(name, document.baseURI).href;
+  const text = /** @type {BlobPart} */ (await part(name));
+  return URL.createObjectURL(new Blob([text], { type: "text/javascript" }));
+}
+
+async function start() {
+  const needed = ["WebAssembly", "Worker", "CompressionStream", "DecompressionStream"];
+  if (needed.some((name) => !(name in window))) {
+    throw new Error("This browser is too old for this page: use a current one.");
+  }
+  say("Loading…");
+  /** @type {Facts} */
+  const facts = JSON.parse(new TextDecoder().decode(await part("playground.json")));
+  const bar = byId("loading", HTMLProgressElement);
+  const total = Object.values(facts.parts).reduce((sum, bytes) => sum + bytes, 0);
+  let arrived = 0;
+  /** @param {number} bytes */
+  const count = (bytes) => {
+    arrived += bytes;
+    bar.value = Math.min(1, arrived / total);
+    const [now, all] = [arrived, total].map((n) => (n / 2 ** 20).toFixed(1));
+    say(`Loading the network and the program that runs it: ${now} of ${all} MB`);
+  };
+  const files = Object.keys(facts.parts).map(
+    /** @returns {Promise<[string, Uint8Array]>} */ async (name) => [name, await part(name, count)],
+  );
+  const networks = new Networks(new Worker(await script(WORKER), { type: "module" }));
+  const url = await script(RUNTIME);
+  const graphs = new Map(await Promise.all(files));
+  const wasm = graphs.get(WASM);
+  graphs.delete(WASM);
+  say("Starting…");
+  await networks.ask("start", { url, wasm });
+  for (const [name, graph] of graphs) await networks.ask("load", { name, graph });
+  bar.hidden = true;
+  say("");
+  byId("play", HTMLElement).hidden = false;
+  await (facts.kind === "seeds" ? seedsPage : translationPage)(facts, networks);
+  document.body.dataset.ready = "yes";
+}
+
+start().catch(fail);
