@@ -74,6 +74,17 @@ def test_types_and_ranges_come_from_the_code() -> None:
     assert line
 
 
+@pytest.mark.parametrize("name", ["train", "evaluate"])
+def test_help_explains_what_can_be_chosen(name: str) -> None:
+    config = yaml.safe_load((CONF / f"{name}.yaml").read_text())
+    text = config["hydra"]["help"]["template"].partition("$APP_CONFIG_GROUPS")[0]
+    chosen = [key for entry in config["defaults"] if isinstance(entry, dict) for key in entry]
+    for group in [key for key in chosen if not key.startswith("override")]:
+        assert re.search(rf"^ *{group}[ =]", text, re.MULTILINE), group
+    for key in re.findall(r"^ *([a-z_.]+)=", text, re.MULTILINE):
+        assert key in config or key in chosen or key == "data.source.root", key
+
+
 # -- pages -----------------------------------------------------------------------------------------
 
 

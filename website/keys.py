@@ -188,6 +188,7 @@ def prose(text: str) -> str:
 
 def _escaped(text: str) -> str:
     text = escape(text, quote=False).replace("*", "&#42;").replace("_", "\\_")
+    text = text.replace("benchmarks/README.md", "[benchmarks](../background/benchmarks.md)")
     return PAGE.sub(r"[docs/\1.md](../\1.md)", text)
 
 
