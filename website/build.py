@@ -31,6 +31,7 @@ ALSO = {
 }
 ROOMS = ("nn", "schedules", "engine", "models", "data", "metrics", "callbacks", "loggers",
          "pictures", "distributed", "runs", "sharing", "config")  # fmt: skip
+PREPARE = ("pack", "weights", "playground", "import", "cache")
 LINK = re.compile(r"(\]\()(?!https?:|#|mailto:)([^)#\s]+)(#[^)\s]*)?(\))")
 MARKER = re.compile(r"<!-- (keys|recipes|help|api): ?(.*?) ?-->")
 ELSEWHERE = re.compile(r"https://(?:unpkg\.com|cdn\.jsdelivr\.net|api\.github\.com)/[\w@./-]*")
@@ -107,7 +108,7 @@ def filled(kind: str, names: list[str], pages: Path) -> str:
     if kind == "recipes":
         return "\n\n".join(keys.recipes(name) for name in names)
     if kind == "help":
-        return helps(names or list(COMMANDS))
+        return helps(names or [*COMMANDS, *(f"prepare/{part}" for part in PREPARE)])
     return api(names or list(ROOMS), pages)
 
 
