@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ TESTS = str(Path(__file__).parent)  # holds `makers`, which also the started pro
 sys.path.insert(0, TESTS)
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [TESTS, os.environ.get("PYTHONPATH")]))
 
+from makers import warm  # noqa: E402
 from makers.tiny import TINY  # noqa: E402
 
 from ganzoo.train import main as train_main_  # noqa: E402
@@ -29,11 +31,18 @@ def train_command(run_dir: Path, *overrides: str) -> list[str]:
     return [sys.executable, "-m", "ganzoo.train", *TINY, f"run_dir={run_dir}", *overrides]
 
 
-def run(command: Sequence[str], **options: object) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end, output captured."""
-    return subprocess.run(
-        list(command), capture_output=True, text=True, timeout=240, check=False, **options
-    )  # type: ignore[call-overload]
+def run(
+    command: Sequence[str], processes: int = 1, **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run a Python command to its end, in one process or several that train together.
+
+    Returns:
+        The first process's exit code and output; if a process fails, that one's.
+    """
+    if processes == 1:
+        return warm.run(list(command), timeout=240, **options)
+    done = warm.world(list(command), processes, timeout=240, **options)
+    return next((one for one in done if one.returncode > 0), done[0])
 
 
 def tensors(node: object, path: str = "") -> dict[str, torch.Tensor]:

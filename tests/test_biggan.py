@@ -393,9 +393,8 @@ WORLDS = ("biggan_float64", "biggan_vectors", "biggan_straight", "biggan_resumed
 def result(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
     """Results of BigGAN's scenarios in `worlds.py`, by world size and rank."""
     folders = {world: tmp_path_factory.mktemp(f"world{world}") for world in (1, 2)}
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    for world, launcher in ((1, []), (2, torchrun)):
-        done = run([sys.executable, *launcher, SCRIPT, str(folders[world]), *WORLDS])
+    for world, folder in folders.items():
+        done = run([sys.executable, SCRIPT, str(folder), *WORLDS], processes=world)
         assert done.returncode == 0, done.stderr[-3000:]
 
     def load(scenario: str, world: int, rank: int = 0) -> Any:

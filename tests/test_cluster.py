@@ -16,6 +16,7 @@ import psutil
 import pytest
 from conftest import assert_same_tensors, checkpoint, train_command
 from lightning.fabric.plugins.environments.lightning import find_free_network_port
+from makers import warm
 from makers.tiny import TINY, TINY_METRICS, config
 from test_resume import group_is_gone
 
@@ -67,7 +68,7 @@ def start(
     port = str(find_free_network_port())
     meet = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "PYTHONPATH": PATHS}
     return [
-        subprocess.Popen(
+        warm.Popen(
             [sys.executable, "-m", "ganzoo.train", *TASK, *SLURM, *overrides],
             cwd=folder,
             env={
@@ -285,7 +286,7 @@ def test_a_signal_to_all_processes_leaves_a_checkpoint(
 ) -> None:
     """As Ctrl-C and SLURM send it: to workers, too. Nobody is asked to requeue anything."""
     run_dir = tmp_path / "run"
-    process = subprocess.Popen(
+    process = warm.Popen(
         train_command(run_dir, *LONG, *overrides),
         env={**outside(), "PATH": scontrol(tmp_path)},
         stdout=subprocess.PIPE,

@@ -160,7 +160,7 @@ def test_two_processes_with_synchronized_batchnorm_do_not_wait_for_each_other(tm
     command += [
         "callbacks.logits={_target_:ganzoo.callbacks.logits.LogitGrid,every_kimg:0.016,num:8}"
     ]
-    result = run(command)
+    result = run(command, processes=2)
     assert result.returncode == 0, result.stderr
     assert len(list((tmp_path / "logits").iterdir())) == 3
 

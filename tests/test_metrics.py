@@ -278,8 +278,7 @@ def test_batches_and_their_order_do_not_matter(batched, size):
 
 
 def test_two_processes_equal_one(batched, tmp_path):
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = run([*torchrun, SCRIPT, str(tmp_path)])
+    done = run([sys.executable, SCRIPT, str(tmp_path)], processes=2)
     assert done.returncode == 0, done.stderr[-3000:]
     for rank in range(2):
         assert_equal(torch.load(tmp_path / f"{rank}.pt", weights_only=True), batched)

@@ -418,8 +418,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], Any
     folders = {world: tmp_path_factory.mktemp(f"grown{world}") for world in (1, 2)}
     one = run([sys.executable, SCRIPT, str(folders[1]), *names])
     assert one.returncode == 0, one.stderr[-3000:]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    two = run([*torchrun, SCRIPT, str(folders[2]), *names])
+    two = run([sys.executable, SCRIPT, str(folders[2]), *names], processes=2)
     assert two.returncode == 0, two.stderr[-3000:]
 
     def load(scenario: str, world: int) -> Any:

@@ -508,8 +508,7 @@ def test_the_mode_test_trains(variant: str, tmp_path: Path) -> None:
 def started(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     """The weights of one process, and those of both where there are two."""
     folder = tmp_path_factory.mktemp("discriminated")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = run([*torchrun, SCRIPT, str(folder), "discriminated"])
+    done = run([sys.executable, SCRIPT, str(folder), "discriminated"], processes=2)
     assert done.returncode == 0, done.stderr[-3000:]
     two = [torch.load(folder / f"discriminated-{i}.pt", weights_only=True) for i in (0, 1)]
     return [result["state_dict"] for result in (discriminated(folder / "one"), *two)]

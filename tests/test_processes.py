@@ -23,8 +23,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int, int]
     folders = {world: tmp_path_factory.mktemp(f"world{world}") for world in (1, 2)}
     one = run([sys.executable, SCRIPT, str(folders[1])])
     assert one.returncode == 0, one.stderr[-3000:]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    two = run([*torchrun, SCRIPT, str(folders[2])])
+    two = run([sys.executable, SCRIPT, str(folders[2])], processes=2)
     assert two.returncode == 0, two.stderr[-3000:]
 
     def load(scenario: str, world: int, rank: int = 0) -> Any:

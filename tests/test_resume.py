@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import assert_same_tensors, checkpoint, run, train_command
+from makers import warm
 from makers.tiny import config
 
 from ganzoo.config import make
@@ -43,7 +44,7 @@ def interrupt(
     run_dir: Path, number: int, at_images: int, *overrides: str, delay: float = 0.0
 ) -> subprocess.CompletedProcess[str]:
     """Start the run, send its first process a signal once it has logged that many images."""
-    with subprocess.Popen(
+    with warm.Popen(
         train_command(run_dir, *LONG, *overrides),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -196,16 +197,14 @@ def test_a_complete_run_is_left_alone_and_a_longer_one_goes_on(straight, tmp_pat
 def test_two_processes_stop_and_go_on(tmp_path: Path) -> None:
     straight, stopped = tmp_path / "straight", tmp_path / "stopped"
     short = (*TWO, "total_kimg=0.4", "callbacks.ticks.every_kimg=0.05")
-    with subprocess.Popen(
-        train_command(straight, *LONG, *short), stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as other:
-        result = interrupt(stopped, signal.SIGTERM, 100, *short)
-        assert other.wait(timeout=120) == 0
+    other = run(train_command(straight, *LONG, *short), processes=2)
+    assert other.returncode == 0, other.stderr
+    result = interrupt(stopped, signal.SIGTERM, 100, *short)
     assert result.returncode == 128 + signal.SIGTERM, result.stdout
     assert group_is_gone(result.args)
     assert 100 <= checkpoint(stopped)["ganzoo"]["images_seen"] < 400
     assert not (stopped / "done").exists()
-    again = run(train_command(stopped, *LONG, *short))
+    again = run(train_command(stopped, *LONG, *short), processes=2)
     assert again.returncode == 0, again.stderr
     assert (stopped / "done").exists()
     ours, theirs = checkpoint(stopped), checkpoint(straight)

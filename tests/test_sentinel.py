@@ -331,7 +331,7 @@ def test_going_back_from_nan(tmp_path) -> None:
 def test_two_processes_go_back_together(tmp_path) -> None:
     keys = keys_of("total_kimg=0.6", **ONCE, action="rollback")
     ddp = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "sync_batchnorm=true")
-    done = run(train_command(tmp_path, *keys, *ddp))
+    done = run(train_command(tmp_path, *keys, *ddp), processes=2)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("back to 0.3 kimg") == 1
     assert checkpoint(tmp_path)["ganzoo"]["rollbacks"] == 1

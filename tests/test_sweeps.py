@@ -18,6 +18,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
+from makers import warm
 from makers.tiny import TINY, TINY_METRICS, config
 from makers.wandb_world import kept
 from omegaconf import OmegaConf, open_dict
@@ -124,7 +125,7 @@ def test_a_sweep_that_was_killed_goes_on(tmp_path: Path) -> None:
     keys = [*TINY_DCGAN, "seed=0,1,2", "total_kimg=0.4"]
     straight, folder = tmp_path / "straight", tmp_path / "sweep"
     assert sweep(straight, *keys).returncode == 0
-    process = subprocess.Popen(
+    process = warm.Popen(
         command(folder, *keys), env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
     )
     wait_for(folder / "seed-1" / "last.ckpt")
@@ -145,9 +146,7 @@ def test_a_sweep_that_was_killed_goes_on(tmp_path: Path) -> None:
 def test_a_signal_stops_the_sweep_with_the_run(tmp_path: Path) -> None:
     folder = tmp_path / "sweep"
     keys = [*TINY_DCGAN, "seed=0,1", "total_kimg=100"]
-    process = subprocess.Popen(
-        command(folder, *keys), env=ENVIRONMENT, stdout=subprocess.PIPE, text=True
-    )
+    process = warm.Popen(command(folder, *keys), env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
     wait_for(folder / "seed-0" / "last.ckpt")
     process.send_signal(signal.SIGTERM)
     out, _ = process.communicate(timeout=60)

@@ -298,7 +298,8 @@ def test_a_resumed_run_keeps_its_id(tmp_path: Path) -> None:
 
 def test_only_the_first_process_has_a_run_and_an_id(tmp_path: Path) -> None:
     two = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
-    result = run(train_command(tmp_path / "run", *SHORT, *two, "logger=wandb"), cwd=tmp_path)
+    command = train_command(tmp_path / "run", *SHORT, *two, "logger=wandb")
+    result = run(command, processes=2, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     (told,) = kept(tmp_path / "run")
     assert told.runs[0].run_id == (tmp_path / "run" / "wandb" / "id.txt").read_text()
