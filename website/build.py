@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from html import unescape
 from pathlib import Path
 
 from ganzoo.cli import COMMANDS
@@ -34,6 +35,13 @@ ROOMS = ("nn", "schedules", "engine", "models", "data", "metrics", "callbacks", 
 PREPARE = ("pack", "weights", "playground", "import", "cache")
 LINK = re.compile(r"(\]\()(?!https?:|#|mailto:)([^)#\s]+)(#[^)\s]*)?(\))")
 MARKER = re.compile(r"<!-- (keys|recipes|help|api): ?(.*?) ?-->")
+LOADED = re.compile(
+    r"<(?:script|img|iframe|source|video|audio|link)\b[^>]*?(?:src|href|srcset)=\"?([^\">\s]*)"
+)
+OUTSIDE = re.compile(r"(?:https?:)?//")
+STYLED = re.compile(r"(?:url\(|@import\s*)['\"]?((?:https?:)?//[^'\")]*)")
+HOSTS = re.compile(r"https?://([\w.-]+\.\w+)")
+HARMLESS = {"www.w3.org", "fontawesome.com"}
 ELSEWHERE = re.compile(r"https://(?:unpkg\.com|cdn\.jsdelivr\.net|api\.github\.com)/[\w@./-]*")
 
 
@@ -50,10 +58,14 @@ def main(out: Path = ROOT / "build" / "website") -> int:
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
     said = re.sub(r"\x1b\[[\d;]*m", "", done.stderr).partition("Traceback")[0]
     print(said, file=sys.stderr, end="")
-    if not done.returncode:
-        keep_to_itself(out / "site")
-        print(f"open {out / 'site' / 'index.html'}")
-    return done.returncode
+    if done.returncode:
+        return done.returncode
+    keep_to_itself(out / "site")
+    if found := elsewhere(out / "site"):
+        print("The site would load from elsewhere:", *found, sep="\n", file=sys.stderr)
+        return 1
+    print(f"open {out / 'site' / 'index.html'}")
+    return 0
 
 
 # -- pages -----------------------------------------------------------------------------------------
@@ -168,6 +180,28 @@ def keep_to_itself(site: Path) -> None:
             text,
         )
         script.write_text(text, encoding="utf-8")
+
+
+def elsewhere(site: Path) -> list[str]:
+    """What the files of a site would load from another origin, or that is missing.
+
+    Links that somebody has to click are fine. Scripts may name no host at all, except for names of
+    XML and the licenses in their comments.
+    """
+    found = []
+    for page in sorted(site.rglob("*.html")):
+        for address in LOADED.findall(page.read_text(encoding="utf-8")):
+            folder = site if address.startswith("/") else page.parent
+            file = folder / unescape(address).partition("#")[0].partition("?")[0].lstrip("/")
+            if OUTSIDE.match(address) or not (address.startswith("data:") or file.exists()):
+                found.append(f"{page.relative_to(site)}: {address}")
+    for style in sorted(site.rglob("*.css")):
+        found += [f"{style.name}: {a}" for a in STYLED.findall(style.read_text(encoding="utf-8"))]
+    for script in sorted(site.rglob("*.js")):
+        if script.name != "search.js":  # the text of all pages
+            hosts = HOSTS.findall(script.read_text(encoding="utf-8"))
+            found += [f"{script.name}: {host}" for host in sorted({*hosts} - HARMLESS)]
+    return found
 
 
 if __name__ == "__main__":
