@@ -235,6 +235,7 @@ def test_the_notebook_that_translates_runs(tmp_path: Path, monkeypatch: pytest.M
     """Its cells in their order, with a tiny model and few images."""
     notebook = json.loads((ROOT / "examples" / "translate.ipynb").read_text())
     cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert sum(bool(cell["outputs"]) for cell in cells) > 2, "outputs are kept"
     skipped = ("model=", "data=", "callbacks.")
     tiny = [key for key in TRANSLATING if not key.startswith(skipped)]
     named = dict(key.split("=", 1) for key in (*tiny, "callbacks.evaluate=null"))
