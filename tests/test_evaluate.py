@@ -242,10 +242,15 @@ def test_command_gives_the_number_of_the_run(tmp_path) -> None:
     (written,) = json.loads((tmp_path / "last.metrics.json").read_text())
     assert written["values"] == scores.values
     assert written["subject"] == {"model": "DCGAN", "images_seen": 80}
+    assert written["up"] == ["is_tiny", "is_tiny_std"]
+    (score,) = look(tmp_path).scores
+    assert score.best == min(e["values"]["fd_tiny"] for e in told(tmp_path)["evaluations"])
     evaluated(f"ckpt={tmp_path}")
     evaluated(f"ckpt={tmp_path}", "raw=true")
     file = json.loads((tmp_path / "last.metrics.json").read_text())
     assert [e["protocol"]["fake"]["generator"] for e in file] == ["average", "raw"]
+    raw = look(tmp_path).scores[1]
+    assert (raw.metric, raw.best) == ("fd_tiny", file[1]["values"]["fd_tiny"])
 
 
 def test_command_takes_other_data(tmp_path) -> None:

@@ -115,6 +115,19 @@ def write(folder: Path, *values: float | None, state: str = "done", **more: Any)
     return folder
 
 
+def add_evaluation(run_dir: Path, at_kimg: float, protocol: str, up: tuple = (), **values) -> None:
+    """An evaluation of `last.ckpt`, as `ganzoo.evaluate` adds it to its file."""
+    path = run_dir / "last.metrics.json"
+    facts = json.loads((run_dir / "metrics.json").read_text())["protocols"]["aaaaaaaa"]
+    entries = json.loads(path.read_text()) if path.is_file() else []
+    entries.append(
+        {"values": values, "floors": {}, "protocol": {**facts, "fake": {"images": 50_000}},
+         "subject": {"model": "DCGAN", "images_seen": int(1000 * at_kimg)}, "up": list(up),
+         "protocol_id": protocol}
+    )  # fmt: skip
+    path.write_text(json.dumps(entries))
+
+
 # -- real runs -------------------------------------------------------------------------------------
 
 
@@ -339,6 +352,49 @@ def test_translations_do_not_compare_with_samples(tmp_path) -> None:
     text = leaderboard(tmp_path)
     assert "translations are scored here, but not there" in text
     assert "Protocol cccccccc, BtoA: 50 fakes" in text
+
+
+def test_evaluations_after_training_are_ranked_by_their_own_protocol(tmp_path) -> None:
+    for name, training, after in (("a", 5.0, 30.0), ("b", 6.0, 20.0), ("c", 7.0, None)):
+        run = write(tmp_path / name, training)
+        if after is not None:
+            add_evaluation(run, 80, "eeeeeeee", ("is", "is_std"), **{"is": after, "fid": 1.0})
+    add_evaluation(tmp_path / "a", 40, "eeeeeeee", ("is",), **{"is": 35.0, "fid": 2.0})
+    text = leaderboard(tmp_path)
+    ranks = {(row["run"], row["protocol"]): row["rank"] for row in rows_of(tmp_path)}
+    assert ranks == {
+        ("a", "aaaaaaaa"): "1", ("b", "aaaaaaaa"): "2", ("c", "aaaaaaaa"): "3",
+        ("a", "eeeeeeee"): "1", ("b", "eeeeeeee"): "2",
+    }  # fmt: skip
+    a = next(row for row in rows_of(tmp_path) if row["protocol"] == "eeeeeeee")
+    assert (a["metric"], a["best"], a["at_kimg"], a["final"]) == ("is", "35.0", "40.0", "30.0")
+    assert "3 of 3 runs are complete" in text
+    assert "## is, higher is better, protocol eeeeeeee" in text
+    assert "fake.images is 50000 here, 50 there" in text
+    shown = runs_under(tmp_path)[0]
+    assert [(s.metric, s.best) for s in shown.scores] == [("fd_tiny", 5.0), ("is", 35.0)]
+
+
+def test_an_evaluation_by_the_protocol_of_the_training_counts_with_it(tmp_path) -> None:
+    run = write(tmp_path / "a", 5.0, 4.0)
+    write(tmp_path / "b", 3.0)
+    add_evaluation(run, 7, "aaaaaaaa", fd_tiny=2.5, is_tiny=9.0)
+    add_evaluation(run, 7, "bbbbbbbb", fd_tiny=0.5)
+    leaderboard(tmp_path)
+    found = [(row["run"], row["best"]) for row in rows_of(tmp_path)]
+    assert found == [("a", "2.5"), ("b", "3.0"), ("a", "0.5")]
+
+
+def test_evaluations_of_a_run_that_measured_nothing_and_damaged_ones(tmp_path) -> None:
+    other = write(tmp_path / "other", 5.0)
+    add_evaluation(other, 80, "eeeeeeee", ("AtoB/psnr",), **{"AtoB/psnr": 9.0, "BtoA/psnr": 11.0})
+    bare = write(tmp_path / "bare")
+    shutil.copy(other / "last.metrics.json", bare / "best.metrics.json")
+    (bare / "last.metrics.json").write_text('[{"values": ')
+    leaderboard(tmp_path)
+    row = next(row for row in rows_of(tmp_path) if row["run"] == "bare")
+    assert (row["metric"], row["best"], row["higher_is_better"]) == ("psnr", "10.0", "True")
+    assert row["sentence"].startswith("last.metrics.json cannot be read (JSONDecodeError: ")
 
 
 # -- what differs ----------------------------------------------------------------------------------

@@ -127,10 +127,11 @@ def test_a_real_run(trained) -> None:
     assert (run.state, run.sentence, run.problems) == ("done", "", ())
     assert (run.kimg, run.total_kimg) == (0.08, 0.08)
     told = json.loads((run.path / "metrics.json").read_text())
-    assert (run.metric, run.value) == ("fd_tiny", told["best"]["value"])
-    assert run.at_kimg == told["best"]["images_seen"] / 1000
-    assert told["higher_is_better"] is run.higher_is_better is False
-    assert run.protocol in told["protocols"]
+    (score,) = run.scores
+    assert (score.metric, score.best) == ("fd_tiny", told["best"]["value"])
+    assert score.at_kimg == told["best"]["images_seen"] / 1000
+    assert told["higher_is_better"] is score.up is False
+    assert score.protocol in told["protocols"]
     assert run.images_per_second is not None
     assert run.images_per_second > 0
     assert run.seconds_left is None
@@ -380,8 +381,8 @@ def test_more_is_better_for_some(tmp_path, capsys) -> None:
     out = listed(tmp_path, capsys, "--sort", "best", "--json")
     told = json.loads(out, parse_constant=pytest.fail)["runs"]
     assert [run["name"] for run in told] == ["b", "d", "a", "c"]
-    assert [run["value"] for run in told] == [7, 3, 2, None]
-    assert {run["higher_is_better"] for run in told} == {True}
+    assert [run["scores"][0]["best"] for run in told] == [7, 3, 2, None]
+    assert {run["scores"][0]["up"] for run in told} == {True}
 
 
 @pytest.mark.parametrize("width", [20, 40, 60, 80, 100])

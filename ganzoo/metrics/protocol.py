@@ -20,6 +20,7 @@ class Scores:
             direction, as in `AtoB/fd`, and there is a protocol for each direction, by its name.
         subject: the model or the images that are scored.
         classes: the distance within each class, if measured.
+        up: names of the values that are better when they are higher.
         notes: sentences on how far to trust the numbers.
         seconds: time that it took.
     """
@@ -29,6 +30,7 @@ class Scores:
     protocol: dict[str, Any]
     subject: dict[str, Any]
     classes: dict[str, float] = field(default_factory=dict)
+    up: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -77,6 +79,7 @@ def joined(parts: Mapping[str, Scores]) -> Scores:
         named({part: scores.floors for part, scores in parts.items()}),
         {part: scores.protocol for part, scores in parts.items()},
         some.subject,
+        up=[f"{part}/{name}" for part, scores in parts.items() for name in scores.up],
         notes=[f"{part}: {note}" for part, scores in parts.items() for note in scores.notes],
         seconds=sum(scores.seconds for scores in parts.values()),
     )

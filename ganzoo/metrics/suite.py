@@ -195,19 +195,24 @@ class Suite:
                     self._check_shape(made["images"])
                     self._look(made, index, fakes.num)
                 bar.update(sum(len(chunk) for chunk in chunks[round_ : round_ + world]))
-            values = {
-                name: value
+            named = {
+                label: self._named(label, metric.compute())
                 for label, metric in self.metrics.items()
-                for name, value in self._named(label, metric.compute()).items()
             }
         for metric in self.metrics.values():
             metric.reset()
         floors, counts = self._floor(fakes.num)
         return Scores(
-            values,
+            {name: value for values in named.values() for name, value in values.items()},
             floors,
             self._protocol(fakes, counts),
             dict(fakes.subject),
+            up=[
+                n
+                for label, some in named.items()
+                if self.metrics[label].higher_is_better
+                for n in some
+            ],
             notes=self._notes(fakes.num),
             seconds=time.perf_counter() - start,
         )

@@ -118,11 +118,14 @@ def as_json(args: argparse.Namespace) -> str:
 def _plain(run: Run) -> dict[str, Any]:
     """A run for JSON: null for everything unknown, NaN and infinity."""
     row = {**vars(run), "name": run.name, "seconds_left": run.seconds_left}
-    row |= {"path": str(run.path), "problems": list(run.problems), "about": dict(run.about)}
-    for name, value in row.items():
-        if value == "" or (isinstance(value, float) and not math.isfinite(value)):
-            row[name] = None
-    return row
+    row |= {"path": str(run.path), "about": dict(run.about)}
+    scores = [{key: _known(value) for key, value in vars(s).items()} for s in run.scores]
+    return {name: _known(value) for name, value in row.items()} | {"scores": scores}
+
+
+def _known(value: Any) -> Any:
+    unknown = value == "" or (isinstance(value, float) and not math.isfinite(value))
+    return None if unknown else value
 
 
 if __name__ == "__main__":

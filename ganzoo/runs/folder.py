@@ -1,8 +1,6 @@
 """Run folders seen from outside: found, and read without loading a checkpoint."""
 
 import csv
-import json
-import math
 import os
 import re
 import statistics
@@ -13,6 +11,7 @@ from typing import Any
 
 from ganzoo.errors import UserError
 from ganzoo.runs import state as states
+from ganzoo.runs.scores import Score, scores_of, unreadable
 from ganzoo.runs.state import State, read_state
 
 # A folder that contains one of these is a run folder.
@@ -32,9 +31,7 @@ class Run:
         model, data: what is trained on what.
         kimg, total_kimg: thousands of images seen so far and in total.
         images_per_second: median speed of the last five ticks.
-        metric, value, at_kimg: the monitored metric, its best value, and when it was reached.
-        higher_is_better: whether higher values of the metric are better.
-        protocol: ID of the protocol of the metric, eight digits.
+        scores: what it reached by each protocol, that of the training first.
         changed: time of the last change of the files, in seconds since 1970.
         problems: sentences about files that cannot be read.
     """
@@ -48,11 +45,7 @@ class Run:
     kimg: float | None = None
     total_kimg: float | None = None
     images_per_second: float | None = None
-    metric: str = ""
-    value: float | None = None
-    at_kimg: float | None = None
-    higher_is_better: bool = False
-    protocol: str = ""
+    scores: tuple[Score, ...] = ()
     changed: float = 0.0
     problems: tuple[str, ...] = ()
 
@@ -70,11 +63,10 @@ class Run:
         return max(0.0, self.total_kimg - self.kimg) * 1000 / self.images_per_second
 
     @property
-    def rank(self) -> float:
-        """A number to sort by, the best first; infinite if there is no value."""
-        if self.value is None or not math.isfinite(self.value):
-            return math.inf
-        return -self.value if self.higher_is_better else self.value
+    def rank(self) -> tuple[bool, str, str, float]:
+        """A key to sort by, the best first among those of the same metric and protocol."""
+        score = self.scores[0] if self.scores else Score()
+        return not score.protocol, score.metric, score.protocol, score.order
 
 
 def runs_under(folder: Path) -> list[Run]:
@@ -138,14 +130,15 @@ def look(path: Path) -> Run:
     try:
         state = read_state(path) or State("", f"there is no {states.FILE}")
         run = Run(path, state.state, state.sentence, state.about, changed=_changed(path))
-        for part in (_of_config, _of_csv, _of_metrics):
+        for part in FILES:
             try:
                 run = replace(run, **part(path))
             except FileNotFoundError:
                 continue
             except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-                why = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-                problems.append(f"{FILES[part]} cannot be read ({why})")
+                problems.append(unreadable(FILES[part], error))
+        scores, unread = scores_of(path)
+        run, problems = replace(run, scores=tuple(scores)), [*problems, *unread]
     except OSError as error:
         return Run(path, problems=(f"cannot be read ({error.strerror})",))
     if not path.is_dir():
@@ -192,19 +185,7 @@ def _of_csv(path: Path) -> dict[str, Any]:
     return found | ({"images_per_second": statistics.median(speeds[-5:])} if speeds else {})
 
 
-def _of_metrics(path: Path) -> dict[str, Any]:
-    found = json.loads((path / "metrics.json").read_text())
-    name, best = found["monitor"], found["best"]
-    return {
-        "metric": str(name),
-        "value": float(best["value"]) if best else None,  # None: all values are NaN
-        "at_kimg": best["images_seen"] / 1000 if best else None,
-        "higher_is_better": bool(found["higher_is_better"]),
-        "protocol": str(found["evaluations"][-1]["protocol"]),
-    }
-
-
-FILES = {_of_config: "config.yaml", _of_csv: "metrics.csv", _of_metrics: "metrics.json"}
+FILES = {_of_config: "config.yaml", _of_csv: "metrics.csv"}
 
 
 def last_rows(path: Path) -> list[dict[str, str]]:

@@ -1,6 +1,5 @@
 """A page that lists runs, with their newest samples and links to their own pages."""
 
-import math
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -21,20 +20,24 @@ def write_page(runs: Sequence[Run], folder: Path) -> Path:
     Raises UserError: it cannot be written.
     """
     path = folder / PAGE
+    best = [run.path for run in sorted(runs, key=lambda run: run.rank)]
     html = render(
         "runs.html",
         script="sort.js",
         title=f"Runs in {shown(folder.resolve().name)}",
         counts=text.counts(runs),
         now=datetime.now().strftime("%Y-%m-%d %H:%M"),
-        runs=[_row(run, folder) for run in runs],
+        runs=[_row(run, folder, best.index(run.path)) for run in runs],
     )
     write_whole(path, html)
     return path
 
 
-def _row(run: Run, folder: Path) -> dict[str, Any]:
-    """What the page shows of a run, and the numbers that its columns are sorted by."""
+def _row(run: Run, folder: Path, place: int) -> dict[str, Any]:
+    """What the page shows of a run, and the numbers that its columns are sorted by.
+
+    `place` is the run's among those sorted by metric, protocol and value.
+    """
     picture, page = newest(run.path / "samples"), run.path / "index.html"
     inside = run.path != folder and run.path.is_relative_to(folder)
     left = run.seconds_left
@@ -49,7 +52,7 @@ def _row(run: Run, folder: Path) -> dict[str, Any]:
         "state": run.state,
         "seconds": "" if left is None else left,
         "left": text.duration(left),
-        "rank": run.rank if math.isfinite(run.rank) else "",
+        "rank": place if text.best(run) else "",
         "best": text.best(run),
         "newest": -run.changed,
         "changed": datetime.fromtimestamp(run.changed).strftime("%Y-%m-%d %H:%M"),

@@ -15,7 +15,7 @@ from ganzoo.metrics.protocol import sentences, without_names
 from ganzoo.pictures.thumbnails import Row, picture_of, samples_of
 from ganzoo.runs.differences import differences, flatten, read_config, short_names
 from ganzoo.runs.folder import runs_under
-from ganzoo.runs.ranking import Entry, Group, entry, groups_of, tables_of
+from ganzoo.runs.ranking import Entry, Group, entries_of, groups_of, tables_of
 from ganzoo.runs.text import kimg, speed
 
 MOST = 64  # runs in the picture
@@ -39,7 +39,7 @@ def leaderboard(folder: Path) -> str:
         raise UserError(f"There are no runs in {folder}: give a folder that contains some.")
     configs = [read_config(run.path) for run in runs]
     differing = differences(runs, configs)
-    entries = [entry(run, differs) for run, differs in zip(runs, differing, strict=True)]
+    entries = [e for each in zip(runs, differing, strict=True) for e in entries_of(*each)]
     tables, rest = tables_of(entries)
     rows = picture_rows(tables, rest)
     text = markdown(folder, tables, rest, bool(rows))
@@ -57,7 +57,7 @@ def leaderboard(folder: Path) -> str:
 
 
 def csv_of(entries: Sequence[Entry]) -> str:
-    """A row for each run; ranks start again with each protocol."""
+    """A row for each run and protocol; ranks start again with each protocol."""
     keys = _keys(entries)
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
@@ -82,12 +82,13 @@ def markdown(
     """A table for each metric and protocol, and the runs that are incomplete or have no value."""
     entries = [*chain(*tables), *rest]
     keys = _keys(entries)
-    done = sum(e.run.state == "done" for e in entries)
-    parts = [f"# Runs in {_cell(str(folder))}", f"{done} of {len(entries)} runs are complete."]
+    states = {e.run.path: e.run.state for e in entries}
+    done = sum(state == "done" for state in states.values())
+    parts = [f"# Runs in {_cell(str(folder))}", f"{done} of {len(states)} runs are complete."]
     if picture:
         parts.append("![Samples of each run](leaderboard.png)")
     if not tables:
-        parts.append("No run has a value yet: none of them has a metrics.json.")
+        parts.append("No run has a value yet: none of them has been evaluated.")
     for table in tables:
         first = table[0]
         better = "higher" if first.up else "lower"
@@ -103,10 +104,10 @@ def markdown(
             parts.append(f"{len(keys) - SHOWN} more keys differ: see leaderboard.csv.")
         if groups := groups_of(table):
             parts += ["Complete runs that differ only in the seed:", _group_table(groups, first)]
-    others = [e for e in entries if e.rank is None or e.run.state != "done"]
+    others = {e.run.path: e for e in entries if e.rank is None or e.run.state != "done"}
     if others:
         parts.append("## Incomplete, or without a value")
-        parts.append("\n".join(_line(e) for e in others))
+        parts.append("\n".join(map(_line, others.values())))
     return "\n\n".join(parts) + "\n"
 
 
@@ -196,7 +197,7 @@ def _line(e: Entry) -> str:
 
 def _why(e: Entry) -> str:
     why = [e.run.sentence] if e.run.sentence else []
-    why += e.problems
+    why += e.run.problems
     if e.metric and e.rank is None:
         why.append(f"its {e.metric} is {e.best}")
     return "; ".join(why)
@@ -223,11 +224,15 @@ def _capital(text: str) -> str:
 
 
 def picture_rows(tables: Sequence[Sequence[Entry]], rest: Sequence[Entry]) -> list[Row]:
-    """A heading for each table and a row for each run, best first; empty without samples."""
+    """A heading for each table and a row for each run, best first; empty without samples.
+
+    A run with several protocols is shown in the first of its tables.
+    """
     rows: list[Row] = []
     left, found = MOST, False
+    first = {e.run.path: e for table in reversed((*tables, rest)) for e in table}
     for table in (*tables, rest):
-        shown = table[:left]
+        shown = [e for e in table if first[e.run.path] is e][:left]
         left -= len(shown)
         if shown:
             rows.append(Row([_heading(table[0])], None))
@@ -236,7 +241,7 @@ def picture_rows(tables: Sequence[Sequence[Entry]], rest: Sequence[Entry]) -> li
             found = found or samples is not None
             picture, at = samples or (None, "")
             rows.append(Row(_caption(e, at), picture))
-    if hidden := sum(map(len, tables)) + len(rest) - (MOST - left):
+    if hidden := len(first) - (MOST - left):
         rows.append(Row([f"and {hidden} more"], None))
     return rows if found else []
 

@@ -1,82 +1,36 @@
-"""Ranks of runs, by the metric that each of them monitors.
+"""Ranks of runs.
 
 Values of different protocols cannot be compared, so each protocol has a ranking of its own.
 """
 
-import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
-from ganzoo.metrics.protocol import best_of, monitored, sentences, without_names
 from ganzoo.runs.folder import Run, natural
+from ganzoo.runs.scores import Score
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A run and its values.
+@dataclass(frozen=True, kw_only=True)
+class Entry(Score):
+    """A run and its score by one protocol, or none.
 
     Attributes:
         run: the run.
         differs: the values of the keys in which the runs differ.
-        metric, protocol: what the run is ranked by; empty without a value.
-        up: whether higher values of the metric are better.
-        facts: everything that the protocol consists of.
-        best, at_kimg: the best value, and when it was reached.
-        final: the last value.
-        floor: the value of real images against other real images.
         rank: rank among the runs of the same metric and protocol, shared by equal values; None
             without a finite value.
-        problems: sentences about files that cannot be read.
     """
 
     run: Run
     differs: Mapping[str, str]
-    metric: str = ""
-    protocol: str = ""
-    up: bool = False
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    best: float = math.nan
-    at_kimg: float = math.nan
-    final: float = math.nan
-    floor: float = math.nan
     rank: int | None = None
-    problems: tuple[str, ...] = ()
 
 
-def entry(run: Run, differs: Mapping[str, str]) -> Entry:
-    """The values of a run, from its `metrics.json`."""
-    try:
-        file = json.loads((run.path / "metrics.json").read_text())
-        metric, up, evaluations = (
-            str(file["monitor"]),
-            bool(file["higher_is_better"]),
-            file["evaluations"],
-        )
-        best, last = best_of(evaluations, metric, up), evaluations[-1]
-        values = (
-            monitored(metric, best["values"]),
-            best["images_seen"] / 1000,
-            monitored(metric, last["values"]),
-            monitored(metric, last.get("floors", {})),
-        )
-        protocol = str(last["protocol"])
-        facts = file["protocols"][protocol]
-        without_names(facts)
-        sentences(protocol, facts)
-    except FileNotFoundError:
-        return Entry(run, differs, problems=run.problems)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
-        why = f"metrics.json cannot be read ({type(error).__name__}: {error})"
-        others = [p for p in run.problems if not p.startswith("metrics.json")]
-        return Entry(run, differs, problems=(*others, why))
-    best_value, at_kimg, final, floor = (math.nan if v is None else float(v) for v in values)
-    return Entry(
-        run, differs, metric, protocol, up, facts, best_value, at_kimg, final, floor,
-        problems=run.problems,
-    )  # fmt: skip
+def entries_of(run: Run, differs: Mapping[str, str]) -> list[Entry]:
+    """An entry for each protocol that a run has a score by; one without, if there is none."""
+    return [Entry(run=run, differs=differs, **vars(s)) for s in run.scores or (Score(),)]
 
 
 def tables_of(entries: Sequence[Entry]) -> tuple[list[list[Entry]], list[Entry]]:
@@ -93,10 +47,9 @@ def tables_of(entries: Sequence[Entry]) -> tuple[list[list[Entry]], list[Entry]]
 
 
 def _ranked(entries: Sequence[Entry]) -> list[Entry]:
-    sign = -1 if entries[0].up else 1
     finite = [e for e in entries if math.isfinite(e.best)]
-    values = sorted(sign * e.best for e in finite)
-    ranked = [replace(e, rank=1 + values.index(sign * e.best)) for e in finite]
+    values = sorted(e.order for e in finite)
+    ranked = [replace(e, rank=1 + values.index(e.order)) for e in finite]
     ranked.sort(key=lambda e: (e.rank, natural(e.run.name)))
     return [*ranked, *(e for e in entries if not math.isfinite(e.best))]
 

@@ -24,7 +24,7 @@ ORDERS: dict[str, Callable[[Run], Any]] = {
     "kimg": lambda run: -1.0 if run.kimg is None else run.kimg,
     "left": lambda run: math.inf if run.seconds_left is None else run.seconds_left,
     # Only values of the same protocol can be compared.
-    "best": lambda run: (not run.protocol, run.metric, run.protocol, run.rank),
+    "best": lambda run: run.rank,
 }
 COLUMNS = ("run", "model", "data", "kimg", "state", "left", "images/s", "best")
 RIGHT = ("kimg", "left", "images/s")

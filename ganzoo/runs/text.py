@@ -1,5 +1,6 @@
 """Numbers and counts of runs as text, for tables and leaderboards."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -32,8 +33,9 @@ def speed(images_per_second: float | None) -> str:
 
 
 def best(run: Run) -> str:
-    """The best value of the monitored metric, such as `12.3 fid @ 40`; empty if there is none."""
-    return "" if run.value is None else f"{run.value:.4g} {run.metric} @ {kimg(run.at_kimg)}"
+    """The best value by each protocol, such as `12.3 fid @ 40`; empty if there is none."""
+    known = [score for score in run.scores if not math.isnan(score.best)]
+    return "; ".join(f"{s.best:.4g} {s.metric} @ {kimg(s.at_kimg)}" for s in known)
 
 
 def counts(runs: Sequence[Run]) -> str:
