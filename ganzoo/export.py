@@ -30,6 +30,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--size", nargs=2, type=cli.at_least(8), metavar=("H", "W"),
         help="largest size to compare translations at (that of the training images)",
     )  # fmt: skip
+    parser.add_argument(
+        "--samples", nargs="+", metavar="PHOTOS",
+        help="images to translate for the card: a file or folder for each direction; by default, "
+        "test images of a data set that anybody can have",
+    )  # fmt: skip
     parser.add_argument("--half", action="store_true", help="round weights to float16")
     parser.add_argument("--push", metavar="USER/NAME", help="push the folder to the Hub")
     parser.add_argument("--private", action="store_true", help="make a new repository private")
@@ -52,8 +57,9 @@ def run(args: argparse.Namespace) -> None:
     kinds = [kind for kind in artifacts.KINDS if vars(args)[kind]]
     size = None if args.size is None else tuple(args.size)
     options = Options(
-        kinds, args.directions, size, args.half, args.raw, args.trust, args.push or ""
-    )
+        kinds, args.directions, size, args.half, args.raw, args.trust, args.push or "",
+        args.samples or (),
+    )  # fmt: skip
     with TemporaryDirectory() as temporary:
         out = args.out or Path(temporary) / args.push.rpartition("/")[2]
         parity = export(args.checkpoint, out, options)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from huggingface_hub import ModelCard
@@ -19,7 +20,10 @@ from PIL import Image
 
 import ganzoo
 from ganzoo import export, sample, translate
+from ganzoo.config import make
+from ganzoo.data.sources.emoji import ATTRIBUTION
 from ganzoo.engine.checkpoint import initialize_from
+from ganzoo.engine.kinds import generator_of
 from ganzoo.errors import UserError
 from ganzoo.sharing import artifacts
 
@@ -69,8 +73,16 @@ def test_a_shared_model_translates_like_the_run(tmp_path: Path) -> None:
 def test_a_shared_model_has_the_scores_of_the_run(tmp_path: Path) -> None:
     data = ("data=synthetic", "image_size=16")
     out = exported(tmp_path, "dcgan")
-    assert evaluated(f"ckpt={tmp_path}", *data).values == evaluated(f"ckpt={out}", *data).values
+    ours, theirs = evaluated(f"ckpt={tmp_path}", *data), evaluated(f"ckpt={out}", *data)
+    assert theirs.values == ours.values
+    assert theirs.protocol == ours.protocol
+    assert theirs.protocol["fake"]["generator"] == "average"
     assert (out / "model.metrics.json").is_file()
+    raw = tmp_path / "raw"
+    export.main([str(tmp_path), str(raw), "--raw"])
+    export.main([str(out), str(tmp_path / "again")])
+    found = [generator_of(ganzoo.load(folder)) for folder in (raw, tmp_path / "again")]
+    assert found == ["raw", "average"]
 
 
 def test_training_starts_from_a_shared_model(tmp_path: Path) -> None:
@@ -140,6 +152,38 @@ def test_the_card_has_the_scores_of_these_weights(tmp_path: Path) -> None:
         assert result.dataset_name == "synthetic"
     kept = json.loads((out / "config.json").read_text())["scores"]
     assert [entry["protocol"] for entry in kept] == [scores.protocol]
+
+
+def test_the_card_of_a_translating_model_shows_before_and_after(tmp_path: Path) -> None:
+    out = exported(tmp_path, "cyclegan")
+    card = (out / "README.md").read_text()
+    assert "![Samples](samples.png)" in card
+    assert " ".join(ATTRIBUTION.split()) in card.replace("\\", "")
+    assert "emoji (noto, train) and emoji (twemoji, train)" in card
+    sheet = np.asarray(Image.open(out / "samples.png"))
+    tests = make(ganzoo.load(out).config["data"]).held_out()
+    for row, domain in enumerate("AB"):
+        first = tests[domain].read([0])[0].movedim(0, 2).numpy()
+        top, left = 2 * row * 18, sheet.shape[1] - 8 * 18 + 2
+        assert np.array_equal(sheet[top : top + 16, left : left + 16], first)
+
+
+def test_images_of_a_folder_are_shown_only_if_they_are_given(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for i in range(20):
+        Image.radial_gradient("L").save(photos / f"{i}.png")
+    folder = ("data=unpaired_folder", f"data.a.root={photos}", f"data.b.root={photos}")
+    out = exported(tmp_path, "cyclegan", "--directions", "AtoB", overrides=folder)
+    assert not (out / "samples.png").exists()
+    card = (out / "README.md").read_text()
+    assert "under which license, is not stated yet" in card
+    assert "photos" not in card.partition("## Training")[2]
+    options = ["--directions", "AtoB", "--samples", str(photos)]
+    export.main([str(tmp_path), str(tmp_path / "shown"), *options])
+    assert Image.open(tmp_path / "shown" / "samples.png").height == 2 * 18 - 2
+    with pytest.raises(SystemExit, match="needs a file or folder for each of AtoB, BtoA"):
+        export.main([str(tmp_path), str(tmp_path / "x"), *options[2:]])
 
 
 def test_the_card_is_what_the_hub_reads(tmp_path: Path) -> None:

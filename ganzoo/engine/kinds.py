@@ -228,6 +228,12 @@ class Translating(GAN):
             return network(images.to(self.device, self.number_type)).flatten(1).mean(1)
 
 
+def generator_of(gan: GAN, raw: bool = False) -> str:
+    """Which generator makes the images, "average" or "raw"; of a shared model, which one it was."""
+    shared = (gan.config or {}).get("average") is True
+    return "average" if shared or (gan.average is not None and not raw) else "raw"
+
+
 def _untrained(gan: GAN) -> dict[str, Any]:
     """A model's config without optimizers, an average, and what else belongs to them."""
     assert gan.config is not None

@@ -11,7 +11,7 @@ from ganzoo.config import make
 from ganzoo.draws import from_seeds, uniform
 from ganzoo.engine import checkpoint
 from ganzoo.engine.gan import GAN
-from ganzoo.engine.kinds import FromSeeds, Translating
+from ganzoo.engine.kinds import FromSeeds, Translating, generator_of
 from ganzoo.errors import UserError, check_choice
 from ganzoo.sharing.artifacts import Graph, Inputs
 from ganzoo.sharing.facts import public
@@ -49,7 +49,8 @@ def alone(
     written: dict[str, Any] = {}
     gan.on_save_checkpoint(written)
     recipe = public(gan.config, gan.config["model"])["model"]
-    entry = {**written["ganzoo"], "config": public(gan.config, model), "recipe": recipe}
+    config = {**public(gan.config, model), "average": generator_of(gan, raw) == "average"}
+    entry = {**written["ganzoo"], "config": config, "recipe": recipe}
     found: GAN = make(model, "model")
     found.config = entry["config"]
     own, ours = found.state_dict(), gan.state_dict()

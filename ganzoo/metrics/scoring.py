@@ -11,7 +11,7 @@ from ganzoo.data.pixels import to_float
 from ganzoo.data.reference import Reference
 from ganzoo.data.unpaired import Unpaired
 from ganzoo.engine.gan import GAN
-from ganzoo.engine.kinds import FromSeeds, Translating, only_from_seeds
+from ganzoo.engine.kinds import FromSeeds, Translating, generator_of, only_from_seeds
 from ganzoo.errors import UserError
 from ganzoo.metrics import translation
 from ganzoo.metrics.protocol import Scores, joined
@@ -160,7 +160,7 @@ class TranslationScorer:
             len(inputs),
             made,
             {
-                "generator": "average" if gan.average is not None and not raw else "raw",
+                "generator": generator_of(gan, raw),
                 "direction": direction,
                 "inputs": self.tests[source].source.name,
                 "inputs_fingerprint": self.fingerprints[source][:8],
@@ -195,12 +195,11 @@ def fakes_of(
     def images(seeds: Sequence[int]) -> Tensor:
         return model.sample(list(seeds), label=label, truncation=truncation, raw=raw)
 
-    which = "average" if gan.average is not None and not raw else "raw"
     return Fakes(
         num,
         images,
         {
-            "generator": which,
+            "generator": generator_of(gan, raw),
             "seeds": f"0-{num - 1}",
             "truncation": truncation,
             "standing_statistics": standing,

@@ -1,19 +1,24 @@
 """What of a run is shared: a folder with weights, graphs, samples, a card, and their parity."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from PIL.Image import Image
+from torch import Tensor
 
 from ganzoo import __version__
+from ganzoo.data.choosing import source_of, training_data
+from ganzoo.data.images import ImageData
+from ganzoo.data.pixels import to_float
+from ganzoo.data.unpaired import Unpaired
 from ganzoo.disk import write_whole
 from ganzoo.engine import checkpoint
 from ganzoo.engine.gan import GAN
-from ganzoo.engine.kinds import FromSeeds, Translating
+from ganzoo.engine.kinds import FromSeeds, Translating, generator_of
 from ganzoo.engine.sharing import BATCHES, alone, graphs, photos, sizes
 from ganzoo.errors import UserError
 from ganzoo.metrics.protocol import sentence
@@ -48,6 +53,8 @@ class Options:
         raw: whether to take the raw generator instead of the average.
         trust: packages of the user's own that the model is made of.
         repository: USER/NAME on the Hub, for the card; empty if it is not pushed.
+        samples: images to translate for the card, a file or folder for each direction; empty for
+            test images of data that anybody can have.
     """
 
     kinds: Sequence[str] = ()
@@ -57,6 +64,7 @@ class Options:
     raw: bool = False
     trust: Sequence[str] = ()
     repository: str = ""
+    samples: Sequence[str] = ()
 
 
 def export(source: str | Path, out: Path, options: Options) -> dict[str, Any]:
@@ -83,6 +91,13 @@ def export(source: str | Path, out: Path, options: Options) -> dict[str, Any]:
         raise UserError(f"{type(gan).__name__} translates nothing: leave out --size.")
     size = options.size or _size(gan)
     model, entry = alone(gan, options.raw, options.directions, options.half)
+    directions = model.directions if isinstance(model, Translating) else ()
+    if options.samples and len(options.samples) != len(directions):
+        raise UserError(
+            f"--samples needs a file or folder for each of {', '.join(directions)}."
+            if directions
+            else f"{type(gan).__name__} translates nothing: leave out --samples."
+        )
     out.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
         folder = Path(temporary) / "new"
@@ -98,10 +113,11 @@ def export(source: str | Path, out: Path, options: Options) -> dict[str, Any]:
                 parity[f"{graph.name}.{kind}"] = artifacts.write(graph, kind, folder)
         about = {"limit": artifacts.LIMIT, "versions": artifacts.versions(), "files": parity}
         write_whole(folder / PARITY, json.dumps(about, indent=1) + "\n")
-        if isinstance(model, FromSeeds):
-            picture_of(model).save(folder / PICTURE)
+        data = data_of(gan, path, options.trust)
+        if picture := picture_of(model, data, size, options):
+            picture.save(folder / PICTURE)
         names = sorted(file.name for file in folder.iterdir())
-        write_whole(folder / CARD, card_of(gan, model, entry, names, out, options).text())
+        write_whole(folder / CARD, card_of(gan, model, entry, names, data, out, options).text())
         if out.is_dir():
             out.rmdir()
         folder.rename(out)
@@ -144,15 +160,75 @@ def _weights_parity(
     return {**found, "bytes": path.stat().st_size if path.is_file() else 0}
 
 
-def picture_of(gan: FromSeeds) -> Image:
-    """Samples: a row for each of the first ten classes, or a grid."""
+@dataclass(frozen=True)
+class Data:
+    """What may be told and shown of the data that a model was trained on.
+
+    Attributes:
+        names: names of the data sets.
+        license: whose images these are, and under which licenses; empty if unknown.
+        tests: some test images of each domain, float [N, C, H, W] in [-1, 1], if the model
+            translates and anybody can have these images.
+    """
+
+    names: str
+    license: str = ""
+    tests: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+def data_of(gan: GAN, path: Path, trust: Sequence[str]) -> Data:
+    """What is known here of the data of a checkpoint."""
+    kind, nameable = facts.data_of(gan.config or {})
+    try:
+        data = training_data(path, gan.config, trust)
+        sources = [domain.source for domain in data.domains.values()]
+        license_ = " ".join(dict.fromkeys(s.license for s in sources if s.license))
+        shown = data.tests()[0] if nameable and isinstance(data, Unpaired) else {}
+        tests = {domain: _some(images) for domain, images in shown.items()}
+    except UserError:  # it is not on this machine, or comes from a package that is not trusted
+        return Data(kind)
+    names = " and ".join(source.name for source in sources) if nameable else kind
+    return Data(names, license_, tests)
+
+
+def _some(images: ImageData) -> Tensor:
+    """Up to eight images, evenly spaced, float in [-1, 1]."""
+    num = len(images.source)
+    count = min(8, num)
+    return to_float(images.read([i * num // count for i in range(count)]))
+
+
+def picture_of(gan: GAN, data: Data, size: tuple[int, int], options: Options) -> Image | None:
+    """Samples: a row for each of the first ten classes, a grid, or images before and after.
+
+    None for a model that translates if there are no images that everybody may see.
+    """
+    if isinstance(gan, Translating):
+        before = dict(data.tests)
+        for direction, place in zip(gan.directions, options.samples, strict=False):
+            channels = gan.channels[direction[0]]
+            source = source_of(place, size, channels)
+            before[direction[0]] = _some(ImageData(source, size, channels, 1, 0, mirror=False))
+        rows = {}
+        for direction in gan.directions:
+            if (images := before.get(direction[0])) is not None:
+                rows[f"real {direction[0]}"] = images
+                rows[direction.replace("to", " to ")] = gan.translate_many(images, direction)
+        return named_rows(rows) if rows else None
+    assert isinstance(gan, FromSeeds)
     if gan.classes:
         return named_rows(sheets.class_sheet(gan, range(min(10, gan.classes)), range(8)))
     return grid(gan.sample(range(32)), 8)
 
 
 def card_of(
-    gan: GAN, model: GAN, entry: dict[str, Any], names: Sequence[str], out: Path, options: Options
+    gan: GAN,
+    model: GAN,
+    entry: dict[str, Any],
+    names: Sequence[str],
+    data: Data,
+    out: Path,
+    options: Options,
 ) -> Card:
     """The card of an export."""
     assert gan.config is not None
@@ -168,6 +244,8 @@ def card_of(
         version=__version__,
         shape=(int(config.get("channels", 3)), height, width),
         facts=facts.recipe(config, gan.images_seen),
+        data=data.names,
+        license=data.license,
         values=[value for scores in entry["scores"] for value in values_of(scores)],
         files=phrases,
         class_names=gan.class_names or [],
@@ -185,8 +263,8 @@ def card_of(
 
 def scores_of(gan: GAN, path: Path, raw: bool) -> list[dict[str, Any]]:
     """The scores of a model, with their protocols, as far as they may be told to everybody."""
-    which = "average" if gan.average is not None and not raw else "raw"
     data, nameable = facts.data_of(gan.config or {})
+    which = generator_of(gan, raw)
     return list(facts.scores(path, gan.images_seen, which, "" if nameable else data))
 
 

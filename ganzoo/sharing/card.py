@@ -45,6 +45,8 @@ class Card:
         version: of ganzoo.
         shape: channels, height and width of the images.
         facts: rows of the table about training.
+        data: names of the images that it was trained on.
+        license: whose images these are, and under which licenses; empty if unknown.
         values: what was measured.
         files: names of the files, each with a phrase.
         directions: directions of translation; empty for images from seeds.
@@ -60,6 +62,8 @@ class Card:
     version: str
     shape: tuple[int, int, int]
     facts: dict[str, str]
+    data: str
+    license: str
     values: list[Value]
     files: dict[str, str]
     directions: tuple[str, ...] = ()

@@ -62,7 +62,6 @@ def recipe(config: Mapping[str, Any], images_seen: int) -> dict[str, str]:
     """The rows of a card on how a model was trained."""
     model = config["model"]
     found = {
-        "Data": data_of(config)[0],
         "Length": f"{images_seen / 1000:g} kimg (thousands of images shown to the discriminator)",
         "Batch size": config.get("batch_size"),
         "Loss": _class_of(model.get("loss")),

@@ -45,6 +45,10 @@ class CelebA(EncodedImages):
 
     name = "CelebA"
     test_split = "test"
+    license = (
+        "CelebA by the Multimedia Laboratory of the Chinese University of Hong Kong (Liu et al. "
+        "2015), for non-commercial research only."
+    )
 
     def __init__(
         self,

@@ -22,6 +22,7 @@ class CIFAR10(Source):
 
     shape = (3, 32, 32)
     test_split = "test"
+    license = "CIFAR-10 by Alex Krizhevsky (Krizhevsky 2009), who states no license."
 
     def __init__(self, root: str = "data", split: str = "train", download: bool = False) -> None:
         check_choice("data.source.split", split, ["train", "test"])

@@ -35,6 +35,7 @@ class ImageNet(EncodedImages):
     """
 
     test_split = "val"
+    license = "ImageNet (Russakovsky et al. 2015), for non-commercial research and education only."
 
     def __init__(
         self,

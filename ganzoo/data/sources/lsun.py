@@ -27,6 +27,7 @@ class LSUN(EncodedImages):
     """
 
     test_split = "val"
+    license = "LSUN (Yu et al. 2015), whose authors state no license."
 
     def __init__(
         self,

@@ -35,6 +35,7 @@ class MNIST(Source):
 
     test_split = "test"
     title = "MNIST"
+    license = "MNIST by Yann LeCun and Corinna Cortes, CC BY-SA 3.0."
     reader = torchvision.datasets.MNIST
 
     def __init__(
@@ -119,6 +120,7 @@ class FashionMNIST(MNIST):
     """60,000 training and 10,000 test images of clothing in ten classes; see `MNIST`."""
 
     title = "Fashion-MNIST"
+    license = "Fashion-MNIST by Zalando SE (Xiao et al. 2017), MIT License."
     reader = torchvision.datasets.FashionMNIST
 
 
@@ -135,6 +137,7 @@ class MNISTRGB(Source):
     """
 
     test_split = "test"
+    license = MNIST.license
 
     def __init__(
         self,
