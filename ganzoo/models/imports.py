@@ -42,8 +42,7 @@ FORMATS = [*dcgan.FORMATS, *pggan.FORMATS, *cyclegan.FORMATS, *biggan.FORMATS]
 WRAPPERS = ("g_ema", "G_ema", "state_dict", "model", "netG", "generator", "G")
 # Files that belong together, in a folder: the first of these patterns that is found.
 TOGETHER = (
-    "latest_net_*.pth", "net[GD]_epoch_*.pth", "model=G_ema-*.pth", "model=G-*.pth",
-    "*.safetensors", "*.bin",
+    "latest_net_*.pth", "net[GD]_epoch_*.pth", "model=[GD]*.pth", "*.safetensors", "*.bin",
 )  # fmt: skip
 
 
@@ -116,19 +115,20 @@ def contents(source: Path) -> Any:
 
     Of several epochs, the last is taken. Raises `UserError` if there is nothing to import.
     """
-    if files := biggan.ajbrock_files(source):
-        return {name: plain(read(path)) for name, path in files.items()}
-    if not source.is_dir():
+    files = biggan.ajbrock_files(source)
+    if not files and not source.is_dir():
         found = plain(read(source))
         named = cyclegan.role(source.stem) is not None and is_state(found)
         return {source.stem: found} if named else found
-    for pattern in TOGETHER:
-        files = {_network(path.stem): path for path in sorted(source.glob(pattern), key=_epoch)}
-        if len(files) == 1:
-            return contents(next(iter(files.values())))
+    for pattern in () if files else TOGETHER:
+        files |= {_network(path.stem): path for path in sorted(source.glob(pattern), key=_epoch)}
         if files:
-            return {name: plain(read(path)) for name, path in files.items()}
-    raise UserError(f"{source} holds no file that can be imported. {supported()}")
+            break
+    if not files:
+        raise UserError(f"{source} holds no file that can be imported. {supported()}")
+    if len(files) == 1 and source.is_dir():
+        return contents(*files.values())
+    return {name: [*inside(plain(read(path)))][-1] for name, path in files.items()}
 
 
 def _epoch(path: Path) -> list[int]:

@@ -44,6 +44,14 @@ def is_state(given: Any, pattern: str = "") -> bool:
     )
 
 
+def states_in(given: Any, name: str = "") -> Mapping[str, State]:
+    """The state dicts in what was read, by their names; `name` is that of a lone one."""
+    if is_state(given):
+        return {name: given}
+    held = given.items() if isinstance(given, Mapping) else ()
+    return {str(name): state for name, state in held if is_state(state)}
+
+
 def renamed(name: str, rules: Rules) -> str:
     """A name after all replacements, each a pattern and what takes its place."""
     for pattern, replacement in rules:

@@ -291,13 +291,22 @@ class Discriminator(ProjectionDiscriminator):
     Args:
         image_size, options: see `ProjectionDiscriminator`.
         wide: widen in a block's first convolution, not in its second.
+        shortcut_relu: apply the ReLU at the start of a block to its shortcut as well, as
+            PyTorch-StudioGAN does, whose ReLU overwrites its input.
     """
 
-    def __init__(self, image_size: int | Sequence[int], wide: bool = True, **options: Any) -> None:
+    def __init__(
+        self,
+        image_size: int | Sequence[int],
+        wide: bool = True,
+        shortcut_relu: bool = False,
+        **options: Any,
+    ) -> None:
         super().__init__(image_size, **options)
         for i, (inputs, outputs) in enumerate(pairwise(self.maps)):
             hidden, halve = outputs if wide else inputs, i < self.halvings
             block = DiscriminatorBlock(inputs, hidden, outputs, halve, i > 0, self.layers)
+            block.shortcut_relu = shortcut_relu and i > 0
             self.blocks.append(block)
             self.attentions.append(self.layers.attention(outputs, self.attends[i]))
         self.finish()
@@ -312,12 +321,14 @@ class DiscriminatorBlock(nn.Module):
         self, inputs: int, hidden: int, outputs: int, halve: bool, relu: bool, layers: Layers
     ) -> None:
         super().__init__()
-        self.halve, self.relu = halve, relu
+        self.halve, self.relu, self.shortcut_relu = halve, relu, False
         self.conv1, self.conv2 = layers.conv(inputs, hidden), layers.conv(hidden, outputs)
         plain = inputs == outputs and not halve
         self.shortcut = nn.Identity() if plain else layers.conv(inputs, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.shortcut_relu:
+            x = F.relu(x)
         h = F.relu(self.conv1(F.relu(x) if self.relu else x))
         h = self.conv2.halving(h) if self.halve else self.conv2(h)
         # Means and a 1x1 convolution may change places; here it has a quarter to do.
