@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,17 @@ def assert_same_tensors(a: object, b: object, atol: float = 0.0) -> None:
 
 def checkpoint(run_dir: Path) -> dict:
     return torch.load(run_dir / "last.ckpt", weights_only=True)
+
+
+@pytest.fixture(scope="session")
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The export of a tiny run of a kind, with its graphs; the run is two folders above it.
+
+    Graphs take seconds, so all tests of a process share them.
+    """
+    from makers import shared
+
+    return cache(lambda kind: shared.graphs(tmp_path_factory.mktemp("alice-folder"), kind))
 
 
 @pytest.fixture(autouse=True)

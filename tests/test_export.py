@@ -87,10 +87,9 @@ def test_half_rounds_the_weights_and_says_by_how_much(tmp_path: Path) -> None:
 
 @needs_onnx
 @pytest.mark.parametrize("kind", ["dcgan", "pggan", "biggan", "biggan_deep"])
-def test_onnx_gives_the_images_of_any_batch(kind: str, tmp_path: Path) -> None:
-    """Each takes seconds, which the exporter needs."""
-    out = exported(tmp_path, kind, "--onnx")
-    gan, run = ganzoo.load(tmp_path), session(out / "generator.onnx")
+def test_onnx_gives_the_images_of_any_batch(kind: str, graphs) -> None:
+    out = graphs(kind)
+    gan, run = ganzoo.load(out.parents[1]), session(out / "generator.onnx")
     assert isinstance(gan, FromSeeds)
     for n in (1, 3, 33):
         latents = gan.latents(range(n))
@@ -117,10 +116,10 @@ def test_onnx_gives_the_images_of_any_batch(kind: str, tmp_path: Path) -> None:
 
 
 @needs_onnx
-def test_onnx_translates_images_of_any_size(tmp_path: Path) -> None:
+def test_onnx_translates_images_of_any_size(graphs) -> None:
     """The traced size halves evenly; a graph that had kept that would crop or pad the others."""
-    out = exported(tmp_path, "cyclegan", "--onnx", "--directions", "AtoB")
-    gan, run = ganzoo.load(tmp_path), session(out / "AtoB.onnx")
+    out = graphs("cyclegan")
+    gan, run = ganzoo.load(out.parents[1]), session(out / "AtoB.onnx")
     for n, height, width in ((1, 16, 16), (2, 70, 50), (1, 7, 33), (3, 1, 9)):
         images = torch.rand(n, 3, height, width) * 2 - 1
         found = torch.from_numpy(run.run(["images"], {"source": images.numpy()})[0])
@@ -129,9 +128,9 @@ def test_onnx_translates_images_of_any_size(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["pggan", "biggan"])
-def test_pt2_gives_the_images_of_any_batch(kind: str, tmp_path: Path) -> None:
-    out = exported(tmp_path, kind, "--pt2")
-    gan, module = ganzoo.load(tmp_path), torch.export.load(out / "generator.pt2").module()
+def test_pt2_gives_the_images_of_any_batch(kind: str, graphs) -> None:
+    out = graphs(kind)
+    gan, module = ganzoo.load(out.parents[1]), torch.export.load(out / "generator.pt2").module()
     for n in (1, 3, 40):
         latents = gan.latents(range(n))
         given = [latents]
@@ -140,12 +139,12 @@ def test_pt2_gives_the_images_of_any_batch(kind: str, tmp_path: Path) -> None:
         torch.testing.assert_close(module(*given), gan.sample(range(n)), rtol=0, atol=1e-5)
 
 
-def test_pt2_translates_images_of_any_size(tmp_path: Path) -> None:
-    out = exported(tmp_path, "cyclegan", "--pt2", "--directions", "BtoA")
-    gan, module = ganzoo.load(tmp_path), torch.export.load(out / "BtoA.pt2").module()
+def test_pt2_translates_images_of_any_size(graphs) -> None:
+    out = graphs("cyclegan")
+    gan, module = ganzoo.load(out.parents[1]), torch.export.load(out / "AtoB.pt2").module()
     for n, height, width in ((1, 16, 16), (2, 70, 50), (1, 7, 33)):
         images = torch.rand(n, 3, height, width) * 2 - 1
-        torch.testing.assert_close(module(images), gan.translate(images, "BtoA"))
+        torch.testing.assert_close(module(images), gan.translate(images))
 
 
 # -- files that are not the model ------------------------------------------------------------------
@@ -235,15 +234,9 @@ def test_weights_too_large_for_half_are_refused(tmp_path: Path) -> None:
 
 
 @needs_onnx
-def test_nothing_says_where_or_whose_it_was(tmp_path: Path) -> None:
-    """Takes the time of two graphs."""
-    folder = tmp_path / "alice-folder"
-    folder.mkdir()
-    overrides = (
-        "data=folder", f"data.source.root={folder}/secret photos", f"run_dir={folder}",
-        "logger=wandb", "+logger.entity=alice-folder", "callbacks.grid=null",
-    )  # fmt: skip
-    out = exported(folder, "dcgan", "--onnx", "--pt2", overrides=overrides)
+def test_nothing_says_where_or_whose_it_was(graphs) -> None:
+    out = graphs("dcgan")
+    assert "secret photos" in str(ganzoo.load(out.parents[1]).config)
     code = str(Path(export.__file__).parent).encode()
     assert len(list(out.iterdir())) == 7
     for file in out.iterdir():

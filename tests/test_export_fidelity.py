@@ -46,15 +46,15 @@ class Seeds(torch_fidelity.GenerativeModelONNX):
 
 
 def test_torch_fidelity_gives_the_exported_graph_the_fid_of_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    graphs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It takes a graph, and 104 images through Inception."""
+    """104 images go through Inception."""
     monkeypatch.setenv("GANZOO_CACHE", str(tmp_path))
     weights = tmp_path / "random.pth"
     torch.save(makers.inception.random_inception().state_dict(), weights)
-    out = shared.exported(tmp_path, "dcgan", "--onnx", overrides=(f"data.source.num={REALS}",))
+    run = graphs("dcgan").parents[1]
     theirs = torch_fidelity.calculate_metrics(
-        input1=Seeds(out / "generator.onnx", ganzoo.load(tmp_path).latents(range(FAKES))),
+        input1=Seeds(graphs("dcgan") / "generator.onnx", ganzoo.load(run).latents(range(FAKES))),
         input1_model_num_samples=FAKES,
         input2=Reals(),
         feature_extractor_weights_path=str(weights),
@@ -73,7 +73,9 @@ def test_torch_fidelity_gives_the_exported_graph_the_fid_of_the_run(
         "metrics.metrics.kid.subset_size=12",
         "metrics.metrics.is.splits=2",
         f"metrics.num_fake={FAKES}",
-        f"ckpt={tmp_path}",
+        f"ckpt={run}",
+        "data=synthetic",
+        f"data.source.num={REALS}",
         tiny=False,
     ).values["fid"]
     print(ours, theirs, ours / theirs - 1)

@@ -107,11 +107,9 @@ def snippets(out: Path) -> list[str]:
 @needs_onnx
 @pytest.mark.parametrize("kind", ["dcgan", "biggan", "cyclegan"])
 def test_the_snippets_of_the_card_run_as_they_stand(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, graphs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It takes the time of a graph."""
-    options = ["--directions", "AtoB"] if kind == "cyclegan" else []
-    out = exported(tmp_path, kind, "--onnx", *options)
+    out = graphs(kind)
     inside, without = snippets(out)
     assert len(without.splitlines()) <= 10
     monkeypatch.chdir(out)
@@ -164,8 +162,8 @@ def test_the_card_of_a_translating_model_shows_before_and_after(tmp_path: Path) 
     tests = make(ganzoo.load(out).config["data"]).held_out()
     for row, domain in enumerate("AB"):
         first = tests[domain].read([0])[0].movedim(0, 2).numpy()
-        top, left = 2 * row * 18, sheet.shape[1] - 8 * 18 + 2
-        assert np.array_equal(sheet[top : top + 16, left : left + 16], first)
+        top, left = 2 * row * 66, sheet.shape[1] - 8 * 66 + 2  # four times as large
+        assert np.array_equal(sheet[top : top + 64 : 4, left : left + 64 : 4], first)
 
 
 def test_images_of_a_folder_are_shown_only_if_they_are_given(tmp_path: Path) -> None:
@@ -181,7 +179,7 @@ def test_images_of_a_folder_are_shown_only_if_they_are_given(tmp_path: Path) -> 
     assert "photos" not in card.partition("## Training")[2]
     options = ["--directions", "AtoB", "--samples", str(photos)]
     export.main([str(tmp_path), str(tmp_path / "shown"), *options])
-    assert Image.open(tmp_path / "shown" / "samples.png").height == 2 * 18 - 2
+    assert Image.open(tmp_path / "shown" / "samples.png").height == 2 * 66 - 2
     with pytest.raises(SystemExit, match="needs a file or folder for each of AtoB, BtoA"):
         export.main([str(tmp_path), str(tmp_path / "x"), *options[2:]])
 

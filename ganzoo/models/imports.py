@@ -8,10 +8,10 @@ import pickle
 import pickletools
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -22,7 +22,7 @@ from ganzoo.models.biggan import imports as biggan
 from ganzoo.models.cyclegan import imports as cyclegan
 from ganzoo.models.dcgan import imports as dcgan
 from ganzoo.models.pggan import imports as pggan
-from ganzoo.models.weights import is_state
+from ganzoo.models.weights import Imported, is_state, states_in
 from ganzoo.sharing.loading import weights_of
 
 # What pickled arrays are made of. Anything else in a file is not called.
@@ -35,8 +35,6 @@ HARMLESS = {
       for name in ("_reconstruct", "scalar")),
     *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")),
 }  # fmt: skip
-
-FORMATS = [*dcgan.FORMATS, *pggan.FORMATS, *cyclegan.FORMATS, *biggan.FORMATS]
 
 # Keys under which people keep a network in a file, the average before the others.
 WRAPPERS = ("g_ema", "G_ema", "state_dict", "model", "netG", "generator", "G")
@@ -110,6 +108,61 @@ def named_in(path: Path) -> set[str]:
     return {str(name).replace(" ", ".") for code, name, _ in opcodes if code.name == "GLOBAL"}
 
 
+class Format(NamedTuple):
+    """A kind of file of another project: its name, whether it is one, and the model it becomes.
+
+    `model` raises KeyError or UserError if it cannot.
+    """
+
+    name: str
+    knows: Callable[[Any], bool]
+    model: Callable[[Any], Imported]
+
+
+def has(layer: str, network: str = "") -> Callable[[Any], bool]:
+    """Recognizes a state dict by the start of a layer's name; of several, by their names, too."""
+
+    def knows(given: Any) -> bool:
+        states = [
+            s for name, s in states_in(given).items() if re.fullmatch(network, name) or not name
+        ]
+        return any(re.match(layer, name) for state in states for name in state)
+
+    return knows
+
+
+FORMATS = [
+    Format(
+        "networks of pytorch/examples' DCGAN (netG_epoch_24.pth, or their folder)",
+        has(r"main\.\d+\.", "net[GD].*"), dcgan.example_model,
+    ),
+    Format(
+        "a PGAN checkpoint of facebookresearch/pytorch_GAN_zoo",
+        has(r"formatLayer\.", "netG"), pggan.gan_zoo_model,
+    ),
+    Format(
+        "a network pickle of the official PGGAN code", pggan.is_official, pggan.official_model
+    ),
+    Format(
+        "networks of CycleGAN's authors (latest_net_G_A.pth, latest_net_D_A.pth, or their folder)",
+        has(r"(model|net)\.(model\.)?\d", cyclegan.ROLE), cyclegan.authors_model,
+    ),
+    Format(
+        "weights of ajbrock/BigGAN-PyTorch (G.pth, or its folder)",
+        has(r"output_layer\.2\.weight", "G|G_ema"), biggan.ajbrock_model,
+    ),
+    Format(
+        "pytorch-pretrained-biggan (pytorch_model.bin)",
+        has(r"generator\.gen_z\.weight_orig"), biggan.pretrained_model,
+    ),
+    Format(
+        "StudioGAN's BigGAN (model=G-....pth, or its folder)",
+        has(r"blocks\.0\.0\.conv2d0\.weight_orig", "model=.*"), biggan.studio_model,
+    ),
+]  # fmt: skip
+SUPPORTED = f"Supported are {'; '.join(form.name for form in FORMATS)}."
+
+
 def contents(source: Path) -> Any:
     """What a file holds, or the files of a folder that belong together, by their names.
 
@@ -118,14 +171,13 @@ def contents(source: Path) -> Any:
     files = biggan.ajbrock_files(source)
     if not files and not source.is_dir():
         found = plain(read(source))
-        named = cyclegan.role(source.stem) is not None and is_state(found)
+        named = re.fullmatch(cyclegan.ROLE, source.stem) and is_state(found)
         return {source.stem: found} if named else found
-    for pattern in () if files else TOGETHER:
-        files |= {_network(path.stem): path for path in sorted(source.glob(pattern), key=_epoch)}
-        if files:
-            break
+    for pattern in TOGETHER:
+        paths = [] if files else sorted(source.glob(pattern), key=_epoch)
+        files |= {_network(path.stem): path for path in paths}
     if not files:
-        raise UserError(f"{source} holds no file that can be imported. {supported()}")
+        raise UserError(f"{source} holds no file that can be imported. {SUPPORTED}")
     if len(files) == 1 and source.is_dir():
         return contents(*files.values())
     return {name: [*inside(plain(read(path)))][-1] for name, path in files.items()}
@@ -158,19 +210,6 @@ def inside(given: Any) -> Iterator[Any]:
                 yield from inside(given[key])
 
 
-def supported() -> str:
-    """A sentence that names what can be imported."""
-    return f"Supported are {'; '.join(form.name for form in FORMATS)}."
-
-
-def described(given: Any) -> str:
-    """What a file holds, in a few words."""
-    if not isinstance(given, Mapping):
-        return f"a {type(given).__name__}"
-    names = ", ".join(map(str, list(given)[:5])) + (", ..." if len(given) > 5 else "")
-    return f"{names or 'nothing'}"
-
-
 def import_checkpoint(source: Path, out: Path) -> GAN:
     """Write a checkpoint of ganzoo with the networks of another project's file; return its model.
 
@@ -179,9 +218,10 @@ def import_checkpoint(source: Path, out: Path) -> GAN:
     given = contents(source)
     known = [(form, part) for part in inside(given) for form in FORMATS if form.knows(part)]
     if not known:
+        held = ", ".join(map(str, given)) if isinstance(given, Mapping) else type(given).__name__
         raise UserError(
-            f"{source} is of no kind that can be imported (it holds {described(given)}). "
-            f"{supported()}"
+            f"{source} is of no kind that can be imported (it holds {held[:200] or 'nothing'}). "
+            f"{SUPPORTED}"
         )
     form, part = known[0]
     try:

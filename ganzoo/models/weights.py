@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,28 +20,10 @@ Rules = Sequence[tuple[str, str | Callable[[re.Match[str]], str]]]
 NO_DISCRIMINATOR = "ganzoo.nn.layers.NoDiscriminator"
 
 
-class Format(NamedTuple):
-    """A kind of file of another project.
-
-    Args:
-        name: what it is, in a message.
-        knows: whether the contents of a file, or of several by their names, are of this kind.
-        model: the model that they become; KeyError or UserError if they cannot.
-    """
-
-    name: str
-    knows: Callable[[Any], bool]
-    model: Callable[[Any], Imported]
-
-
-def is_state(given: Any, pattern: str = "") -> bool:
-    """Whether this is a state dict; with a pattern, one all of whose names start with that."""
-    return (
-        isinstance(given, Mapping)
-        and len(given) > 0
-        and all(isinstance(value, Tensor) for value in given.values())
-        and all(re.match(pattern, name) for name in given)
-    )
+def is_state(given: Any) -> bool:
+    """Whether this is a state dict."""
+    values = list(given.values()) if isinstance(given, Mapping) else []
+    return bool(values) and all(isinstance(value, Tensor) for value in values)
 
 
 def states_in(given: Any, name: str = "") -> Mapping[str, State]:
@@ -120,6 +102,11 @@ def divided(state: State) -> dict[str, Tensor]:
 def place(name: str) -> list[tuple[int, str]]:
     """A key that sorts the names of layers as the layers are."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in name.split(".")]
+
+
+def convolutions(state: State) -> dict[str, Tensor]:
+    """Weights of convolutions, in the order of the layers."""
+    return {name: state[name] for name in sorted(state, key=place) if state[name].dim() == 4}
 
 
 def in_order(network: nn.Module, state: State, supported: str) -> dict[str, Tensor]:

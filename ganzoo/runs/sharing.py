@@ -23,7 +23,7 @@ from ganzoo.engine.sharing import BATCHES, alone, graphs, photos, sizes
 from ganzoo.errors import UserError
 from ganzoo.metrics.protocol import sentence
 from ganzoo.pictures import sheets
-from ganzoo.pictures.grids import grid, named_rows
+from ganzoo.pictures.grids import enlarged, grid, named_rows
 from ganzoo.sharing import artifacts, facts, loading
 from ganzoo.sharing.card import Card, Value
 
@@ -186,8 +186,12 @@ def data_of(gan: GAN, path: Path, trust: Sequence[str]) -> Data:
         shown = data.tests()[0] if nameable and isinstance(data, Unpaired) else {}
         tests = {domain: _some(images) for domain, images in shown.items()}
     except UserError:  # it is not on this machine, or comes from a package that is not trusted
-        return Data(kind)
-    names = " and ".join(source.name for source in sources) if nameable else kind
+        return Data(f"images of the source {kind}")
+    names = (
+        " and ".join(source.name for source in sources)
+        if nameable
+        else f"images of the source {kind}"
+    )
     return Data(names, license_, tests)
 
 
@@ -209,16 +213,22 @@ def picture_of(gan: GAN, data: Data, size: tuple[int, int], options: Options) ->
             channels = gan.channels[direction[0]]
             source = source_of(place, size, channels)
             before[direction[0]] = _some(ImageData(source, size, channels, 1, 0, mirror=False))
-        rows = {}
+        rows: dict[str, Tensor] = {}
         for direction in gan.directions:
             if (images := before.get(direction[0])) is not None:
                 rows[f"real {direction[0]}"] = images
                 rows[direction.replace("to", " to ")] = gan.translate_many(images, direction)
-        return named_rows(rows) if rows else None
+        return named_rows(_large(rows, size)) if rows else None
     assert isinstance(gan, FromSeeds)
     if gan.classes:
-        return named_rows(sheets.class_sheet(gan, range(min(10, gan.classes)), range(8)))
-    return grid(gan.sample(range(32)), 8)
+        rows = sheets.class_sheet(gan, range(min(10, gan.classes)), range(8))
+        return named_rows(_large(rows, size))
+    return grid(_large({"": gan.sample(range(32))}, size)[""], 8)
+
+
+def _large(rows: Mapping[str, Tensor], size: tuple[int, int]) -> dict[str, Tensor]:
+    """Images large enough for a page: at least 64 pixels high."""
+    return {name: enlarged(images, max(1, 64 // size[0])) for name, images in rows.items()}
 
 
 def card_of(
@@ -243,7 +253,7 @@ def card_of(
         model=type(gan).__name__,
         version=__version__,
         shape=(int(config.get("channels", 3)), height, width),
-        facts=facts.recipe(config, gan.images_seen),
+        facts=facts.recipe(config, gan.images_seen, generator_of(gan, options.raw)),
         data=data.names,
         license=data.license,
         values=[value for scores in entry["scores"] for value in values_of(scores)],

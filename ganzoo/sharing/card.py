@@ -107,6 +107,13 @@ class Card:
         )
         return str(data.to_yaml())
 
+    def protocols(self) -> dict[str, list[Value]]:
+        """The values by their protocol."""
+        found: dict[str, list[Value]] = {}
+        for value in self.values:
+            found.setdefault(value.protocol, []).append(value)
+        return found
+
     @property
     def graphs(self) -> list[str]:
         """Names of the ONNX files."""

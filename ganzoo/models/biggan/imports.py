@@ -8,24 +8,22 @@ statistics of BatchNorm for 51 truncations.
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from ganzoo.errors import UserError
-from ganzoo.models.biggan import networks
+from ganzoo.models.biggan.networks import halved
 from ganzoo.models.weights import (
     NO_DISCRIMINATOR,
-    Format,
     Imported,
     Options,
     Rules,
     State,
     divided,
     imported,
-    is_state,
     numbers,
     place,
     renamed,
@@ -101,11 +99,6 @@ def ajbrock_files(source: Path) -> dict[str, Path]:
     return found.get(min(found, default=""), {})
 
 
-def is_ajbrock(given: Any) -> bool:
-    """Whether these are state dicts of BigGAN-PyTorch by network, or one of its generators'."""
-    return any("output_layer.2.weight" in state for state in states_in(given).values())
-
-
 def ajbrock_model(given: Mapping[str, Any]) -> Imported:
     """The model of such state dicts.
 
@@ -145,12 +138,6 @@ STUDIO: Rules = [
     (r"\.conv1x1_", "."),
     (r"\.sigma$", ".gamma"),
 ]
-STUDIO_LAYERS = {"blocks.0.0.conv2d0.weight_orig", "blocks.0.0.conv2d1.weight_orig"}
-
-
-def is_studio(given: Any) -> bool:
-    """Whether these are networks of StudioGAN's BigGAN, or one of them."""
-    return any(state.keys() >= STUDIO_LAYERS for state in states_in(given).values())
 
 
 def studio_model(given: Mapping[str, Any]) -> Imported:
@@ -183,11 +170,6 @@ PRETRAINED: Rules = [
     (r"norm(\d?)\.running_vars$", r"norm\1.norm.variances"),
     (r"^norm\.(weight|bias)$", r"norm.norm.\1"),
 ]
-
-
-def is_pretrained(given: Any) -> bool:
-    """Whether this is a state dict of pytorch-pretrained-biggan."""
-    return is_state(given) and "generator.gen_z.weight_orig" in given
 
 
 def pretrained_model(given: State) -> Imported:
@@ -242,15 +224,12 @@ def _model(
 def _generator_options(state: State) -> Options:
     """The options of a generator of ours with weights of these shapes."""
     is_deep = "blocks.0.conv4.weight" in state
-    blocks = numbers(state, "blocks")
-    per_stage = 2 if is_deep else 1
+    blocks, per_stage = numbers(state, "blocks"), 1 + is_deep
     if blocks % per_stage:
         raise UserError(f"{blocks} blocks are not pairs: only G_depth 2 can be imported.")
-    last = "conv4" if is_deep else "conv1"
-    maps = [state["blocks.0.conv1.weight"].shape[1]]
-    maps += [
-        len(state[f"blocks.{i}.{last}.weight"]) for i in range(per_stage - 1, blocks, per_stage)
-    ]
+    ends = range(per_stage - 1, blocks, per_stage)
+    maps = [len(state[f"blocks.{i}.{'conv4' if is_deep else 'conv1'}.weight"]) for i in ends]
+    maps = [state["blocks.0.conv1.weight"].shape[1], *maps]
     units, inputs = state["linear.weight"].shape
     bottom = math.isqrt(units // maps[0])
     gain = state["blocks.0.norm1.gain.weight"]
@@ -258,7 +237,8 @@ def _generator_options(state: State) -> Options:
         "_target_": f"ganzoo.models.biggan.{'DeepGenerator' if is_deep else 'Generator'}",
         "image_size": bottom * 2 ** (blocks // per_stage),
         "channels": len(state["image.weight"]),
-        **_widths(maps, networks.GENERATOR[len(maps) - 1], first=False),
+        "ch": 1,
+        "widths": maps,
         "bottom_width": bottom,
         "attention": [bottom * 2 ** (i // per_stage + 1) for i in _attended(state)],
         "spectral_norm": "linear.u" in state,
@@ -285,13 +265,14 @@ def _discriminator_options(state: State, depth: int, generator: Options) -> Opti
     if is_deep:
         maps = [len(state["stem.weight"]), *maps]
     size, bottom = generator["image_size"], generator["bottom_width"]
-    _, doublings, halvings = networks.halved(size, bottom)
+    halvings = halved(size, bottom)[-1]
     options: Options = {
         "_target_": f"ganzoo.models.biggan.{'DeepDiscriminator' if is_deep else 'Discriminator'}",
         "image_size": size,
         "channels": generator["channels"],
         "classes": len(state["embedding.weight"]),
-        **_widths(maps, networks.DISCRIMINATOR[doublings], first=True),
+        "ch": 1,
+        "widths": maps,
         "bottom_width": bottom,
         "attention": [size // 2 ** min(i // depth + 1, halvings) for i in _attended(state)],
         "spectral_norm": "linear.u" in state,
@@ -304,14 +285,6 @@ def _discriminator_options(state: State, depth: int, generator: Options) -> Opti
 def _attended(state: State) -> list[int]:
     """Numbers of the blocks after which there is attention."""
     return sorted(int(n.split(".")[1]) for n in state if n.endswith(".gamma"))
-
-
-def _widths(maps: Sequence[int], known: Sequence[int], first: bool) -> Options:
-    """`ch` and `widths` for these feature maps; widths is None for the paper's."""
-    ch, rest = divmod(maps[0 if first else -1], known[0 if first else -1])
-    if not rest and list(maps) == [ch * width for width in known]:
-        return {"ch": ch, "widths": None}
-    return {"ch": 1, "widths": list(maps)}
 
 
 def _biggan(
@@ -337,14 +310,3 @@ def _biggan(
 
         gan.class_names = list(ResNet18_Weights.DEFAULT.meta["categories"])
     return gan, config
-
-
-FORMATS = [
-    Format("weights of ajbrock/BigGAN-PyTorch (G.pth, or its folder)", is_ajbrock, ajbrock_model),
-    Format("pytorch-pretrained-biggan (pytorch_model.bin)", is_pretrained, pretrained_model),
-    Format(
-        "StudioGAN's BigGAN (model=G-....pth, or the folder with model=D-....pth)",
-        is_studio,
-        studio_model,
-    ),
-]

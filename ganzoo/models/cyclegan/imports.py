@@ -9,19 +9,19 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ganzoo.config import make
 from ganzoo.errors import UserError
 from ganzoo.models.weights import (
-    Format,
     Imported,
     Options,
     State,
+    convolutions,
     imported,
     in_order,
     is_state,
-    place,
+    states_in,
 )
 
 PACKAGE = "ganzoo.models.cyclegan"
@@ -29,11 +29,10 @@ ONLY = (
     "only ResNets, U-Nets, PatchGANs and discriminators of pixels without antialiasing can be "
     "imported."
 )
-
-NAMES = r"(model|net)\.(model\.)?\d"  # names of layers start like this
 # Its names of networks, and what of ours they are.
 GENERATORS = {"G_A": "AtoB", "G_B": "BtoA", "G": "AtoB"}
 DISCRIMINATORS = {"D_A": "B", "D_B": "A"}
+ROLE = r"(?:.*_)?(G_A|G_B|D_A|D_B|G)"  # of a file's name, such as `latest_net_G_A`
 
 
 class Network(NamedTuple):
@@ -43,15 +42,6 @@ class Network(NamedTuple):
     inputs: int
     outputs: int
     state: dict[str, Tensor]
-
-
-def is_authors_cyclegan(given: Any) -> bool:
-    """Whether this is a state dict of the authors' code, or several of them by the file's name."""
-    if is_state(given):
-        return is_state(given, NAMES)
-    return isinstance(given, Mapping) and any(
-        role(name) and is_state(state, NAMES) for name, state in given.items()
-    )
 
 
 def authors_model(given: Mapping[str, Any]) -> Imported:
@@ -67,9 +57,10 @@ def authors_model(given: Mapping[str, Any]) -> Imported:
     """
     if is_state(given):
         given = {"G" if _generates(given) else "D_A": given}
-    states = {part: given[name] for name in given if (part := role(name))}
-    if "G" in states and len(states) > 1:
-        del states["G"]
+    named = [(re.fullmatch(ROLE, name), state) for name, state in states_in(given).items()]
+    states = {match[1]: state for match, state in named if match}
+    if len(states) > 1:
+        states.pop("G", None)
     generators = {ours: generator(states[r]) for r, ours in GENERATORS.items() if r in states}
     discriminators = {
         ours: discriminator(states[r]) for r, ours in DISCRIMINATORS.items() if r in states
@@ -83,100 +74,64 @@ def authors_model(given: Mapping[str, Any]) -> Imported:
     channels = {domain: found.inputs for domain, found in discriminators.items()}
     for direction, found in generators.items():
         channels |= {direction[0]: found.inputs, direction[-1]: found.outputs}
-    any_channels = next(iter(channels.values()))
+    some = next(iter(channels.values()))
     model = {
         "_target_": f"{PACKAGE}.CycleGAN",
         "generator": next((g.config for g in generators.values()), None),
         "discriminator": next((d.config for d in discriminators.values()), None),
         "directions": list(generators),
         "judged": list(discriminators),
-        "channels_a": channels.get("A", any_channels),
-        "channels_b": channels.get("B", any_channels),
+        "channels_a": channels.get("A", some),
+        "channels_b": channels.get("B", some),
         "lambda_identity": 0.0,
         "pool": 0,
     }
     weights = {f"generator.{name}": network.state for name, network in generators.items()}
     weights |= {f"discriminator.{name}": found.state for name, found in discriminators.items()}
-    return imported(model, weights, 256, channels.get("A", any_channels))
+    return imported(model, weights, 256, channels.get("A", some))
 
 
 def _generates(state: State) -> bool:
     """Whether a network is a generator: these have a layer that doubles, or 7x7 kernels."""
-    first, *_, last = _convolutions(_clean(state)).values()
+    first, *_, last = convolutions(state).values()
     return first.shape[-1] == 7 or len(last) != 1
 
 
 def generator(state: State) -> Network:
     """A ResNet of any number of blocks, or a U-Net of any number of halvings."""
-    state = _clean(state)
-    convolutions = _convolutions(state)
-    first, last = (list(convolutions.values())[i] for i in (0, -1))
-    options: Options = {"ngf": len(first), "norm": _norm(state)}
-    if first.shape[-1] == 7:
-        blocks = {name.split(".")[1] for name in convolutions if "conv_block" in name}
-        options["_target_"] = f"{PACKAGE}.ResNetGenerator"
-        options["blocks"] = len(blocks)
-        options["halvings"] = (len(convolutions) - 2 * len(blocks) - 2) // 2
-        # A layer without weights between the two of a block moves the second one on.
-        options["dropout"] = 0.5 if any(".conv_block.6.weight" in k for k in convolutions) else 0.0
-        return _network(options, state, {"inputs": first.shape[1], "outputs": len(last)})
-    options["_target_"] = f"{PACKAGE}.UNetGenerator"
-    options["halvings"] = len(convolutions) // 2
-    return _network(options, state, {"inputs": first.shape[1], "outputs": last.shape[1]})
+    layers = convolutions(state)
+    first, *_, last = layers.values()
+    if first.shape[-1] != 7:
+        options: Options = {"halvings": len(layers) // 2}
+        return _network("UNetGenerator", state, options, outputs=last.shape[1], ngf=len(first))
+    blocks = len({name.split(".")[1] for name in layers if "conv_block" in name})
+    # A layer without weights between the two of a block moves the second one on.
+    dropout = 0.5 if any(".conv_block.6.weight" in name for name in layers) else 0.0
+    options = {"blocks": blocks, "halvings": len(layers) // 2 - blocks - 1, "dropout": dropout}
+    return _network("ResNetGenerator", state, options, outputs=len(last), ngf=len(first))
 
 
 def discriminator(state: State) -> Network:
     """A PatchGAN of any number of layers, or the discriminator of pixels."""
-    state = _clean(state)
-    convolutions = _convolutions(state)
-    first = next(iter(convolutions.values()))
-    options: Options = {"ndf": len(first), "norm": _norm(state)}
+    layers = convolutions(state)
+    first = next(iter(layers.values()))
     if first.shape[-1] == 1:
-        options["_target_"] = f"{PACKAGE}.PixelDiscriminator"
-    else:
-        options["_target_"] = f"{PACKAGE}.PatchDiscriminator"
-        options["layers"] = len(convolutions) - 2
-    return _network(options, state, {"inputs": first.shape[1]})
+        return _network("PixelDiscriminator", state, {}, ndf=len(first))
+    return _network("PatchDiscriminator", state, {"layers": len(layers) - 2}, ndf=len(first))
 
 
-def role(name: str) -> str | None:
-    """G_A, G_B, D_A, D_B or G, from a file's name such as `latest_net_G_A`."""
-    found = re.search(r"(?:^|_)(G_A|G_B|D_A|D_B|G)$", name)
-    return found and found[1]
-
-
-def _clean(state: State) -> State:
-    """Without the statistics of instances that old versions of torch kept and no one reads."""
-    if _norm(state) == "batch":
-        return state
-    tracked = ("running_mean", "running_var", "num_batches_tracked")
-    return {name: value for name, value in state.items() if not name.endswith(tracked)}
-
-
-def _norm(state: State) -> str:
-    """Only BatchNorm has weights in one dimension."""
-    flat = any(name.endswith("weight") and value.dim() == 1 for name, value in state.items())
-    return "batch" if flat else "instance"
-
-
-def _convolutions(state: State) -> dict[str, Tensor]:
-    found = {k: v for k, v in state.items() if k.endswith("weight") and v.dim() == 4}
-    return {name: found[name] for name in sorted(found, key=place)}
-
-
-def _network(options: Options, state: State, channels: dict[str, int]) -> Network:
-    """What a state dict is of, given the options of ours."""
-    network: nn.Module = make(options | channels)
-    weights = in_order(network, state, ONLY)
-    return Network(
-        options | {"_partial_": True}, channels["inputs"], channels.get("outputs", 1), weights
-    )
-
-
-FORMATS = [
-    Format(
-        "networks of CycleGAN's authors (latest_net_G_A.pth, latest_net_D_A.pth, or their folder)",
-        is_authors_cyclegan,
-        authors_model,
-    )
-]
+def _network(
+    name: str, given: State, options: Options, outputs: int | None = None, **width: int
+) -> Network:
+    """What a state dict is of, given the class of ours and its options."""
+    # Only BatchNorm has weights in one dimension.
+    flat = any(name.endswith("weight") and value.dim() == 1 for name, value in given.items())
+    # Statistics of instances that old versions of torch kept and no one reads.
+    unread = () if flat else ("running_mean", "running_var", "num_batches_tracked")
+    state = {name: value for name, value in given.items() if not name.endswith(unread)}
+    norm = "batch" if flat else "instance"
+    config = {"_target_": f"{PACKAGE}.{name}", **width, "norm": norm, **options}
+    inputs = next(iter(convolutions(state).values())).shape[1]
+    channels = {"inputs": inputs} | ({"outputs": outputs} if outputs else {})
+    weights = in_order(make(config | channels), state, ONLY)
+    return Network(config | {"_partial_": True}, inputs, outputs or 1, weights)

@@ -9,7 +9,6 @@ from torch import nn
 from ganzoo.errors import UserError
 from ganzoo.models.pggan.networks import Discriminator, Generator, feature_maps
 from ganzoo.models.weights import (
-    Format,
     Imported,
     Options,
     Rules,
@@ -21,10 +20,16 @@ from ganzoo.models.weights import (
 )
 
 Network = TypeVar("Network", Generator, Discriminator)
+PARTS: dict[str, Any] = {
+    "generator": Generator,
+    "discriminator": Discriminator,
+    "average": Generator,
+}
 
 
 # -- facebookresearch/pytorch_GAN_zoo -------------------------------------------------------------
 
+ZOO = {"generator": "netG", "average": "avgG", "discriminator": "netD"}
 ZOO_GENERATOR: Rules = [
     (r"\.module\.", "."),  # layers are wrapped in another module, but not in older files
     (r"^formatLayer\.", "blocks.0.0."),
@@ -55,14 +60,9 @@ def from_gan_zoo(checkpoint: Mapping[str, Any]) -> dict[str, nn.Module]:
     """
     networks: dict[str, nn.Module] = {}
     for name, (options, state) in _zoo_parts(checkpoint).items():
-        networks[name] = (Discriminator if name == "discriminator" else Generator)(**options)
+        networks[name] = PARTS[name](**options)
         fill(networks[name], state, name)
     return networks
-
-
-def is_gan_zoo(given: Any) -> bool:
-    """Whether this is what pytorch_GAN_zoo saves of a progressive GAN."""
-    return isinstance(given, Mapping) and {"netG", "netD"} <= given.keys()
 
 
 def gan_zoo_model(given: Mapping[str, Any]) -> Imported:
@@ -74,8 +74,7 @@ def gan_zoo_model(given: Mapping[str, Any]) -> Imported:
             "Python and give them there."
         )
     options = {name: options for name, (options, _) in parts.items()}
-    weights = {name: state for name, (_, state) in parts.items()}
-    return _grown(options, weights, penalty_size="grown")
+    return _grown(options, {name: state for name, (_, state) in parts.items()}, "grown")
 
 
 def _zoo_parts(checkpoint: Mapping[str, Any]) -> dict[str, tuple[Options, State]]:
@@ -85,20 +84,18 @@ def _zoo_parts(checkpoint: Mapping[str, Any]) -> dict[str, tuple[Options, State]
             f"this is no PGAN checkpoint of pytorch_GAN_zoo, for it has no "
             f"{' and '.join(sorted(missing))}: give one that its training saved."
         )
-    names = {"generator": "netG", "average": "avgG", "discriminator": "netD"}
-    found = {ours: checkpoint[theirs] for ours, theirs in names.items() if theirs in checkpoint}
     return {
-        name: _zoo_discriminator(state) if name == "discriminator" else _zoo_generator(state)
-        for name, state in found.items()
-    }
+        ours: _zoo_discriminator(checkpoint["netD"]) if theirs == "netD"
+        else _zoo_generator(checkpoint[theirs])
+        for ours, theirs in ZOO.items() if theirs in checkpoint
+    }  # fmt: skip
 
 
 def _zoo_generator(given: State) -> tuple[Options, State]:
     state = {renamed(name, ZOO_GENERATOR): value for name, value in given.items()}
-    top = numbers(state, "to_rgb") - 1
-    maps = [state[f"to_rgb.{i}.weight"].shape[1] for i in range(top + 1)]
+    maps = [state[f"to_rgb.{i}.weight"].shape[1] for i in range(numbers(state, "to_rgb"))]
     state["blocks.0.0.bias"] = state["blocks.0.0.bias"].reshape(-1, 4, 4)  # one for each unit
-    nz, channels = state["blocks.0.0.weight"].shape[1], len(state[f"to_rgb.{top}.weight"])
+    nz, channels = state["blocks.0.0.weight"].shape[1], len(state["to_rgb.0.weight"])
     return {**_zoo_options(maps), "channels": channels, "nz": nz}, state
 
 
@@ -170,20 +167,21 @@ def tf_names(network: Generator | Discriminator) -> dict[str, Variable]:
     the one fused with upsampling is [height, width, outputs, inputs] and turned by 180 degrees, as
     it is the kernel of a transposed convolution; dense layers are [inputs, outputs].
     """
-    fused, top = network.fused_scale, network.levels
-    blocks = {f"{4 * 2**i}x{4 * 2**i}": f"blocks.{i}" for i in range(1, top + 1)}
-    if isinstance(network, Generator):
+    fused, top, draws = network.fused_scale, network.levels, isinstance(network, Generator)
+    if draws:
         layers = {"4x4/Dense": "blocks.0.0", "4x4/Conv": "blocks.0.3"}
-        layers |= {f"ToRGB_lod{top - i}": f"to_rgb.{i}" for i in range(top + 1)}
-        for side, block in blocks.items():
-            layers[f"{side}/Conv0{'_up' if fused else ''}"] = f"{block}.0"
-            layers[f"{side}/Conv1"] = f"{block}.3"
+        convs = [("Conv0_up" if fused else "Conv0", 0), ("Conv1", 3)]
     else:
         layers = {"4x4/Conv": "blocks.0.1", "4x4/Dense0": "blocks.0.4", "4x4/Dense1": "blocks.0.6"}
-        layers |= {f"FromRGB_lod{top - i}": f"from_rgb.{i}.0" for i in range(top + 1)}
-        for side, block in blocks.items():
-            layers[f"{side}/Conv0"] = f"{block}.0"
-            layers[f"{side}/Conv1{'_down' if fused else ''}"] = f"{block}.2"
+        convs = [("Conv0", 0), ("Conv1_down" if fused else "Conv1", 2)]
+    for i in range(top + 1):
+        layers |= (
+            {f"ToRGB_lod{top - i}": f"to_rgb.{i}"}
+            if draws
+            else {f"FromRGB_lod{top - i}": f"from_rgb.{i}.0"}
+        )
+        for conv, at in convs if i else []:
+            layers[f"{4 * 2**i}x{4 * 2**i}/{conv}"] = f"blocks.{i}.{at}"
     table: dict[str, Variable] = {}
     for theirs, ours in layers.items():
         up = theirs.endswith("_up")
@@ -196,21 +194,12 @@ def tf_names(network: Generator | Discriminator) -> dict[str, Variable]:
 # Our names of the options that are kept beside the variables; all of them have our defaults, but
 # for the channels.
 OPTIONS = {
-    "resolution": "image_size",
-    "num_channels": "channels",
-    "label_size": "classes",
-    "fmap_base": "fmap_base",
-    "fmap_decay": "fmap_decay",
-    "fmap_max": "fmap_max",
-    "latent_size": "nz",
-    "normalize_latents": "normalize_latents",
-    "use_wscale": "wscale",
-    "use_pixelnorm": "pixelnorm",
-    "pixelnorm_epsilon": "pixelnorm_eps",
-    "use_leakyrelu": "leaky",
-    "fused_scale": "fused_scale",
-    "mbstd_group_size": "group_size",
-}
+    "resolution": "image_size", "num_channels": "channels", "label_size": "classes",
+    "fmap_base": "fmap_base", "fmap_decay": "fmap_decay", "fmap_max": "fmap_max",
+    "latent_size": "nz", "normalize_latents": "normalize_latents", "use_wscale": "wscale",
+    "use_pixelnorm": "pixelnorm", "pixelnorm_epsilon": "pixelnorm_eps", "use_leakyrelu": "leaky",
+    "fused_scale": "fused_scale", "mbstd_group_size": "group_size",
+}  # fmt: skip
 
 
 def is_official(given: Any) -> bool:
@@ -231,7 +220,7 @@ def official_model(given: Any) -> Imported:
     """
     weights: dict[str, State] = {}
     options: dict[str, Options] = {}
-    for name, held in zip(("generator", "discriminator", "average"), given, strict=True):
+    for name, held in zip(PARTS, given, strict=True):
         if not {"static_kwargs", "variables"} <= held.state.keys():
             raise UserError(
                 "these are networks of the official code in Theano: let its TensorFlow code load "
@@ -243,15 +232,12 @@ def official_model(given: Any) -> Imported:
                 f"these networks had not grown to the end (lod {lod:g}): give a later snapshot."
             )
         kept = {"resolution": 32, "num_channels": 1, **held.state["static_kwargs"]}
-        options[name] = {ours: _plain(kept[k]) for k, ours in OPTIONS.items() if k in kept}
-        kind: Any = Discriminator if name == "discriminator" else Generator
-        weights[name] = load_tf(kind(**options[name]), arrays).state_dict()
+        options[name] = {
+            ours: kept[k].item() if hasattr(kept[k], "item") else kept[k]  # a number of numpy
+            for k, ours in OPTIONS.items() if k in kept
+        }  # fmt: skip
+        weights[name] = load_tf(PARTS[name](**options[name]), arrays).state_dict()
     return _grown(options, weights)
-
-
-def _plain(value: Any) -> Any:
-    """A number of numpy as one of Python."""
-    return value.item() if hasattr(value, "item") else value
 
 
 def load_tf(network: Network, arrays: Mapping[str, Any]) -> Network:
@@ -288,9 +274,3 @@ def load_tf(network: Network, arrays: Mapping[str, Any]) -> Network:
         own[ours] = (value.flip(-2, -1) if flip else value).reshape(expected)
     network.load_state_dict(own)
     return network
-
-
-FORMATS = [
-    Format("a PGAN checkpoint of facebookresearch/pytorch_GAN_zoo", is_gan_zoo, gan_zoo_model),
-    Format("a network pickle of the official PGGAN code", is_official, official_model),
-]
