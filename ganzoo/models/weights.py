@@ -15,8 +15,6 @@ State = Mapping[str, Tensor]
 Options = dict[str, Any]  # arguments of a network's class, with its `_target_`
 Imported = tuple[GAN, Options]  # a model, and the config that it is rebuilt from
 Rules = Sequence[tuple[str, str | Callable[[re.Match[str]], str]]]
-
-
 NO_DISCRIMINATOR = "ganzoo.nn.layers.NoDiscriminator"
 
 
@@ -64,8 +62,8 @@ def imported(model: Options, weights: Mapping[str, State], size: int, channels: 
     return gan, {"model": model, "image_size": size, "channels": channels}
 
 
-def fill(network: nn.Module, state: State, name: str) -> None:
-    """Load a state dict into a network; old ones may lack counters of batches.
+def fill(network: nn.Module, state: State, name: str) -> nn.Module:
+    """A network with the weights of a state dict; old ones may lack counters of batches.
 
     Raises:
         UserError: names or shapes differ.
@@ -84,6 +82,7 @@ def fill(network: nn.Module, state: State, name: str) -> None:
                 f"{list(own[key].shape)} in our network."
             )
     network.load_state_dict(state)
+    return network
 
 
 def divided(state: State) -> dict[str, Tensor]:

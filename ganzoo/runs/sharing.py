@@ -114,7 +114,11 @@ def export(source: str | Path, out: Path, options: Options) -> dict[str, Any]:
         about = {"limit": artifacts.LIMIT, "versions": artifacts.versions(), "files": parity}
         write_whole(folder / PARITY, json.dumps(about, indent=1) + "\n")
         data = data_of(gan, path, options.trust)
-        if picture := picture_of(model, data, size, options):
+        if isinstance(model, FromSeeds):
+            picture_of(model).save(folder / PICTURE)
+        elif isinstance(model, Translating) and (
+            picture := translations_of(model, data.tests, size, options.samples)
+        ):
             picture.save(folder / PICTURE)
         names = sorted(file.name for file in folder.iterdir())
         write_whole(folder / CARD, card_of(gan, model, entry, names, data, out, options).text())
@@ -202,33 +206,42 @@ def _some(images: ImageData) -> Tensor:
     return to_float(images.read([i * num // count for i in range(count)]))
 
 
-def picture_of(gan: GAN, data: Data, size: tuple[int, int], options: Options) -> Image | None:
-    """Samples: a row for each of the first ten classes, a grid, or images before and after.
-
-    None for a model that translates if there are no images that everybody may see.
-    """
-    if isinstance(gan, Translating):
-        before = dict(data.tests)
-        for direction, place in zip(gan.directions, options.samples, strict=False):
-            channels = gan.channels[direction[0]]
-            source = source_of(place, size, channels)
-            before[direction[0]] = _some(ImageData(source, size, channels, 1, 0, mirror=False))
-        rows: dict[str, Tensor] = {}
-        for direction in gan.directions:
-            if (images := before.get(direction[0])) is not None:
-                rows[f"real {direction[0]}"] = images
-                rows[direction.replace("to", " to ")] = gan.translate_many(images, direction)
-        return named_rows(_large(rows, size)) if rows else None
-    assert isinstance(gan, FromSeeds)
+def picture_of(gan: FromSeeds) -> Image:
+    """Samples: a row for each of the first ten classes, or a grid."""
     if gan.classes:
         rows = sheets.class_sheet(gan, range(min(10, gan.classes)), range(8))
-        return named_rows(_large(rows, size))
-    return grid(_large({"": gan.sample(range(32))}, size)[""], 8)
+        return named_rows({name: _large(images) for name, images in rows.items()})
+    return grid(_large(gan.sample(range(32))), 8)
 
 
-def _large(rows: Mapping[str, Tensor], size: tuple[int, int]) -> dict[str, Tensor]:
-    """Images large enough for a page: at least 64 pixels high."""
-    return {name: enlarged(images, max(1, 64 // size[0])) for name, images in rows.items()}
+def translations_of(
+    gan: Translating, tests: Mapping[str, Tensor], size: tuple[int, int], samples: Sequence[str]
+) -> Image | None:
+    """Images before and after; None if there are none that everybody may see.
+
+    Args:
+        gan: the model.
+        tests: images of each domain, as in `Data`.
+        size: height and width of `samples`.
+        samples: files or folders of images to show instead, one for each direction.
+    """
+    before = dict(tests)
+    for direction, place in zip(gan.directions, samples, strict=False):
+        channels = gan.channels[direction[0]]
+        source = source_of(place, size, channels)
+        before[direction[0]] = _some(ImageData(source, size, channels, 1, 0, mirror=False))
+    rows: dict[str, Tensor] = {}
+    for direction in gan.directions:
+        if (images := before.get(direction[0])) is not None:
+            after = gan.translate_many(images, direction)
+            rows[f"real {direction[0]}"] = _large(images)
+            rows[direction.replace("to", " to ")] = _large(after)
+    return named_rows(rows) if rows else None
+
+
+def _large(images: Tensor) -> Tensor:
+    """Images enlarged to about 64 pixels, if they are smaller, so that a page shows them well."""
+    return enlarged(images, max(1, 64 // images.shape[-2]))
 
 
 def card_of(
@@ -247,13 +260,15 @@ def card_of(
     phrases = {name: PHRASES[name] for name in names if name in PHRASES}
     if isinstance(model, FromSeeds) and any(g.optional in g.free for g in graphs(model, (8, 8))):
         phrases |= {n: f"{p}.{EMBEDDING}" for n, p in phrases.items() if n.endswith(".onnx")}
+    average = generator_of(gan, options.raw) == "average"
+    generator = "moving average" if average else "as trained, without an average"
     card = Card(
         name=options.repository.rpartition("/")[2] or out.name,
         source=f"hf:{options.repository}" if options.repository else out.name,
         model=type(gan).__name__,
         version=__version__,
         shape=(int(config.get("channels", 3)), height, width),
-        facts=facts.recipe(config, gan.images_seen, generator_of(gan, options.raw)),
+        facts={"Generator": generator, **facts.recipe(config, gan.images_seen)},
         data=data.names,
         license=data.license,
         values=[value for scores in entry["scores"] for value in values_of(scores)],

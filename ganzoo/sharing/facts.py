@@ -58,14 +58,12 @@ def _texts(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
         yield from _texts(value, f"{key}.{name}" if key else str(name))
 
 
-def recipe(config: Mapping[str, Any], images_seen: int, generator: str) -> dict[str, str]:
-    """The rows of a card on how a model was trained; `generator` is "average" or "raw"."""
+def recipe(config: Mapping[str, Any], images_seen: int) -> dict[str, str]:
+    """The rows of a card on how a model was trained."""
     model = config["model"]
     found = {
+        "Data": data_of(config)[0],
         "Length": f"{images_seen / 1000:g} kimg (thousands of images shown to the discriminator)",
-        "Generator": "moving average"
-        if generator == "average"
-        else "as trained, without an average",
         "Batch size": config.get("batch_size"),
         "Discriminator steps per generator step": model.get("discriminator_steps"),
         "Loss": _class_of(model.get("loss")),

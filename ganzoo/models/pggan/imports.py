@@ -20,11 +20,7 @@ from ganzoo.models.weights import (
 )
 
 Network = TypeVar("Network", Generator, Discriminator)
-PARTS: dict[str, Any] = {
-    "generator": Generator,
-    "discriminator": Discriminator,
-    "average": Generator,
-}
+PARTS: Any = {"generator": Generator, "discriminator": Discriminator, "average": Generator}
 
 
 # -- facebookresearch/pytorch_GAN_zoo -------------------------------------------------------------
@@ -58,11 +54,8 @@ def from_gan_zoo(checkpoint: Mapping[str, Any]) -> dict[str, nn.Module]:
         UserError: a network is missing, has layers that are not known, or widths that do not follow
             from fmap_base and fmap_max.
     """
-    networks: dict[str, nn.Module] = {}
-    for name, (options, state) in _zoo_parts(checkpoint).items():
-        networks[name] = PARTS[name](**options)
-        fill(networks[name], state, name)
-    return networks
+    parts = _zoo_parts(checkpoint)
+    return {name: fill(PARTS[name](**parts[name][0]), parts[name][1], name) for name in parts}
 
 
 def gan_zoo_model(given: Mapping[str, Any]) -> Imported:
@@ -124,6 +117,9 @@ def _zoo_options(widths: list[int]) -> Options:
     return {"image_size": size, "fmap_base": base, "fmap_max": most, "gan_zoo": True}
 
 
+GROWN = {"_target_": "ganzoo.schedules.growth.Growth", "train_kimg": 0, "fade_kimg": 0}
+
+
 def _grown(
     options: Mapping[str, Options], weights: Mapping[str, State], penalty_size: str = "full"
 ) -> Imported:
@@ -134,12 +130,7 @@ def _grown(
         "_target_": f"{target}.PGGAN",
         "generator": {"_target_": f"{target}.Generator", **generator},
         "discriminator": {"_target_": f"{target}.Discriminator", **options["discriminator"]},
-        "growth": {
-            "_target_": "ganzoo.schedules.growth.Growth",
-            "image_size": size,
-            "train_kimg": 0,
-            "fade_kimg": 0,
-        },
+        "growth": {**GROWN, "image_size": size},
         "penalty_size": penalty_size,
         "ema_beta": 0.999 if "average" in weights else None,
     }
@@ -167,21 +158,17 @@ def tf_names(network: Generator | Discriminator) -> dict[str, Variable]:
     the one fused with upsampling is [height, width, outputs, inputs] and turned by 180 degrees, as
     it is the kernel of a transposed convolution; dense layers are [inputs, outputs].
     """
-    fused, top, draws = network.fused_scale, network.levels, isinstance(network, Generator)
-    if draws:
+    fused, top = network.fused_scale, network.levels
+    if isinstance(network, Generator):
         layers = {"4x4/Dense": "blocks.0.0", "4x4/Conv": "blocks.0.3"}
-        convs = [("Conv0_up" if fused else "Conv0", 0), ("Conv1", 3)]
+        layers |= {f"ToRGB_lod{top - i}": f"to_rgb.{i}" for i in range(top + 1)}
+        convs = {"Conv0_up" if fused else "Conv0": 0, "Conv1": 3}
     else:
         layers = {"4x4/Conv": "blocks.0.1", "4x4/Dense0": "blocks.0.4", "4x4/Dense1": "blocks.0.6"}
-        convs = [("Conv0", 0), ("Conv1_down" if fused else "Conv1", 2)]
-    for i in range(top + 1):
-        layers |= (
-            {f"ToRGB_lod{top - i}": f"to_rgb.{i}"}
-            if draws
-            else {f"FromRGB_lod{top - i}": f"from_rgb.{i}.0"}
-        )
-        for conv, at in convs if i else []:
-            layers[f"{4 * 2**i}x{4 * 2**i}/{conv}"] = f"blocks.{i}.{at}"
+        layers |= {f"FromRGB_lod{top - i}": f"from_rgb.{i}.0" for i in range(top + 1)}
+        convs = {"Conv0": 0, "Conv1_down" if fused else "Conv1": 2}
+    for i in range(1, top + 1):
+        layers |= {f"{4 * 2**i}x{4 * 2**i}/{conv}": f"blocks.{i}.{convs[conv]}" for conv in convs}
     table: dict[str, Variable] = {}
     for theirs, ours in layers.items():
         up = theirs.endswith("_up")
