@@ -27,7 +27,7 @@ from ganzoo.data import choosing  # noqa: F401  defines ${classes:...}
 from ganzoo.engine.gan import GAN
 from ganzoo.train import describe, make_trainer
 
-LOGGING = ("log_metrics", "log_picture", "log_sheet", "log_facts", "log_checkpoint")
+LOGGING = ("log_metrics", "log_picture", "log_facts", "log_checkpoint")
 METRICS = "evaluate"  # told apart from the rest
 
 

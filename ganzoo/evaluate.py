@@ -41,14 +41,14 @@ from ganzoo.disk import write_whole
 from ganzoo.distributed.collectives import rank
 from ganzoo.engine.checkpoint import find, load
 from ganzoo.engine.gan import GAN
-from ganzoo.engine.kinds import FromSeeds, Translating, batches_for, only_from_seeds
-from ganzoo.engine.sampling import threshold_name
+from ganzoo.engine.kinds import FromSeeds, Translating, batches_for
+from ganzoo.engine.sampling import Threshold, threshold_name
+from ganzoo.engine.sampling import check as check_thresholds
 from ganzoo.errors import UserError, first
 from ganzoo.metrics.protocol import Scores
-from ganzoo.metrics.scoring import SeedScorer, fakes_of, scorer_of
+from ganzoo.metrics.scoring import scorer_of
 from ganzoo.metrics.suite import Fakes, Suite
-from ganzoo.metrics.truncation import check as check_thresholds
-from ganzoo.metrics.truncation import plot, sweep
+from ganzoo.metrics.truncation import plot, threshold_of
 from ganzoo.sharing.hub import SCHEME
 
 log = logging.getLogger(__name__)
@@ -61,15 +61,18 @@ def evaluate(cfg: DictConfig) -> Scores | list[Scores]:
         raise UserError("Give either ckpt=RUN_OR_CKPT, or fake=FOLDER and real=FOLDER.")
     if cfg.fake is not None and cfg.real is None:
         raise UserError("Give real=FOLDER, the images to compare with.")
-    if cfg.sweep and (cfg.ckpt is None or cfg.truncation is not None or cfg.intra_class):
-        raise UserError("A sweep needs ckpt=RUN_OR_CKPT, without truncation and intra_class.")
+    if cfg.sweep and (cfg.ckpt is None or cfg.truncation is not None):
+        raise UserError("A sweep needs ckpt=RUN_OR_CKPT, without truncation.")
     device = cli.device(cfg.device)
     if cfg.out:
         check_out(Path(cfg.out))
     path = None if cfg.ckpt is None else find(cfg.ckpt)
     if cfg.sweep and path is not None:
         return of_sweep(cfg, path, device)
-    scores = of_folders(cfg, device) if path is None else of_checkpoint(cfg, path, device)
+    if path is None:
+        scores = of_folders(cfg, device)
+    else:
+        (scores,) = of_checkpoint(cfg, path, device, [cfg.truncation])
     if rank() == 0:
         for line in scores.lines():
             log.info("%s", line)
@@ -79,73 +82,60 @@ def evaluate(cfg: DictConfig) -> Scores | list[Scores]:
     return scores
 
 
-def prepared(cfg: DictConfig, path: Path, device: torch.device) -> tuple[GAN, Any, Suite]:
-    """The model of a checkpoint, its data or `cfg.data`, and the metrics."""
+def of_checkpoint(
+    cfg: DictConfig, path: Path, device: torch.device, thresholds: Sequence[Threshold]
+) -> list[Scores]:
+    """Scores of a checkpoint, the same seeds at each threshold of truncation."""
     gan = load(path, device, cfg.trust)
-    assert gan.config is not None
-    given = gan.config
-    if cfg.get("data") is None:
-        data = training_data(path, given, cfg.trust)
-    else:
-        for key in ("image_size", "channels"):
-            if cfg[key] is None:
-                # It becomes part of a config of data, so that it must not name anything to call.
-                trusted.check(path, given.get(key), ())
-                check_value(f"{key} in {path}", given.get(key), TRAIN[key])
-                cfg[key] = given[key]
-        data = make(cfg.data)
+    if isinstance(gan, Translating) and list(thresholds) != [None]:
+        raise UserError("Translations have no latents to truncate: leave out truncation and sweep.")
+    data = data_of(cfg, path, gan)
     data.prepare_data()
     data.check()
-    return gan, data, make(cfg.metrics)
-
-
-def of_checkpoint(cfg: DictConfig, path: Path, device: torch.device) -> Scores:
-    """Scores of a checkpoint."""
-    gan, data, suite = prepared(cfg, path, device)
-    if cfg.intra_class and isinstance(gan, Translating):
-        raise UserError("Translations have no classes: set intra_class=null.")
-    if cfg.truncation is not None and isinstance(gan, Translating):
-        raise UserError("Translations have no latents to truncate: set truncation=null.")
-    scorer = scorer_of(gan, data, suite, device)
-    with statistics_of(gan, cfg) as standing:
-        scores = scorer.score(cfg.raw, cfg.truncation, standing=standing)
+    scorer = scorer_of(gan, data, make(cfg.metrics), device)
+    found = []
+    for threshold in thresholds:
+        with statistics_of(gan, cfg, threshold) as standing:
+            scores = scorer.score(cfg.raw, threshold, standing=standing)
         assert scores is not None
-        if cfg.intra_class:
-            assert isinstance(scorer, SeedScorer)
-            classes = data.source.classes or []
-            fakes = [
-                fakes_of(gan, cfg.intra_class, cfg.raw, cfg.truncation, label, standing)
-                for label in range(len(classes))
-            ]
-            scorer.suite.add_intra_class(scores, fakes, classes)
-    return scores
+        found.append(scores)
+    return found
 
 
-def statistics_of(gan: GAN, cfg: DictConfig) -> AbstractContextManager[dict[str, int] | None]:
+def data_of(cfg: DictConfig, path: Path, gan: GAN) -> Any:
+    """The data that a model was trained on, or `cfg.data`."""
+    assert gan.config is not None
+    if cfg.get("data") is None:
+        return training_data(path, gan.config, cfg.trust)
+    for key in ("image_size", "channels"):
+        if cfg[key] is None:
+            # It becomes part of a config of data, so that it must not name anything to call.
+            trusted.check(path, gan.config.get(key), ())
+            check_value(f"{key} in {path}", gan.config.get(key), TRAIN[key])
+            cfg[key] = gan.config[key]
+    return make(cfg.data)
+
+
+def statistics_of(
+    gan: GAN, cfg: DictConfig, threshold: Threshold
+) -> AbstractContextManager[dict[str, int] | None]:
     """See `FromSeeds.standing_statistics`; models that translate have none."""
     if not isinstance(gan, FromSeeds):
         return nullcontext()
-    batches = batches_for(gan, cfg.standing, cfg.truncation is not None)
-    return gan.standing_statistics(cfg.truncation, batches, raw=cfg.raw)
+    truncated = threshold is not None or bool(cfg.sweep)
+    batches = batches_for(gan, cfg.standing, truncated)
+    return gan.standing_statistics(threshold, batches, raw=cfg.raw)
 
 
 def of_sweep(cfg: DictConfig, path: Path, device: torch.device) -> list[Scores]:
     """Scores of a checkpoint at several thresholds, written as JSON and a plot."""
-    thresholds = list(cfg.sweep)
-    check_thresholds(thresholds)
-    gan, data, suite = prepared(cfg, path, device)
-    if isinstance(gan, Translating):
-        raise UserError("Translations have no latents to truncate: leave out sweep.")
-    gan = only_from_seeds(gan)
-    reference = Reference(data, suite.num_real, suite.mirror)
-    suite = suite.fitted(len(reference), suite.num_fake)
-    suite.prepare(reference, device)
-    found = sweep(gan, suite, thresholds, cfg.raw, batches_for(gan, cfg.standing, True))
+    check_thresholds(cfg.sweep)
+    found = of_checkpoint(cfg, path, device, cfg.sweep)
     if rank() == 0:
         for scores in found:
-            name = threshold_name(scores.protocol["fake"]["truncation"])
-            log.info("truncation %s: %s", name, "  ".join(scores.lines()[: -1 - len(scores.notes)]))
-        log.info("%s", "\n".join(found[-1].lines()[-1 - len(found[-1].notes) :]))
+            name = threshold_name(threshold_of(scores))
+            log.info("truncation %s: %s", name, "  ".join(scores.rows()))
+        log.info("%s", "\n".join([*found[-1].protocols(), *found[-1].notes]))
         out = out_of(cfg, path, "truncation.json")
         if out is None:
             raise UserError("Say where to write the sweep: give out=FILE.json.")

@@ -1,9 +1,8 @@
 """python -m ganzoo.prepare: prepare data, networks and checkpoints.
 
 pack SRC OUT packs images so that training need not decode them; weights NAME downloads a network
-that metrics use; playground downloads what runs networks in a browser, by npm; cache lists or
-clears the features that metrics have stored; import SRC OUT converts a checkpoint of another
-project.
+that metrics use; playground downloads what runs networks in a browser, by npm; import SRC OUT
+converts a checkpoint of another project.
 """
 
 import argparse
@@ -49,10 +48,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     foreign.add_argument("src", type=Path, help="file or folder of the other project; see docs/")
     foreign.add_argument("out", type=Path, help="the new .ckpt file")
 
-    kept = commands.add_parser("cache", help="list the stored features of real images")
-    kept.set_defaults(run=run_cache)
-    kept.add_argument("--clear", action="store_true", help="delete them")
-
     args, behind = parser.parse_known_args(argv)
     if behind:  # keys after options, which argparse does not expect
         if "keys" not in args or not all(key[0] != "-" and "=" in key for key in behind):
@@ -93,25 +88,6 @@ def run_import(args: argparse.Namespace) -> None:
     gan = import_checkpoint(args.src, args.out)
     use = f"translate {args.out} SRC DST" if isinstance(gan, Translating) else f"sample {args.out}"
     print(f"{args.out} is a {type(gan).__name__}: use it with python -m ganzoo.{use}")
-
-
-def run_cache(args: argparse.Namespace) -> None:
-    from ganzoo.metrics import cache
-
-    entries = list(cache.entries())
-    for path, facts, size in entries:
-        what = (
-            f"{facts['images']} of {facts['data']}, {'x'.join(map(str, facts['shape']))}, "
-            f"{facts['extractor']}, made on {facts['made']['on']}"
-            if facts
-            else "incomplete or damaged"
-        )
-        print(f"{path.name}  {size / 2**20:8.1f} MiB  {what}")
-        if args.clear:
-            path.unlink()
-    done = "deleted from" if args.clear else "stored in"
-    total = sum(size for *_, size in entries) / 2**20
-    print(f"{len(entries)} {done} {cache.folder()}, {total:.1f} MiB")
 
 
 if __name__ == "__main__":

@@ -49,7 +49,6 @@ CURVES = {
     },
 }
 PICTURES = {"Samples": "pictures/samples", "Logits of single images": "pictures/logits"}
-TABLES = ("tables/classes", "tables/truncations")
 SYSTEM = {  # over time; wandb measures these itself
     "GPU, %": "system/gpu.0.gpu",
     "Memory of the GPU, %": "system/gpu.0.memoryAllocated",
@@ -94,13 +93,12 @@ def workspace(project: str, group: str | None = None, name: str | None = None) -
         ]
 
     pictures = [panels.MediaBrowser(title=t, media_keys=[key]) for t, key in PICTURES.items()]
-    tables = [panels.WeavePanelSummaryTable(table_name=key) for key in TABLES]
     system = [
         panels.LinePlot(title=title, x="RelativeTime(Process)", y=[key])
         for title, key in SYSTEM.items()
     ]
     parts = {"Pictures": pictures, **{section: curves(t) for section, t in CURVES.items()}}
-    parts |= {"Classes and truncations": tables, "System": system}
+    parts["System"] = system
     opened = ("Pictures", "Losses and logits", "Metrics", "Discriminator")
     return views.Workspace(
         entity=entity,

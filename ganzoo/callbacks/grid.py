@@ -10,19 +10,16 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 from PIL import Image
-from torch import Tensor
 
 from ganzoo.callbacks.periods import MOST, due, picture_name, picture_period
 from ganzoo.callbacks.trainer import data_of, last_pictures, loggers_of
 from ganzoo.callbacks.translations import Translations
 from ganzoo.engine.gan import GAN
-from ganzoo.engine.kinds import FromSeeds, Translating, batches_for, only_from_seeds
-from ganzoo.engine.sampling import check
+from ganzoo.engine.kinds import FromSeeds, Translating, only_from_seeds
 from ganzoo.errors import UserError, first
 from ganzoo.pictures.film import save_gif
-from ganzoo.pictures.grids import columns_for, grid, named_rows, progress_strip
+from ganzoo.pictures.grids import columns_for, grid, progress_strip
 from ganzoo.pictures.saving import save_png
-from ganzoo.pictures.sheets import class_sheet, truncations
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +32,7 @@ class SampleGrid(Callback):
 
     The same seeds each time. If there are classes, each row is a class, and shows as many of the
     first seeds as there are columns. A model that translates shows test images and what it makes of
-    them; see `Translations`. Loggers get the classes as a table as well, and at the end the first
-    seeds at several truncations, which are also `truncations.png`.
+    them; see `Translations`.
 
     Args:
         every_kimg: thousands of images between two grids; None for the model's own period.
@@ -46,8 +42,6 @@ class SampleGrid(Callback):
         columns: number of columns; None for a grid that is almost square.
         classes: largest number of classes to show.
         images: number of images of each domain, for a model that translates.
-        truncations: thresholds of the truncations, None for no limit; each takes standing
-            statistics of its own.
     """
 
     def __init__(
@@ -58,11 +52,7 @@ class SampleGrid(Callback):
         columns: int | None = None,
         classes: int = 10,
         images: int = 8,
-        truncations: Sequence[float | None] | None = None,
     ) -> None:
-        if truncations is not None:
-            check(truncations)
-        self.truncations = truncations
         self.every_kimg, self.images = every_kimg, images
         self.seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
         if not self.seeds or images < 1:
@@ -75,10 +65,6 @@ class SampleGrid(Callback):
             return
         self.rows: Samples | Translations
         if isinstance(gan, Translating):
-            if self.truncations is not None:
-                raise UserError(
-                    "Translations have no latents to truncate: set callbacks.grid.truncations=null."
-                )
             self.rows = Translations(gan, data_of(trainer), self.images)
         else:
             model = only_from_seeds(gan)
@@ -99,9 +85,6 @@ class SampleGrid(Callback):
                 self._write(trainer, gan)
             with last_pictures(gan, "growth.gif"):
                 self._write_film(Path(trainer.default_root_dir))
-            with last_pictures(gan, "truncations.png"):
-                if self.truncations is not None:
-                    self._write_truncations(trainer, only_from_seeds(gan), self.truncations)
 
     def _write(self, trainer: L.Trainer, gan: GAN) -> None:
         if not trainer.is_global_zero or self._written_at == gan.images_seen:
@@ -110,12 +93,10 @@ class SampleGrid(Callback):
         folder = Path(trainer.default_root_dir) / "samples"
         name = picture_name(gan, self.every_kimg)
         for raw, ending in ((False, ""), *([(True, RAW)] if self.raw else [])):
-            picture, classes = self.rows.draw(raw)
+            picture = self.rows.draw(raw)
             save_png(picture, folder / f"{name}{ending}.png")
             for logger in loggers_of(trainer):
                 logger.log_picture(f"pictures/samples{ending}", picture, gan.images_seen)
-            if classes:
-                log_sheet(trainer, gan, f"tables/classes{ending}", "class", classes)
         self._write_strip(Path(trainer.default_root_dir))
 
     def _write_strip(self, run_dir: Path) -> None:
@@ -140,17 +121,6 @@ class SampleGrid(Callback):
         every = -(-len(paths) // 100)  # at most a hundred frames, the last one for two seconds
         frames = [Image.open(path) for path in [*paths[:-1:every], *[paths[-1]] * 20]]
         save_gif(frames, run_dir / "growth.gif", frames_per_second=10)
-
-    def _write_truncations(
-        self, trainer: L.Trainer, gan: FromSeeds, thresholds: Sequence[float | None]
-    ) -> None:
-        seeds = self.seeds[: self.columns or columns_for(len(self.seeds))]
-        sheet = truncations(gan, seeds, thresholds, batches=batches_for(gan, None, truncated=True))
-        picture = named_rows(sheet)
-        save_png(picture, Path(trainer.default_root_dir) / "truncations.png")
-        for logger in loggers_of(trainer):
-            logger.log_picture("pictures/truncations", picture, gan.images_seen)
-        log_sheet(trainer, gan, "tables/truncations", "truncation", sheet)
 
 
 def grids_in(run_dir: Path) -> list[Path]:
@@ -184,33 +154,16 @@ class Samples:
         rows = min(classes, gan.classes)
         self.classes = torch.linspace(0, gan.classes - 1, rows).round().long().tolist()
 
-    def draw(self, raw: bool) -> tuple[Image.Image, dict[str, Tensor]]:
-        """The picture, and the images of each class by its name; none without classes."""
-        row, sheet = self.seeds[: self.columns], {}
+    def draw(self, raw: bool) -> Image.Image:
+        row = self.seeds[: self.columns]
         if self.classes:
-            sheet = class_sheet(self.gan, self.classes, row, raw=raw)
-            images = torch.cat(list(sheet.values()))
+            images = torch.cat([self.gan.sample(row, label, raw=raw) for label in self.classes])
         else:
             images = self.gan.sample(self.seeds, raw=raw)
         self._tile = images.shape[-2], images.shape[-1]
-        return grid(images, len(row)), sheet
+        return grid(images, len(row))
 
     def progress(self, grids: Mapping[str, Path]) -> Image.Image:
         """The first row of each of some grids, by their names."""
         pictures = [(name, Image.open(path)) for name, path in grids.items()]
         return progress_strip(pictures, self._tile)
-
-
-def log_sheet(
-    trainer: L.Trainer, gan: GAN, name: str, kind: str, sheet: Mapping[str, Tensor]
-) -> None:
-    """Log a table with a row for each entry of a sheet: its name, and its images as one picture.
-
-    Args:
-        name: name of the table.
-        kind: title of the column of names, such as "class".
-        sheet: images [N, C, H, W] in [-1, 1] by name.
-    """
-    rows = [[entry, grid(images, len(images))] for entry, images in sheet.items()]
-    for logger in loggers_of(trainer):
-        logger.log_sheet(name, [kind, "images"], rows, gan.images_seen)

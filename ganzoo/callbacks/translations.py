@@ -39,8 +39,8 @@ class Translations:
             self.images[name] = to_float(test.read(numbers, gan.device))
         self.names: list[str] = []  # of the rows
 
-    def draw(self, raw: bool) -> tuple[Image.Image, dict[str, Tensor]]:
-        """The picture, each row with its name to its left; and no classes."""
+    def draw(self, raw: bool) -> Image.Image:
+        """The picture, each row with its name to its left."""
         gan, rows = self.gan, {}
         for domain, real in self.images.items():
             other = "B" if domain == "A" else "A"
@@ -54,7 +54,7 @@ class Translations:
             if back in gan.directions and real.shape[1] == self.images[other].shape[1]:
                 rows[f"identity {domain}"] = gan.translate_many(real, back, raw)
         self.names = list(rows)
-        return named_rows(rows), {}
+        return named_rows(rows)
 
     def progress(self, grids: Mapping[str, Path]) -> Image.Image:
         """Real images of each domain, and below them their translations in each of some grids."""

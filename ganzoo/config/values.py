@@ -156,7 +156,6 @@ EVALUATE: dict[str, Any] = {
     "truncation": Annotated[float, Range(0)] | None,
     "standing": Natural | None,
     "sweep": Sequence[float | None] | None,
-    "intra_class": Count | None,
     "fake": str | None,
     "real": str | None,
     "out": str | None,

@@ -70,11 +70,6 @@ class Reference:
         """Whether the image at this place of the reference is flipped."""
         return bool(self._order[place] >= len(self.data.source))
 
-    def labels(self) -> Tensor | None:
-        """Labels of all images, int64 [len(self)], or None."""
-        labels = self.data.source.labels()
-        return None if labels is None else labels[self.images]
-
     def chunks(self, which: Sequence[int], device: torch.device | str = "cpu") -> Iterator[Chunk]:
         """The chunks with the given numbers, on `device`."""
         loader = Loader(

@@ -6,7 +6,7 @@ import re
 import time
 import uuid
 from argparse import Namespace
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -83,18 +83,6 @@ class Wandb(RunLogger, WandbLogger):
 
     def log_picture(self, name: str, picture: Image.Image, images_seen: int) -> None:
         self._log(lambda run: run.log({name: wandb.Image(picture), "images_seen": images_seen}))
-
-    def log_sheet(
-        self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], images_seen: int
-    ) -> None:
-        def cell(value: Any) -> Any:
-            return wandb.Image(value) if isinstance(value, Image.Image) else value
-
-        def call(run: Any) -> None:
-            table = wandb.Table(list(columns), [[cell(value) for value in row] for row in rows])
-            run.log({name: table, "images_seen": images_seen})
-
-        self._log(call)
 
     def log_facts(self, config: Mapping[str, Any], summary: Mapping[str, Any]) -> None:
         def call(run: Any) -> None:

@@ -5,16 +5,12 @@ weights. So an entry is never stale, and any run or process that needs the same 
 """
 
 import hashlib
-import json
 import logging
 import uuid
 import zipfile
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -40,12 +36,10 @@ class Real:
 
     Attributes:
         features: float32 [N, D], in the order of the reference.
-        labels: int64 [N], or None.
         fingerprint: SHA-256 of the pixels that metrics are computed from.
     """
 
     features: Tensor
-    labels: Tensor | None
     fingerprint: str
 
 
@@ -66,13 +60,7 @@ def real_features(
         return found
     real = compute(reference, extractor, device)
     if keep and local_rank() == 0:  # one process per machine
-        facts = {
-            **reference.facts(),
-            "extractor": extractor.name,
-            "weights": extractor.weights,
-            "precision": extractor.precision,
-        }
-        write(entry, real, facts)
+        write(entry, real)
     return real
 
 
@@ -100,7 +88,6 @@ def compute(reference: Reference, extractor: Extractor | None, device: torch.dev
     fingerprint = hashlib.sha256(repr((reference.facts()["shape"], sorted(rows))).encode())
     return Real(
         gathered[order].cpu() if extractor else torch.empty(len(reference), 0),
-        reference.labels(),
         fingerprint.hexdigest(),
     )
 
@@ -112,9 +99,7 @@ def read(entry: Path) -> Real | None:
     """An entry, or None if there is none, or a damaged one."""
     try:
         with np.load(entry) as arrays:  # checks the checksum of each array
-            features = torch.from_numpy(arrays["features"])
-            labels = torch.from_numpy(arrays["labels"]) if "labels" in arrays else None
-            return Real(features, labels, json.loads(str(arrays["facts"]))["fingerprint"])
+            return Real(torch.from_numpy(arrays["features"]), str(arrays["fingerprint"]))
     except FileNotFoundError:
         return None
     except DAMAGED:
@@ -122,18 +107,13 @@ def read(entry: Path) -> Real | None:
         return None
 
 
-def write(entry: Path, real: Real, facts: dict[str, Any]) -> None:
+def write(entry: Path, real: Real) -> None:
     """Write an entry completely or not at all. Other jobs may write the same one meanwhile."""
-    made = {"ganzoo": __version__, "on": datetime.now(UTC).date().isoformat()}
-    arrays: dict[str, Any] = {"features": real.features.numpy()}
-    if real.labels is not None:
-        arrays["labels"] = real.labels.numpy()
-    arrays["facts"] = np.array(json.dumps({**facts, "fingerprint": real.fingerprint, "made": made}))
     partial = entry.with_name(f"partial-{uuid.uuid4().hex}")  # each job has a name of its own
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:
-            np.savez(file, **arrays)
+            np.savez(file, features=real.features.numpy(), fingerprint=real.fingerprint)
         partial.replace(entry)
     except OSError as error:
         log.warning(
@@ -144,16 +124,3 @@ def write(entry: Path, real: Real, facts: dict[str, Any]) -> None:
     finally:
         with suppress(OSError):
             partial.unlink()
-
-
-def entries() -> Iterator[tuple[Path, dict[str, Any], int]]:
-    """Path, facts and bytes of every entry, the newest last; damaged ones have no facts."""
-    if not folder().is_dir():
-        return
-    for path in sorted(folder().iterdir(), key=lambda path: path.stat().st_mtime):
-        try:
-            with np.load(path) as arrays:
-                facts = json.loads(str(arrays["facts"]))
-        except DAMAGED:
-            facts = {}
-        yield path, facts, path.stat().st_size

@@ -19,7 +19,6 @@ class Scores:
             equal. If a model is scored in several directions, names of values start with the
             direction, as in `AtoB/fd`, and there is a protocol for each direction, by its name.
         subject: the model or the images that are scored.
-        classes: the distance within each class, if measured.
         up: names of the values that are better when they are higher.
         notes: sentences on how far to trust the numbers.
         seconds: time that it took.
@@ -29,7 +28,6 @@ class Scores:
     floors: dict[str, float]
     protocol: dict[str, Any]
     subject: dict[str, Any]
-    classes: dict[str, float] = field(default_factory=dict)
     up: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0

@@ -60,7 +60,7 @@ class SeedScorer:
         standing: Mapping[str, int] | None = None,
     ) -> Scores | None:
         """Scores of the model as it is now; see `fakes_of` and `Suite.score`."""
-        fakes = fakes_of(self.gan, self.suite.num_fake, raw, truncation, standing=standing)
+        fakes = fakes_of(self.gan, self.suite.num_fake, raw, truncation, standing)
         return self.suite.score(fakes, stopped)
 
 
@@ -177,23 +177,16 @@ class TranslationScorer:
 
 
 def fakes_of(
-    gan: GAN,
+    gan: FromSeeds,
     num: int,
     raw: bool = False,
     truncation: float | None = None,
-    label: int | None = None,
     standing: Mapping[str, int] | None = None,
 ) -> Fakes:
-    """Samples of the seeds 0 to `num` - 1.
-
-    Args:
-        label: class of all samples; None for each seed's own.
-        standing: facts about the standing statistics in use, for the protocol.
-    """
-    model = only_from_seeds(gan)
+    """Samples of the seeds 0 to `num` - 1; `standing` are facts about standing statistics."""
 
     def images(seeds: Sequence[int]) -> Tensor:
-        return model.sample(list(seeds), label=label, truncation=truncation, raw=raw)
+        return gan.sample(list(seeds), truncation=truncation, raw=raw)
 
     return Fakes(
         num,
@@ -203,7 +196,6 @@ def fakes_of(
             "seeds": f"0-{num - 1}",
             "truncation": truncation,
             "standing_statistics": standing,
-            "label": label,
         },
         {"model": type(gan).__name__, "images_seen": gan.images_seen},
     )

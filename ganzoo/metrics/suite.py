@@ -217,45 +217,6 @@ class Suite:
             seconds=time.perf_counter() - start,
         )
 
-    @torch.no_grad()
-    def add_intra_class(
-        self, scores: Scores, fakes: Sequence[Fakes], classes: Sequence[str]
-    ) -> None:
-        """Add the Fréchet distance within each class, and their mean, to `scores`.
-
-        Args:
-            scores: the scores to extend.
-            fakes: the images of each class, in the order of the labels.
-            classes: names of the classes.
-        """
-        real, extractor = self.real, self.extractor
-        if extractor is None or real is None or real.labels is None or not classes:
-            raise UserError(
-                "Distances within classes need an extractor, and labels of the real images: set "
-                "intra_class=null."
-            )
-        with progress("classes", sum(few.num for few in fakes), leave=False) as bar:
-            for label, (name, few) in enumerate(zip(classes, fakes, strict=True)):
-                distance = FrechetDistance().to(float64_device(self.device))
-                members = (real.labels == label).nonzero().flatten()
-                if min(len(members), few.num) < max(2, world_size()):
-                    raise UserError(
-                        f"There are too few images of {name}: raise num_real or intra_class."
-                    )
-                mine = members[rank() :: world_size()]
-                distance.update(real.features[mine].to(self.device), real=True)
-                chunks = torch.arange(few.num)[rank() :: world_size()].split(self.batch_size)
-                for index in chunks:
-                    images = few.images(index.tolist())
-                    assert isinstance(images, Tensor)
-                    images = as_uint8(images.to(self.device))
-                    distance.update(extractor(rgb(images))[0], real=False)
-                scores.classes[name] = float(distance.compute())
-                bar.update(few.num)
-        name = f"intra_{extractor.named('fd')}"
-        scores.values[name] = sum(scores.classes.values()) / len(scores.classes)
-        scores.protocol["intra_class"] = fakes[0].num
-
     def fitted(
         self,
         num_real: int,

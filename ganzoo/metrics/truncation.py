@@ -1,4 +1,4 @@
-"""Scores at several thresholds of truncation.
+"""Scores at several thresholds of truncation, drawn.
 
 A lower threshold gives better images with less variety (Brock et al. 2019, section 3.1 and figure
 2).
@@ -10,39 +10,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from ganzoo.engine.kinds import FromSeeds
-from ganzoo.engine.sampling import Threshold, check, threshold_name
+from ganzoo.engine.sampling import Threshold, threshold_name
 from ganzoo.metrics.protocol import Scores
-from ganzoo.metrics.scoring import fakes_of
-from ganzoo.metrics.suite import Suite
-
-
-def sweep(
-    gan: FromSeeds,
-    suite: Suite,
-    thresholds: Sequence[Threshold],
-    raw: bool = False,
-    batches: int = 16,
-    label: int | None = None,
-) -> list[Scores]:
-    """The scores of the same seeds at each threshold, in the order given.
-
-    Args:
-        gan: the model.
-        suite: the metrics, after `prepare`.
-        thresholds: thresholds of the latents, None for no limit.
-        raw: whether to score the generator instead of its average.
-        batches: number of batches for the standing statistics of each threshold; 0 for none.
-        label: class of all samples; None for each seed's own.
-    """
-    check(thresholds)
-    found = []
-    for threshold in thresholds:
-        with gan.standing_statistics(threshold, batches, raw=raw) as standing:
-            scores = suite.score(fakes_of(gan, suite.num_fake, raw, threshold, label, standing))
-        assert scores is not None
-        found.append(scores)
-    return found
 
 
 def threshold_of(scores: Scores) -> Threshold:
