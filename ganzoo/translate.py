@@ -44,10 +44,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--batch", type=cli.at_least(1), default=8,
         help="images of equal size to translate at once (%(default)s)",
     )  # fmt: skip
-    parser.add_argument(
-        "--alpha", type=color, metavar="keep|R,G,B",
-        help="keep transparency (colors are translated as on white), or replace it by a color",
-    )  # fmt: skip
     parser.add_argument("--png", action="store_true", help="write PNG: photo.jpg to photo.png")
     parser.add_argument(
         "--page", action="store_true", help="write index.html with all images before and after"
@@ -58,16 +54,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="processes that read images (one per core, at most 4)",
     )  # fmt: skip
     return parser.parse_args(argv)
-
-
-def color(text: str) -> str | None:
-    """A color for Pillow from text such as `255,0,127`; None for `keep`."""
-    if text == "keep":
-        return None
-    parts = text.split(",")
-    if len(parts) != 3 or not all(p.isdecimal() and int(p) < 256 for p in parts):
-        raise argparse.ArgumentTypeError(f"{text!r} is not keep or a color such as 255,0,127")
-    return f"rgb({text})"
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ class Watch:
         self.growth = Growth()
 
     def look(self, gan: GAN) -> tuple[float, str]:
-        values = {n: float(singular_values(m)[0]) for n, m, _ in weight_matrices(gan)}
+        values = {n: float(singular_values(m)[0]) for n, m in weight_matrices(gan)}
         return self.growth.add(gan.images_seen, values)
 
 

@@ -28,7 +28,7 @@ from ganzoo.errors import UserError
 from ganzoo.models.cyclegan import CycleGAN
 from ganzoo.pictures.translating import translate
 from ganzoo.train import train_config as train
-from ganzoo.translate import color, main
+from ganzoo.translate import main
 
 SMALL = (
     "model=cyclegan", "data=emoji_unpaired", "image_size=16", "batch_size=4", "total_kimg=0.008",
@@ -302,25 +302,6 @@ def test_transparency_is_kept(channels: int, glass: Path, tmp_path: Path) -> Non
         pixels, before = np.asarray(picture), np.asarray(Image.open(glass / name))
         assert (pixels[..., -1] == before[..., -1]).all()
         assert (pixels[..., :-1] == expected(glass / name, channels)).all(), "as it looks on white"
-
-
-def test_transparency_is_laid_on_a_color(glass: Path, tmp_path: Path) -> None:
-    ground = "rgb(10,200,90)"
-    translate(known(), glass, tmp_path / "out", alpha=ground, workers=0)
-    picture = Image.open(glass / "pane.png")
-    under = Image.alpha_composite(Image.new("RGBA", picture.size, ground), picture)
-    before = torch.from_numpy(np.array(under.convert("RGB"))).permute(2, 0, 1)[None]
-    after = to_uint8(Known(3, 3)(to_float(before)))[0].detach().permute(1, 2, 0).numpy()
-    assert Image.open(tmp_path / "out" / "pane.png").mode == "RGB"
-    assert difference(tmp_path / "out" / "pane.png", after) <= 1
-
-
-def test_colors_on_the_command_line() -> None:
-    assert color("keep") is None
-    assert color("255,0,127") == "rgb(255,0,127)"
-    for text in ("red", "1,2", "1,2,256", "1,2,-3", ""):
-        with pytest.raises(Exception, match="not keep or a color"):
-            color(text)
 
 
 @pytest.mark.parametrize(

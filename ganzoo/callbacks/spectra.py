@@ -8,7 +8,7 @@ import csv
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import lightning as L
 import torch
@@ -19,7 +19,6 @@ from ganzoo.callbacks.periods import due
 from ganzoo.callbacks.trainer import last_pictures, log_numbers
 from ganzoo.disk import whole
 from ganzoo.engine.gan import GAN
-from ganzoo.engine.modes import evaluating
 from ganzoo.errors import UserError
 from ganzoo.loggers.csv import is_row
 from ganzoo.metrics.base import float64_device
@@ -27,20 +26,15 @@ from ganzoo.pictures.curves import plot_spectra
 
 COUNT = 3  # number of singular values of each weight
 TRANSPOSED = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
-COLUMNS = [
-    *("images_seen", "weight"),
-    *(f"sigma_{i + 1}" for i in range(COUNT)),
-    *(f"normalized_{i + 1}" for i in range(COUNT)),
-]
+COLUMNS = ["images_seen", "weight", *(f"sigma_{i + 1}" for i in range(COUNT))]
 
 
 class Spectra(Callback):
     """Singular values of all weights over the run: `spectra.csv`, `spectra.png`, and every logger.
 
     These are the three largest of every weight of the generator and the discriminator, as a matrix
-    [outputs, rest]; of weights under spectral norm, also those of the weight divided by it (the
-    first is then near 1). Loggers get them as `spectra/<weight>/<1 to 3>`, except `metrics.csv`,
-    which they would flood. The picture is drawn at the end, even if the run fails.
+    [outputs, rest]. Loggers get them as `spectra/<weight>/<1 to 3>`, except `metrics.csv`, which
+    they would flood. The picture is drawn at the end, even if the run fails.
 
     Args:
         every_kimg: thousands of images between two measurements; there is one at the start and at
@@ -89,18 +83,15 @@ class Spectra(Callback):
         self._measured_at = gan.images_seen
         rows: list[list[Any]] = []
         numbers: dict[str, float] = {}
-        for name, matrix, divided_by in weight_matrices(gan):
+        for name, matrix in weight_matrices(gan):
             values = singular_values(matrix).tolist()
-            normalized = [v / divided_by for v in values] if divided_by != 1 else COUNT * [""]
-            rows.append([gan.images_seen, name, *values, *normalized])
+            rows.append([gan.images_seen, name, *(f"{value:.6g}" for value in values)])
             numbers |= {f"spectra/{name}/{i}": value for i, value in enumerate(values, 1)}
         log_numbers(trainer, gan, numbers, table=False)
         if trainer.is_global_zero:
             assert self._path is not None
             with self._path.open("a", newline="") as file:
-                csv.writer(file).writerows(
-                    [[f"{v:.6g}" if isinstance(v, float) else v for v in row] for row in rows]
-                )
+                csv.writer(file).writerows(rows)
 
     def _draw(self, trainer: L.Trainer) -> None:
         if trainer.is_global_zero and self._path is not None:
@@ -140,44 +131,16 @@ def singular_values(matrix: Tensor) -> Tensor:
     return nn.functional.pad(squares.sqrt(), (0, COUNT - len(squares)))
 
 
-def weight_matrices(gan: GAN) -> Iterator[tuple[str, Tensor, float]]:
-    """The weights of the generator and the discriminator that have at least two dimensions.
+def weight_matrices(gan: GAN) -> Iterator[tuple[str, Tensor]]:
+    """Name and matrix [outputs, rest] of each weight of both networks that is not a vector.
 
-    Yields the name of each, the weight as a matrix [outputs, rest], and the number by which
-    spectral norm divides it, or 1.
+    Of weights under spectral norm, this is the parameter, which the norm divides.
     """
     modules = dict(gan.named_modules())
     for network in ("generator", "discriminator"):
         for name, weight in gan.get_submodule(network).named_parameters(prefix=network):
-            owner, _, kind = name.partition(".parametrizations.")
-            if not kind:
-                owner = name.rpartition(".")[0]
-            if weight.dim() < 2:
-                continue
-            module = modules[owner]
-            tensor = weight.transpose(0, 1) if isinstance(module, TRANSPOSED) else weight
-            shown = f"{owner}.{kind.removesuffix('.original')}" if kind else name
-            yield shown, tensor.flatten(1), divisor(module, kind, weight)
-
-
-@runtime_checkable
-class Normalized(Protocol):
-    """A layer that normalizes its weight before using it."""
-
-    def normalized(self) -> Tensor:
-        """The weight as the layer uses it."""
-
-
-@torch.no_grad()
-def divisor(module: nn.Module, kind: str, weight: Tensor) -> float:
-    """The number by which spectral norm divides a weight: torch's, or that of `Normalized`."""
-    with evaluating(module):  # in training mode it would iterate, and keep the result
-        if kind:
-            used: Tensor = getattr(module, kind.partition(".")[0])
-        elif isinstance(module, Normalized):
-            used = module.normalized()
-        else:
-            return 1.0
-    if used is weight:
-        return 1.0
-    return float(weight.norm() / used.norm().clamp_min(torch.finfo(used.dtype).tiny))
+            # torch keeps what it normalizes as LAYER.parametrizations.weight.original.
+            shown = name.replace(".parametrizations.", ".").removesuffix(".original")
+            if weight.dim() >= 2:
+                transposed = isinstance(modules[shown.rpartition(".")[0]], TRANSPOSED)
+                yield shown, (weight.transpose(0, 1) if transposed else weight).flatten(1)

@@ -6,7 +6,7 @@ import warnings
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from threading import Lock
 from typing import BinaryIO, NamedTuple
@@ -102,7 +102,6 @@ class Decoder:
         filter: "bicubic" or "bilinear", both antialiased, or "area", the mean over the area of
             each new pixel. Reduction by a whole factor always uses this mean.
         box: the part of the image that is cut out at first; the image must have the size in it.
-        ground: color that transparency is laid on, as Pillow names it.
     """
 
     size: tuple[int, int]
@@ -110,7 +109,6 @@ class Decoder:
     resize: str = "crop"
     filter: str = "bicubic"
     box: Box | None = None
-    ground: str = field(default="white", repr=False)  # not part of digests of older versions
 
     def __call__(self, data: bytes) -> Tensor:
         """Raises ValueError for images that are not supported, and any error of the decoders."""
@@ -202,7 +200,7 @@ class Decoder:
             plain = (image.format, image.mode, image.size) == ("JPEG", "RGB", stored)
             if plain and self.channels == 3:  # faster, same pixels as Pillow's
                 return _upright(_jpeg(data), orientation)
-            flat = _flat(image, None if self.channels in (2, 4) else self.ground)
+            flat = _flat(image, keep_alpha=self.channels in (2, 4))
             array = np.array(flat.convert(MODES[self.channels]))
         pixels = torch.from_numpy(array)
         pixels = pixels[None] if array.ndim == 2 else pixels.permute(2, 0, 1)
@@ -270,14 +268,14 @@ def _upright(pixels: Tensor, orientation: int) -> Tensor:
     return pixels.flip(sides) if sides else pixels
 
 
-def _flat(image: Image.Image, ground: str | None) -> Image.Image:
-    """In 8 bits, in any color mode, and with transparency laid on a color, or kept if None."""
+def _flat(image: Image.Image, keep_alpha: bool) -> Image.Image:
+    """In 8 bits, in any color mode, and with transparency laid on white unless it is kept."""
     if image.mode.startswith("I"):
         image = _gray(image)
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        if ground is not None:
-            return Image.alpha_composite(Image.new("RGBA", image.size, ground), image)
+        if not keep_alpha:
+            return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image
 
 

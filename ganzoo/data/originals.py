@@ -18,17 +18,10 @@ class Originals(EncodedImages):
 
     If an image is transparent and `keep_alpha` is set, its batch also has "alpha", uint8
     [n, 1, H, W].
-
-    Args:
-        channels: number of channels to deliver; see `Decoder`.
-        ground: color that transparency is laid on; see `Decoder`.
     """
 
-    def __init__(
-        self, files: Files, channels: int, ground: str = "white", keep_alpha: bool = False
-    ) -> None:
+    def __init__(self, files: Files, channels: int, keep_alpha: bool) -> None:
         super().__init__((1, 1), channels, resize="none")
-        self.decoder = replace(self.decoder, ground=ground)
         self.varies = False  # within a batch
         self.files, self.name = files, str(files.root)
         # With 2 and 4 channels, opacity is one of them.
@@ -60,20 +53,15 @@ class Originals(EncodedImages):
         return {"image": image, "alpha": with_alpha[-1:]}
 
 
-def open_originals(src: Path, channels: int, results: int, ground: str | None) -> Originals:
-    """The images of a file, folder, zip or tar, for a generator.
-
-    Args:
-        channels, results: numbers of channels that the generator takes and makes.
-        ground: color that transparency is laid on; None to keep transparency if possible.
-    """
+def open_originals(src: Path, channels: int, results: int) -> Originals:
+    """The images of a file, folder, zip or tar, for a generator from `channels` to `results`."""
     try:
         single = src.is_file() and extension(src.name) in EXTENSIONS
         files = One(src) if single else open_files(src)
     except UserError as error:
         message = str(error).replace("set data.source.root to", "give the path of")
         raise UserError(message) from error
-    source = Originals(files, channels, ground or "white", ground is None and results in (1, 3))
+    source = Originals(files, channels, keep_alpha=results in (1, 3))
     if not len(source):
         blocked = f" {files.problems[0]}" if files.problems else ""
         raise UserError(f"{src} has no images ({', '.join(EXTENSIONS)}).{blocked}")

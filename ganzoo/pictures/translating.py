@@ -34,7 +34,6 @@ def translate(
     direction: str = "AtoB",
     batch: int = 8,
     raw: bool = False,
-    alpha: str | None = None,
     png: bool = False,
     page: bool = False,
     overwrite: bool = False,
@@ -50,8 +49,6 @@ def translate(
         src: a folder with its subfolders, a zip, a tar, or one image.
         dst: the folder to write to, made if missing; for one image also the file.
         batch: number of images of equal size to translate at once.
-        alpha: None to keep transparency, with the colors translated as they look on white; or
-            the color that replaces it, as Pillow names it.
         png, page, overwrite: write PNG for every format; write `dst`/index.html, which shows all
             images before and after; replace existing files in `dst` (those in `src` never are).
         workers: number of processes that read images; None: one per core, at most 4.
@@ -60,7 +57,7 @@ def translate(
     gan = only_translating(gan)
     check_choice("--direction", direction, gan.directions)
     domain, other = direction.split("to")
-    source = open_originals(Path(src), gan.channels[domain], gan.channels[other], alpha)
+    source = open_originals(Path(src), gan.channels[domain], gan.channels[other])
     plan = Plan(source, Path(dst), gan.channels[other], png)
     plan.check(overwrite)
     bad, written = dict(plan.bad), 0
