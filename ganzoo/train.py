@@ -234,7 +234,6 @@ def make_trainer(cfg: DictConfig, run_dir: Path, images_seen: int) -> L.Trainer:
     check_trainer(cfg.trainer)
     callbacks = [Preflight(cfg.dry), *(make(c) for c in cfg.callbacks.values() if c)]
     check_callbacks(callbacks)
-    check_periods(cfg.callbacks)
     # What a checkpoint holds was done by the others before.
     callbacks.sort(key=lambda callback: isinstance(callback, SaveLast))
     plugins: list[Any] = [AtomicCheckpointIO()]
@@ -346,18 +345,6 @@ def check_callbacks(callbacks: list[L.Callback]) -> None:
                 raise UserError(
                     f"{type(callback).__name__} cannot be used here: {instead}. Leave it out."
                 )
-
-
-def check_periods(callbacks: DictConfig) -> None:
-    """Raise `UserError` for a period that is not a number of at least 0."""
-    for name, node in callbacks.items():
-        every = node.get("every_kimg") if node else None
-        if every is None or (isinstance(every, int | float) and every >= 0):
-            continue
-        raise UserError(
-            f"callbacks.{name!s}.every_kimg must be a number of at least 0, in thousands of "
-            f"images, or null; not {every}."
-        )
 
 
 def choose_precision(precision: str, on_gpu: bool) -> tuple[str, str]:

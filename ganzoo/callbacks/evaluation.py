@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Callback
 
 from ganzoo.callbacks.saving import save_checkpoint
 from ganzoo.callbacks.trainer import data_of, log_numbers, loggers_of, maintenance
-from ganzoo.config.values import Count
+from ganzoo.config.values import Count, NotNegative
 from ganzoo.disk import write_whole
 from ganzoo.distributed.collectives import any_process
 from ganzoo.engine.gan import GAN
@@ -49,7 +49,7 @@ class Evaluate(Callback):
     def __init__(
         self,
         suite: Suite,
-        every_kimg: float = 20.0,
+        every_kimg: NotNegative = 20.0,
         monitor: str = "fd",
         raw: bool = False,
         truncation: float | None = None,

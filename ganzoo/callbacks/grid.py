@@ -14,6 +14,7 @@ from PIL import Image
 from ganzoo.callbacks.periods import MOST, due, picture_name, picture_period
 from ganzoo.callbacks.trainer import data_of, last_pictures, loggers_of
 from ganzoo.callbacks.translations import Translations
+from ganzoo.config.values import NotNegative
 from ganzoo.engine.gan import GAN
 from ganzoo.engine.kinds import FromSeeds, Translating, only_from_seeds
 from ganzoo.errors import UserError, first
@@ -46,7 +47,7 @@ class SampleGrid(Callback):
 
     def __init__(
         self,
-        every_kimg: float | None = 10.0,
+        every_kimg: NotNegative | None = 10.0,
         seeds: Iterable[int] | int = 64,
         raw: bool = False,
         columns: int | None = None,

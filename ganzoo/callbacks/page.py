@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Callback
 
 from ganzoo.callbacks.periods import due, picture_period
 from ganzoo.callbacks.trainer import data_of, maintenance
+from ganzoo.config.values import NotNegative
 from ganzoo.disk import write_whole
 from ganzoo.engine.gan import GAN
 from ganzoo.engine.kinds import Translating
@@ -36,7 +37,7 @@ class Page(Callback):
         every_kimg: thousands of images between two versions; None for the model's own period.
     """
 
-    def __init__(self, every_kimg: float | None = 10.0) -> None:
+    def __init__(self, every_kimg: NotNegative | None = 10.0) -> None:
         self.every_kimg = every_kimg
 
     def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *_: Any) -> None:

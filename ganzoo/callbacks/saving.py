@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Callback
 
 from ganzoo.callbacks.periods import due, kimg_name, picture_name
 from ganzoo.callbacks.trainer import loggers_of
+from ganzoo.config.values import NotNegative
 from ganzoo.distributed.collectives import largest
 from ganzoo.engine import stopping
 from ganzoo.engine.gan import GAN
@@ -28,7 +29,7 @@ class SaveLast(Callback):
         every_kimg: thousands of images between two checkpoints; None for the model's own period.
     """
 
-    def __init__(self, every_kimg: float | None = 10.0) -> None:
+    def __init__(self, every_kimg: NotNegative | None = 10.0) -> None:
         self.every_kimg = every_kimg
         self._saved_at = -1
 
@@ -91,7 +92,7 @@ class Snapshots(Callback):
             for none.
     """
 
-    def __init__(self, every_kimg: float | None = 0) -> None:
+    def __init__(self, every_kimg: NotNegative | None = 0) -> None:
         self.every_kimg = every_kimg
 
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:

@@ -29,6 +29,7 @@ from ganzoo.callbacks.alarms import (
 )
 from ganzoo.callbacks.signs import Diversity, Growth
 from ganzoo.callbacks.trainer import data_of, log_numbers, maintenance
+from ganzoo.config.values import NotNegative
 from ganzoo.disk import write_whole
 from ganzoo.distributed.collectives import average_over_processes
 from ganzoo.engine.gan import GAN
@@ -94,7 +95,7 @@ class Sentinel(Callback):
     def __init__(
         self,
         action: Literal["warn", "stop", "rollback"] = "warn",
-        every_kimg: float | None = None,
+        every_kimg: NotNegative | None = None,
         patience: int = 3,
         num: int = 64,
         rollbacks: int = 3,

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ganzoo.callbacks.periods import due
 from ganzoo.callbacks.trainer import last_pictures, log_numbers
+from ganzoo.config.values import NotNegative
 from ganzoo.disk import whole
 from ganzoo.engine.gan import GAN
 from ganzoo.errors import UserError
@@ -41,7 +42,7 @@ class Spectra(Callback):
             the end as well. None for the model's own period.
     """
 
-    def __init__(self, every_kimg: float | None = 10.0) -> None:
+    def __init__(self, every_kimg: NotNegative | None = 10.0) -> None:
         self.every_kimg = every_kimg
         self._path: Path | None = None  # of spectra.csv, once the run has started
         self._measured_at = -1

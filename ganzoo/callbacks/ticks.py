@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from ganzoo.callbacks.periods import due
 from ganzoo.callbacks.trainer import data_of
+from ganzoo.config.values import NotNegative
 from ganzoo.engine.gan import GAN
 from ganzoo.engine.memory import peak_memory
 
@@ -27,7 +28,7 @@ class Ticks(Callback):
         every_kimg: thousands of images between two ticks; None for the model's own period.
     """
 
-    def __init__(self, every_kimg: float | None = 1.0) -> None:
+    def __init__(self, every_kimg: NotNegative | None = 1.0) -> None:
         self.every_kimg = every_kimg
         self.ticks, self.seconds = 0, 0.0  # so far, including the parts of the run before a resume
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from PIL import Image, ImageDraw
 
 from ganzoo.pictures.grids import font_of
+from ganzoo.pictures.web import newest
 
 SIZE = (640, 192)  # width and height of a grid in pixels, at most
 MARGIN = 360  # width of the text in pixels; what is longer is hidden behind the grid
@@ -20,18 +21,12 @@ class Row(NamedTuple):
     samples: Image.Image | None
 
 
-def newest(run_dir: Path) -> Path | None:
-    """The newest grid of samples of the average generator; None if there is none."""
-    sheets = [p for p in (run_dir / "samples").glob("*.png") if p.stem.replace(".", "").isdecimal()]
-    return max(sheets, key=lambda path: float(path.stem), default=None)
-
-
 def samples_of(run_dir: Path) -> tuple[Image.Image, str] | None:
     """The newest samples of a run, made small, and the thousands of images that they are from.
 
     None if there are none, or if they cannot be read.
     """
-    path = newest(run_dir)
+    path = newest(run_dir / "samples")
     if path is None:
         return None
     try:
