@@ -45,30 +45,21 @@ AT_ONCE = (SPECTRUM, MEMORIZATION)  # one measurement is reliable enough
 
 @dataclass
 class History:
-    """What the sentinel remembers of a run; it is saved in checkpoints.
+    """What the sentinel remembers of a run; it is saved in checkpoints."""
 
-    Attributes:
-        reported: sum and count of the numbers that the model has reported since the last check.
-        logged: numbers that other callbacks have logged since the last check, by name.
-        logged_at: images seen when the newest of these was logged.
-        shares: discriminator losses of the last checks, as shares of the loss at chance, for each
-            discriminator.
-        least_shares: the smallest such share of the run.
-        widest_gaps: the largest difference between mean logits of reals and of fakes.
-        most_diverse: the largest diversity of the run.
-        signs: number of checks in a row that saw the sign of an alarm.
-        raised: alarms that have not cleared.
-    """
-
+    # Since the last check: sum and count of the numbers that the model has reported, and numbers
+    # that other callbacks have logged; images seen when the newest of these was logged.
     reported: dict[str, tuple[float, int]] = field(default_factory=dict)
     logged: dict[str, float] = field(default_factory=dict)
     logged_at: int = 0
+    # For each discriminator: its losses of the last checks, as shares of the loss at chance; the
+    # smallest such share; the largest difference between mean logits of reals and of fakes.
     shares: dict[str, list[float]] = field(default_factory=dict)
     least_shares: dict[str, float] = field(default_factory=dict)
     widest_gaps: dict[str, float] = field(default_factory=dict)
-    most_diverse: float = 0.0
-    signs: dict[str, int] = field(default_factory=dict)
-    raised: list[str] = field(default_factory=list)
+    most_diverse: float = 0.0  # the largest diversity of the run
+    signs: dict[str, int] = field(default_factory=dict)  # checks in a row that saw an alarm's sign
+    raised: list[str] = field(default_factory=list)  # alarms that have not cleared
 
 
 class Sentinel(Callback):

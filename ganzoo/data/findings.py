@@ -35,22 +35,14 @@ class Finding(NamedTuple):
 
 @dataclass
 class Record:
-    """Facts about all images; small, so that hundreds of thousands fit in memory.
+    """Facts about all images; small, so that hundreds of thousands fit in memory."""
 
-    Attributes:
-        read: indices of the images that can be read, in order.
-        copies: indices of the images with the same pixels as an earlier one, which comes first, by
-            the index of the earlier one.
-        plain: indices of the images all of whose pixels have (nearly) one color.
-        bad: a sentence for each image that cannot be read.
-        headers: number of files with each header, if the images are in files.
-    """
-
-    read: list[int] = field(default_factory=list)
+    read: list[int] = field(default_factory=list)  # indices of the images that can be read
+    # By the index of an image: the indices of those with the same pixels, which it is the first of.
     copies: dict[int, list[int]] = field(default_factory=dict)
-    plain: list[int] = field(default_factory=list)
-    bad: dict[int, str] = field(default_factory=dict)
-    headers: Counter[Header] = field(default_factory=Counter)
+    plain: list[int] = field(default_factory=list)  # indices of images of (nearly) one color
+    bad: dict[int, str] = field(default_factory=dict)  # why images cannot be read
+    headers: Counter[Header] = field(default_factory=Counter)  # files with each header
 
 
 def is_plain(images: Tensor) -> list[bool]:

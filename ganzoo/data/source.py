@@ -26,32 +26,19 @@ class Source:
     optional. Constructors only check their arguments: files are opened on first use, so that
     `prepare` can run before. Images are read in other processes, or in a thread next to the
     training step. That step may change torch's default dtype, so computations must name theirs.
-
-    Attributes:
-        shape: channels, height and width of the images as delivered.
-        varies: whether images may be larger than `shape`; a batch is then a list of uint8
-            [C, H, W], which has to be cropped.
-        classes: names of the classes in the order of the labels, or None without labels.
-        split: the part of the data set that this is, such as "train"; "" without splits.
-        test_split: the part that training on "train" never sees; "" if there is none.
-        folder: the folder in which every image would become part of the data, None if there is
-            none.
-        license: whose images these are, and under which licenses; "" if unknown.
-        notes: sentences for the log on how images are converted; reading it raises UserError if
-            files are damaged.
-        problems: sentences on folders or archives that cannot be opened.
     """
 
-    name: str
-    shape: tuple[int, int, int]
-    varies: bool = False
-    classes: list[str] | None = None
-    split: str = ""
-    test_split: str = ""
-    folder: Path | None = None
-    license: str = ""
+    name: str  # for messages
+    shape: tuple[int, int, int]  # channels, height and width of the images as delivered
+    varies: bool = False  # images may be larger, so that a batch is a list of uint8 [C, H, W]
+    classes: list[str] | None = None  # names in the order of the labels; None without labels
+    split: str = ""  # the part of the data set that this is, such as "train"
+    test_split: str = ""  # the part that training on "train" never sees
+    folder: Path | None = None  # where every image would become part of the data
+    license: str = ""  # whose images these are, and under which licenses
+    # On how images are converted, for the log; reading it raises UserError if files are damaged.
     notes: Sequence[str] = ()
-    problems: Sequence[str] = ()
+    problems: Sequence[str] = ()  # sentences on folders or archives that cannot be opened
 
     @property
     def conversions(self) -> Sequence[str]:

@@ -32,15 +32,10 @@ DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
 
 @dataclass
 class Real:
-    """What metrics have to know about real images.
+    """What metrics have to know about real images."""
 
-    Attributes:
-        features: float32 [N, D], in the order of the reference.
-        fingerprint: SHA-256 of the pixels that metrics are computed from.
-    """
-
-    features: Tensor
-    fingerprint: str
+    features: Tensor  # float32 [N, D], in the order of the reference
+    fingerprint: str  # SHA-256 of the pixels that metrics are computed from
 
 
 def folder() -> Path:

@@ -17,17 +17,11 @@ BLOCK = 8192  # rows of features compared at once
 
 
 class Near(NamedTuple):
-    """The training images nearest to each sample, the nearest first.
+    """The training images nearest to each sample, the nearest first."""
 
-    Attributes:
-        places: positions within the reference, int64 [N, K].
-        distances: Euclidean distances [N, K].
-        usual: the median distance between a training image and the nearest other one.
-    """
-
-    places: Tensor
-    distances: Tensor
-    usual: float
+    places: Tensor  # positions within the reference, int64 [N, K]
+    distances: Tensor  # Euclidean, [N, K]
+    usual: float  # the median distance between a training image and the nearest other one
 
 
 def by_features(images: Tensor, reference: Reference, extractor: Extractor, num: int) -> Near:

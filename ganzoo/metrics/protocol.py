@@ -12,25 +12,18 @@ from typing import Any
 class Scores:
     """Numbers, and the protocol by which they were measured.
 
-    Attributes:
-        values: numbers by the full name of the metric.
-        floors: the same of real images against other real images, if the metric is a distance.
-        protocol: everything that numbers depend on; they are comparable if their protocols are
-            equal. If a model is scored in several directions, names of values start with the
-            direction, as in `AtoB/fd`, and there is a protocol for each direction, by its name.
-        subject: the model or the images that are scored.
-        up: names of the values that are better when they are higher.
-        notes: sentences on how far to trust the numbers.
-        seconds: time that it took.
+    A protocol is everything that numbers depend on; they are comparable if their protocols are
+    equal. If a model is scored in several directions, names of values start with the direction, as
+    in `AtoB/fd`, and there is a protocol for each direction, by its name.
     """
 
-    values: dict[str, float]
-    floors: dict[str, float]
+    values: dict[str, float]  # by the full name of the metric
+    floors: dict[str, float]  # real images against other real images, if the metric is a distance
     protocol: dict[str, Any]
-    subject: dict[str, Any]
-    up: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    seconds: float = 0.0
+    subject: dict[str, Any]  # the model or the images that are scored
+    up: list[str] = field(default_factory=list)  # names of values that are better when higher
+    notes: list[str] = field(default_factory=list)  # sentences on how far to trust the numbers
+    seconds: float = 0.0  # time that it took
 
     @property
     def protocol_id(self) -> str:

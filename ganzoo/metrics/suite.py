@@ -31,20 +31,14 @@ Options = dict[str, Any]
 
 
 class Fakes(NamedTuple):
-    """Images to score.
-
-    Attributes:
-        images: function from numbers of images, which are below `num`, to the images: float
-            [n, C, H, W] in [-1, 1], or uint8; or a dict of such images, of which "images" are
-            scored, and the others are for metrics that ask for them.
-        facts: facts on how they were made, for the protocol.
-        subject: facts on what made them.
-    """
+    """Images to score."""
 
     num: int
+    # From numbers below `num` to images: float [n, C, H, W] in [-1, 1], or uint8; or a dict of such
+    # images, of which "images" are scored, and the others are for metrics that ask for them.
     images: Callable[[Sequence[int]], Tensor | dict[str, Tensor]]
-    facts: Mapping[str, Any]
-    subject: Mapping[str, Any]
+    facts: Mapping[str, Any]  # on how they were made, for the protocol
+    subject: Mapping[str, Any]  # what made them
 
 
 class Suite:

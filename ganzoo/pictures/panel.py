@@ -18,28 +18,17 @@ FIRST = ("d_loss", "g_loss")  # the losses that nearly every model has
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is.
+    """How far a run is; None and "" for what is unknown."""
 
-    Attributes:
-        kimg, total_kimg: thousands of images seen so far, and in total.
-        images_per_second: speed of training, without metrics and pictures; None if unknown.
-        seconds_left: seconds until the end, metrics and pictures included; None if unknown.
-        losses: means of the last tick by their short names.
-        metrics: the last values by their short names.
-        floors: of some metrics, the value of real images against other real images.
-        doing: what the run does besides training at the moment; "" while it trains.
-        written: what was written last, and how long ago; "" if nothing was.
-    """
-
-    kimg: float
+    kimg: float  # thousands of images seen so far
     total_kimg: float
-    images_per_second: float | None = None
-    seconds_left: float | None = None
-    losses: Mapping[str, float] = field(default_factory=dict)
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    floors: Mapping[str, float] = field(default_factory=dict)
-    doing: str = ""
-    written: str = ""
+    images_per_second: float | None = None  # of training, without metrics and pictures
+    seconds_left: float | None = None  # metrics and pictures included
+    losses: Mapping[str, float] = field(default_factory=dict)  # means of the last tick
+    metrics: Mapping[str, float] = field(default_factory=dict)  # the last values
+    floors: Mapping[str, float] = field(default_factory=dict)  # real against other real images
+    doing: str = ""  # what the run does besides training at the moment
+    written: str = ""  # what was written last, and how long ago
 
     @property
     def share(self) -> float:

@@ -22,32 +22,20 @@ TAIL = 4096  # bytes to read first from the end of metrics.csv
 
 @dataclass(frozen=True)
 class Run:
-    """What is known of a run.
-
-    Attributes:
-        state: one of `ganzoo.runs.state.STATES`; empty if unknown.
-        sentence: why the run stopped or failed.
-        about: the names and keys of the run; see `ganzoo.runs.state.State`.
-        model, data: what is trained on what.
-        kimg, total_kimg: thousands of images seen so far and in total.
-        images_per_second: median speed of the last five ticks.
-        scores: what it reached by each protocol, that of the training first.
-        changed: time of the last change of the files, in seconds since 1970.
-        problems: sentences about files that cannot be read.
-    """
+    """What is known of a run."""
 
     path: Path
-    state: str = ""
-    sentence: str = ""
-    about: Mapping[str, Any] = field(default_factory=dict)
+    state: str = ""  # one of `ganzoo.runs.state.STATES`; empty if unknown
+    sentence: str = ""  # why the run stopped or failed
+    about: Mapping[str, Any] = field(default_factory=dict)  # names and keys; see `State`
     model: str = ""
     data: str = ""
-    kimg: float | None = None
+    kimg: float | None = None  # thousands of images seen so far
     total_kimg: float | None = None
-    images_per_second: float | None = None
-    scores: tuple[Score, ...] = ()
-    changed: float = 0.0
-    problems: tuple[str, ...] = ()
+    images_per_second: float | None = None  # median of the last five ticks
+    scores: tuple[Score, ...] = ()  # reached by each protocol, that of the training first
+    changed: float = 0.0  # when files last changed, in seconds since 1970
+    problems: tuple[str, ...] = ()  # sentences about files that cannot be read
 
     @property
     def name(self) -> str:

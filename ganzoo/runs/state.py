@@ -22,26 +22,17 @@ STATES = ("running", "done", "stopped", "failed")
 
 @dataclass(frozen=True)
 class State:
-    """What `state.json` says.
+    """What `state.json` says."""
 
-    Attributes:
-        state: one of `STATES`.
-        sentence: why the run stopped or failed.
-        about: the names of model, data, experiment and the run, and the keys given for it.
-        host, pid: the machine and the process of the run.
-        started: when the process started, in seconds since 1970.
-        job: the job of the cluster's scheduler; a requeued job may take over from itself.
-        since: when the state began, ISO 8601.
-    """
-
-    state: str
-    sentence: str = ""
+    state: str  # one of `STATES`
+    sentence: str = ""  # why the run stopped or failed
+    # The names of model, data, experiment and the run, and the keys given for it.
     about: Mapping[str, Any] = field(default_factory=dict)
     host: str = ""
     pid: int = 0
-    started: float = 0.0
-    job: str = ""
-    since: str = ""
+    started: float = 0.0  # when the process started, in seconds since 1970
+    job: str = ""  # of the cluster's scheduler; a requeued job may take over from itself
+    since: str = ""  # when the state began, ISO 8601
 
 
 def read_state(run_dir: Path) -> State | None:
