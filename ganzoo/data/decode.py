@@ -90,25 +90,20 @@ class Decoder:
     bytes, color profiles are not applied, and the first frame of an animation is used. Arrays
     (.npy) are [H, W], [H, W, C] or [C, H, W], of uint8, uint16 (divided by 257), bool, or floats in
     [0, 1].
-
-    Args:
-        size: height and width to deliver.
-        channels: 1 for luminance (ITU-R 601), 2 for luminance and opacity, 3 for RGB, 4 for RGB
-            and opacity; any other number only for arrays with that many channels.
-        resize: "crop" uses the largest centered window with the right proportions, "stretch" the
-            full image. "width" resizes the full image to the width of `size`, keeps its
-            proportions, but makes it at least as high; "none" keeps the size, but enlarges smaller
-            images.
-        filter: "bicubic" or "bilinear", both antialiased, or "area", the mean over the area of
-            each new pixel. Reduction by a whole factor always uses this mean.
-        box: the part of the image that is cut out at first; the image must have the size in it.
     """
 
-    size: tuple[int, int]
+    size: tuple[int, int]  # height and width to deliver
+    # 1 for luminance (ITU-R 601), 2 for luminance and opacity, 3 for RGB, 4 for RGB and opacity;
+    # any other number only for arrays with that many channels.
     channels: int = 3
+    # "crop" uses the largest centered window with the right proportions, "stretch" the full image.
+    # "width" resizes the full image to the width of `size`, keeps its proportions, but makes it at
+    # least as high; "none" keeps the size, but enlarges smaller images.
     resize: str = "crop"
+    # "bicubic" or "bilinear", both antialiased, or "area", the mean over the area of each new
+    # pixel. Reduction by a whole factor always uses this mean.
     filter: str = "bicubic"
-    box: Box | None = None
+    box: Box | None = None  # the part that is cut out at first, of images of the size in it
 
     def __call__(self, data: bytes) -> Tensor:
         """Raises ValueError for images that are not supported, and any error of the decoders."""

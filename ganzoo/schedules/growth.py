@@ -21,37 +21,26 @@ class Growth:
 
     As soon as a level begins to fade in, its own batch size, learning rate and tick length hold.
 
-    Args:
-        image_size: size of the full images, as the networks have it.
-        train_kimg: thousands of images that each level is trained with before the next.
-        fade_kimg: thousands of images over which a level fades in. Both 0: no growth. None: see
-            `within`.
-        batch_size: images of an iteration, over all processes, unless `batch_sizes` has another.
-        batch_sizes: batch size by resolution.
-        max_per_process: the largest batch that one process may have, by resolution.
-        lr_factors: factor of the learning rate by resolution; 1 unless given.
-        rampup_kimg: thousands of images over which the learning rate rises by
-            exp(-5 (1 - kimg / rampup_kimg)^2); 40 in the paper's code.
-        ticks_kimg: thousands of images between two reports, by resolution; 160 unless given.
-        repeats: iterations between two updates of the schedule; see `moment`.
-        initial_resolution: resolution of the level that is trained first; the official code's
-            `lod_initial_resolution`.
-
     Raises UserError: an image size that cannot grow, a negative time, a batch without images, a
     resolution that no level can have.
     """
 
-    image_size: int | Sequence[int]
+    image_size: int | Sequence[int]  # of the full images, as the networks have it
+    # Thousands of images that each level is trained with before the next, and over which a level
+    # fades in. Both 0: no growth. None: see `within`.
     train_kimg: float | None = 600
     fade_kimg: float | None = 600
-    batch_size: int = 16
-    batch_sizes: Mapping[int, int] = field(default_factory=dict)
-    max_per_process: Mapping[int, int] = field(default_factory=dict)
-    lr_factors: Mapping[int, float] = field(default_factory=dict)
+    batch_size: int = 16  # images of an iteration, over all processes
+    batch_sizes: Mapping[int, int] = field(default_factory=dict)  # the same by resolution
+    max_per_process: Mapping[int, int] = field(default_factory=dict)  # largest batch by resolution
+    lr_factors: Mapping[int, float] = field(default_factory=dict)  # by resolution; else 1
+    # Thousands of images over which the learning rate rises by exp(-5 (1 - kimg / rampup_kimg)^2);
+    # 40 in the paper's code.
     rampup_kimg: float = 0
+    # Thousands of images between two reports, by resolution; else 160.
     ticks_kimg: Mapping[int, float] = field(default_factory=TICKS.copy)
-    repeats: int = 4
-    initial_resolution: int = 4
+    repeats: int = 4  # iterations between two updates of the schedule; see `moment`
+    initial_resolution: int = 4  # of the first level; the official `lod_initial_resolution`
 
     def __post_init__(self) -> None:
         base_grid(self.image_size)  # raises

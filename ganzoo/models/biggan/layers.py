@@ -107,26 +107,18 @@ class Embedding(Spectral, nn.Embedding):
 
 @dataclass(frozen=True)
 class Layers:
-    """Makes layers that share the options of a network, and initializes them.
+    """Makes layers that share the options of a network, and initializes them."""
 
-    Args:
-        spectral_norm: normalize all convolutions and linear layers spectrally, with `sn_iterations`
-            of power iteration in each forward and norms of at least `sn_eps`.
-        bn_eps, bn_momentum: epsilon and momentum of BatchNorm.
-        statistics: number of sets of BatchNorm statistics for truncations from 0 to 1, which the
-            published weights come with; 0 for none. See `StoredBatchNorm`.
-        init: initialization: orthogonal, normal (a standard deviation of 0.02) or xavier (uniform).
-        zero_biases: initialize biases by 0 instead of PyTorch's random values.
-    """
-
+    # Whether all convolutions and linear layers are normalized spectrally, with norms of at least
+    # `sn_eps` and `sn_iterations` of power iteration in each forward.
     spectral_norm: bool = True
     sn_eps: float = 1e-6
     sn_iterations: int = 1
     bn_eps: float = 1e-5
     bn_momentum: float = 0.1
-    statistics: int = 0
-    init: Init = "orthogonal"
-    zero_biases: bool = False
+    statistics: int = 0  # sets of BatchNorm statistics for truncations; see `StoredBatchNorm`
+    init: Init = "orthogonal"  # normal: with a standard deviation of 0.02; xavier: uniform
+    zero_biases: bool = False  # start biases at 0 instead of PyTorch's random values
 
     def conv(self, inputs: int, outputs: int, kernel: int = 3, bias: bool = True) -> Conv2d:
         return self._normalized(Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=bias))

@@ -81,20 +81,15 @@ class Layer(nn.Module):
 
 @dataclass(frozen=True)
 class Layers:
-    """Makes layers that share the options of a network; see `Generator` and `Discriminator`.
-
-    Args:
-        norm: makes the normalization before each activation; None for none.
-        slope: slope of the leaky ReLU.
-    """
+    """Makes layers that share the options of a network; see `Generator` and `Discriminator`."""
 
     wscale: bool = True
     leaky: bool = True
-    slope: float = 0.2
+    slope: float = 0.2  # of the leaky ReLU
     fused_scale: bool = True
     pixelnorm: bool = False
     pixelnorm_eps: float = 1e-8
-    norm: Callable[[int], nn.Module] | None = None
+    norm: Callable[[int], nn.Module] | None = None  # makes the one before each activation
     gan_zoo: bool = False
 
     def conv(self, inputs: int, outputs: int, kernel: int = 3) -> Layer:
