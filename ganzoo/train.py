@@ -232,7 +232,7 @@ def make_trainer(cfg: DictConfig, run_dir: Path, images_seen: int) -> L.Trainer:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = bool(cfg.tf32)
 
     check_trainer(cfg.trainer)
-    callbacks = [Preflight(cfg.dry), *(make(c) for c in cfg.callbacks.values() if c)]
+    callbacks = [Preflight(), *(make(c) for c in cfg.callbacks.values() if c)]
     check_callbacks(callbacks)
     # What a checkpoint holds was done by the others before.
     callbacks.sort(key=lambda callback: isinstance(callback, SaveLast))

@@ -100,15 +100,9 @@ class Evaluate(Callback):
             self._end_if_exhausted(trainer, gan)
 
     def on_train_end(self, trainer: L.Trainer, gan: GAN) -> None:
-        if trainer.is_global_zero and gan.trained:
-            best = self.best()
-            if best is not None:
-                log.info(
-                    "best.ckpt: %s %.5g at %.1f kimg",
-                    self.monitor,
-                    monitored(self.monitor, best["values"]),
-                    best["images_seen"] / 1000,
-                )
+        if trainer.is_global_zero and gan.trained and (best := self._best_result()):
+            kimg = best["images_seen"] / 1000
+            log.info("best.ckpt: %s %.5g at %.1f kimg", self.monitor, best["value"], kimg)
 
     def state_dict(self) -> dict[str, Any]:
         return {"evaluations": self.evaluations, "protocols": self.protocols}
@@ -123,6 +117,13 @@ class Evaluate(Callback):
         best = best_of(self.evaluations, self.monitor, self.up)
         value = monitored(self.monitor, best["values"])
         return None if value is None or math.isnan(value) else best
+
+    def _best_result(self) -> dict[str, Any] | None:
+        best = self.best()
+        if best is None:
+            return None
+        value = monitored(self.monitor, best["values"])
+        return {"images_seen": best["images_seen"], "value": value}
 
     def _end_if_exhausted(self, trainer: L.Trainer, gan: GAN) -> None:
         """End the run if the newest evaluations are not better than the best one before them."""
@@ -178,16 +179,12 @@ class Evaluate(Callback):
             name: {"since_images_seen": since[name], **protocol}
             for name, protocol in self.protocols.items()
         }
-        best = self.best()
-        if best is None:
+        if (best := self._best_result()) is None:
             return {"protocols": protocols}, {}
-        result = {
-            "metric": self.monitor,
-            "value": monitored(self.monitor, best["values"]),
-            "images_seen": best["images_seen"],
-            "protocol": best["protocol"],
+        newest = self.evaluations[-1]["protocol"]
+        return {"protocols": protocols}, {
+            "best": {"metric": self.monitor, "protocol": newest, **best}
         }
-        return {"protocols": protocols}, {"best": result}
 
     def _log(self, scores: Scores, gan: GAN, share: float, best: bool) -> None:
         log.debug(
@@ -203,16 +200,10 @@ class Evaluate(Callback):
                 log.debug("metrics: %s", line)
 
     def _write(self, path: Path) -> None:
-        best = self.best()
         content = {
             "monitor": self.monitor,
             "higher_is_better": self.up,
-            "best": None
-            if best is None
-            else {
-                "images_seen": best["images_seen"],
-                "value": monitored(self.monitor, best["values"]),
-            },
+            "best": self._best_result(),
             "evaluations": self.evaluations,
             "protocols": self.protocols,
         }

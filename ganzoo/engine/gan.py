@@ -332,12 +332,14 @@ class GAN(L.LightningModule):
             "images_seen": self.images_seen,
             "rollbacks": self.rollbacks,
             "config": self.config,
+            "class_names": self.class_names,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         check_fits(self, checkpoint)
         self.images_seen = self.images_before = checkpoint["ganzoo"]["images_seen"]
         self.rollbacks = checkpoint["ganzoo"]["rollbacks"]
+        self.class_names = checkpoint["ganzoo"].get("class_names")
 
     def train(self, mode: bool = True) -> "GAN":
         super().train(mode)

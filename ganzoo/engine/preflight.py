@@ -13,7 +13,6 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning_utilities.core.apply_func import apply_to_collection
 
-from ganzoo.distributed.collectives import any_process
 from ganzoo.engine import stopping
 from ganzoo.engine.gan import GAN
 from ganzoo.engine.memory import forget_peak, peak_memory
@@ -29,18 +28,11 @@ class Preflight(Callback):
     Shows that the data can be read, that the step fits into memory, that gradients are finite, and
     that the run folder has room for checkpoints. If a model has several stages, each is tried, and
     a table shows their memory and time.
-
-    Args:
-        dry: whether to stop afterwards.
     """
-
-    def __init__(self, dry: bool = False) -> None:
-        self.dry = dry
 
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:  # type: ignore[override]
         # Replaces Lightning's SIGTERM handler, which starts a collective inside of the handler.
         stopping.at_once()
-        gan.control.dry = any_process(self.dry, gan.device)
         self._try(trainer, gan)
         if not gan.control.dry:
             for logger in trainer.loggers:  # not before: a typo must leave no run of wandb

@@ -72,38 +72,27 @@ def runs_under(folder: Path) -> list[Run]:
 
 def _walk(root: Path) -> Iterator[tuple[Path, Run | None]]:
     """Run folders; a folder that cannot be read comes as a run with a problem."""
-    links: set[str] = set()
-    here = Path(os.path.realpath(root))
-    folders = [root]
-    while folders:
-        folder = folders.pop()
-        try:
-            with os.scandir(folder) as entries:
-                inside = list(entries)
-        except FileNotFoundError:
-            continue  # deleted in the meantime
-        except OSError as error:
-            yield folder, Run(folder, problems=(f"cannot be read ({error.strerror})",))
-            continue
-        if any(entry.name in MARKS for entry in inside):
-            yield folder, None
-            continue
-        for entry in inside:
-            if entry.name.startswith("."):
-                continue
-            try:
-                if not entry.is_dir():
-                    continue
-            except OSError:  # a link to itself
-                continue
-            if entry.is_symlink():
-                target = os.path.realpath(entry.path)
-                if target in links or Path(target).is_relative_to(here):
-                    continue
-                if here.is_relative_to(target):
-                    continue
-                links.add(target)
-            folders.append(Path(entry.path))
+    locked: list[OSError] = []
+    here, links = Path(os.path.realpath(root)), set[str]()
+
+    def is_new(folder: str) -> bool:
+        """Whether a folder is to be entered: links only once, and if they lead elsewhere."""
+        if not os.path.islink(folder):
+            return True
+        target = os.path.realpath(folder)
+        known = target in links or Path(target).is_relative_to(here) or here.is_relative_to(target)
+        links.add(target)
+        return not known
+
+    for path, folders, files in os.walk(root, onerror=locked.append, followlinks=True):
+        if MARKS.intersection((*folders, *files)):
+            folders.clear()
+            yield Path(path), None
+        folders[:] = [f for f in folders if f[0] != "." and is_new(os.path.join(path, f))]
+    for error in locked:
+        if not isinstance(error, FileNotFoundError):  # deleted in the meantime
+            problem = f"cannot be read ({error.strerror})"
+            yield Path(error.filename), Run(Path(error.filename), problems=(problem,))
 
 
 def natural(text: str) -> list[tuple[int, str]]:

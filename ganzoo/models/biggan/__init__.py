@@ -115,14 +115,6 @@ class BigGAN(FromSeeds):
             if self.fake_labels == "data" and not data.balanced:
                 self.class_shares.copy_(counts / counts.sum())
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_save_checkpoint(checkpoint)
-        checkpoint["ganzoo"]["class_names"] = self.class_names
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_load_checkpoint(checkpoint)
-        self.class_names = checkpoint["ganzoo"].get("class_names")
-
     # -- one iteration -----------------------------------------------------------------------------
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
