@@ -63,9 +63,6 @@ class Loader(DataLoader):
     Args:
         workers: number of processes that read; with 0 a thread of this process reads ahead.
         batch_bytes: size of a batch, as far as known, to see whether workers can hand it over.
-
-    Attributes:
-        waited: seconds spent waiting for batches.
     """
 
     def __init__(
@@ -84,7 +81,7 @@ class Loader(DataLoader):
             worker_init_fn=keep_working,
             **options,
         )
-        self.waited = 0.0
+        self.waited = 0.0  # seconds spent waiting for batches
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         with _children_unwatched():

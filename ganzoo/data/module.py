@@ -38,9 +38,6 @@ class DataModule(L.LightningDataModule):
         workers: processes that load images; with 0 a thread of the training process reads ahead.
             None for one per core, but at most 4.
         accept_changed: resume a run although its images are not the same any more.
-
-    Attributes:
-        domains: the training images of each domain, by its name.
     """
 
     trainer: Any  # set by the Trainer; its module is a GAN, which Lightning's types cannot say
@@ -98,6 +95,7 @@ class DataModule(L.LightningDataModule):
 
     @property
     def domains(self) -> Mapping[str, Domain]:
+        """The training images of each domain, by its name."""
         raise NotImplementedError
 
     def check(self) -> list[str]:

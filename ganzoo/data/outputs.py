@@ -39,16 +39,12 @@ class Plan:
         dst: a folder, or a file for a single image.
         channels: number of channels of the results, without transparency.
         png: write PNG for every input format.
-
-    Attributes:
-        targets: path of each result, by the number of its image.
-        bad: why images cannot be read, by name, as far as their headers show.
     """
 
     def __init__(self, source: Originals, dst: Path, channels: int, png: bool) -> None:
         self.source, self.dst = source, dst
         self.bad = dict.fromkeys(source.problems, "the images in it were not translated")
-        self.targets: dict[int, Path] = {}
+        self.targets: dict[int, Path] = {}  # of each result, by the number of its image
         self._groups: dict[tuple[tuple[int, int], bool], list[int]] = {}
         one_file = isinstance(source.files, One) and dst.suffix.lower() in (*FORMATS, ".npy")
         self.folder = dst.parent if one_file else dst

@@ -43,9 +43,6 @@ class Unpaired(DataModule):
         crop: None, "random" (another window of the image each time), or "center".
         subset: number of images of each domain to use; see `Subset`.
         test_pairs: whether image i of A's test images and image i of B's show the same thing.
-
-    Attributes:
-        domains: the training images, under "A" and "B".
     """
 
     def __init__(

@@ -71,27 +71,10 @@ class GAN(L.LightningModule):
             is multiplied with.
         compile: names of the networks to run through `torch.compile`.
         channels_last: whether to keep weights and images in the channels-last memory format.
-
-    Attributes:
-        images_seen: the clock: images shown to the discriminator so far, over all processes.
-        images_before: the clock before the last iteration.
-        average: the average generator; None if the run has none.
-        draws: random numbers of the current iteration; see `ganzoo.draws`.
-        loss: losses of both networks, as functions of logits.
-        boundary: logit above which an image is taken for real; None if only differences count.
-        loss_at_chance: the discriminator's loss at chance level; None if the loss has no such
-            value.
-        discriminator_reports: for each discriminator, the names under which its loss without
-            penalties and its mean logits of reals and of fakes are reported.
-        domains: names of the domains that images come from; one without a name if there is one.
-        classes: number of classes; 0 for none.
-        class_names: names of the classes in the training data, if it has names.
-        rollbacks: how often the run went back to an earlier state, each time with other draws.
-        config: the resolved config that `ganzoo.load` rebuilds the model from.
     """
 
-    domains: tuple[str, ...] = ("",)
-    loss: Loss
+    domains: tuple[str, ...] = ("",)  # that images come from; one without a name if there is one
+    loss: Loss  # of both networks, as functions of logits
 
     def __init__(
         self,
@@ -130,17 +113,21 @@ class GAN(L.LightningModule):
         self.total_images = round(total_kimg * 1000)
         self.seed = seed
         self.discriminator_steps, self.generator_steps = discriminator_steps, generator_steps
+        # The logit above which an image is taken for real; None if only differences count.
         self.boundary: float | None = 0.0
-        self.loss_at_chance: float | None = None
+        self.loss_at_chance: float | None = None  # the discriminator's; None if there is no such
+        # For each discriminator, the names under which its loss without penalties and its mean
+        # logits of reals and of fakes are reported.
         self.discriminator_reports = {
             "discriminator": ("losses/adversarial_loss", "logits/real", "logits/fake")
         }
         self.classes = 0
         self.class_names: list[str] | None = None
+        # The clock: images shown to the discriminator, over all processes; before the last step.
         self.images_seen = self.images_before = 0
-        self.rollbacks = 0
-        self.draws = Draws(seed)
-        self.config: dict[str, Any] | None = None
+        self.rollbacks = 0  # how often the run went back to an earlier state
+        self.draws = Draws(seed)  # of the current iteration
+        self.config: dict[str, Any] | None = None  # that `ganzoo.load` rebuilds the model from
         # For models that grow; see the section below.
         self.batch_size: Callable[[int], int] | None = None
         self.shown_size: Callable[[int], tuple[int, int]] | None = None

@@ -42,14 +42,9 @@ class FromSeeds(GAN):
         nz: size of a latent vector; 0 for a model without latent vectors, which defines `sample`.
         prior: distribution of the latent vectors; see `ganzoo.draws`.
         shared: the arguments of `GAN`.
-
-    Attributes:
-        truncate: how latents are truncated, one of `ganzoo.engine.sampling.TRUNCATIONS`.
-        images_at_once: number of images that `images` makes at a time.
-        standing: whether the generator has standing statistics now; see `standing_statistics`.
     """
 
-    images_at_once = 64
+    images_at_once = 64  # how many `images` makes at a time
 
     def __init__(
         self,
@@ -62,7 +57,7 @@ class FromSeeds(GAN):
         super().__init__(generator, discriminator, **shared)
         self.nz, self.prior = nz, prior
         self.truncate = TRUNCATIONS["resample"]
-        self.standing = False
+        self.standing = False  # whether there are standing statistics now
 
     @torch.no_grad()
     def sample(
@@ -187,15 +182,11 @@ class Translating(GAN):
     """A model that translates images of one domain into another, with a discriminator for each.
 
     `discriminator` is a `ModuleDict` of discriminators by domain.
-
-    Attributes:
-        directions: directions that the model translates in, such as "AtoB".
-        channels: number of channels of the images of each domain.
     """
 
     domains = ("A", "B")
-    directions: tuple[str, ...]
-    channels: dict[str, int]
+    directions: tuple[str, ...]  # that the model translates in, such as "AtoB"
+    channels: dict[str, int]  # of the images of each domain
     discriminator: nn.ModuleDict
 
     def translate(self, images: Tensor, direction: str = "AtoB", raw: bool = False) -> Tensor:

@@ -21,13 +21,11 @@ class Report:
 
     Args:
         control: of the run, which learns if a number is not finite.
-
-    Attributes:
-        listeners: functions that are called with the name and the value of each number.
     """
 
     def __init__(self, control: Control) -> None:
         self.control = control
+        # Called with the name and the value of each number.
         self.listeners: list[Callable[[str, float], None]] = []
         self._unread: list[tuple[int, dict[str, Tensor]]] = []
         self._sums: dict[str, float] = defaultdict(float)

@@ -18,9 +18,6 @@ class Turns:
     Args:
         optimizers, clip, lr_factors: see `GAN`.
 
-    Attributes:
-        current: name of the network that is being updated.
-
     Raises UserError: one of them names a network that the model does not have.
     """
 
@@ -34,7 +31,7 @@ class Turns:
         self.model = model
         self.makers = dict(optimizers)
         self.clip, self.lr_factors = dict(clip), dict(lr_factors)
-        self.current = ""
+        self.current = ""  # the network that is being updated
         for kind, names in (
             ("optimizers", self.makers),
             ("clip", self.clip),

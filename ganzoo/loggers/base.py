@@ -12,12 +12,10 @@ class RunLogger(Logger):
     """A Lightning logger that also accepts pictures, facts and checkpoints.
 
     It ignores all of them: a subclass overrides the methods for what it can show.
-
-    Attributes:
-        clock: function that returns the images seen so far; None outside of a run. Callbacks of
-            Lightning log by the number of batches instead, so `images_seen` asks the clock.
     """
 
+    # The images seen so far. Callbacks of Lightning log by the number of batches instead, so
+    # `images_seen` asks the clock.
     clock: Callable[[], int] | None = None
 
     def images_seen(self, step: int | None) -> int | None:

@@ -28,16 +28,12 @@ class SuiteMetric(Metric):
     Its `update` takes some of `features`, `logits`, `images` and `index`, by these names. A metric
     of real images, too, takes `real` and is a `TwoSets`. `compute` raises UserError if there are
     too few samples, or numbers that are not finite.
-
-    Attributes:
-        names: names of its values if `compute` returns a dict; empty if it returns one value.
-        limit: name of the constructor's argument that lowers `least`; empty if none does.
     """
 
     is_differentiable = False
     full_state_update = False
-    names: tuple[str, ...] = ()
-    limit = ""
+    names: tuple[str, ...] = ()  # of its values, if `compute` returns a dict
+    limit = ""  # the argument of the constructor that lowers `least`, if there is one
 
     @property
     def least(self) -> int:

@@ -31,22 +31,16 @@ class Extractor(nn.Module):
 
     It is frozen and stays in eval mode. A subclass builds a network and defines `prepared`.
 
-    Attributes:
-        name: "inception", "clean", "dinov2" or "effnet"; it is part of the metrics' names.
-        num_features: number D of features.
-        resize: how images are resized for the network, in a few words.
-        weights: SHA-256 of the file with the weights, in hexadecimal.
-        precision: "float32" or "bf16".
-
     Args:
         network: network from prepared images to a map [N, D, h, w] or to features [N, D].
         classifier: network from features to logits [N, K]; None if there are no classes.
-        weights, precision: see the attributes.
+        weights: SHA-256 of the file with the weights, in hexadecimal.
+        precision: "float32", or "bf16" for the network alone.
     """
 
-    name: str
-    num_features: int
-    resize: str
+    name: str  # part of the names of metrics
+    num_features: int  # D
+    resize: str  # how images are resized for the network, in a few words
 
     def __init__(
         self, network: nn.Module, classifier: nn.Module | None, weights: str, precision: str
@@ -99,7 +93,6 @@ class Inception(Extractor):
 
     Args:
         weights: path of `weights-inception-2015-12-05-6726825d.pth`; see `pretrained.find`.
-        precision: "float32", or "bf16" for the network alone.
     """
 
     name, num_features, resize = "inception", 2048, "TF1 bilinear, 299"
@@ -147,7 +140,6 @@ class DINOv2(Extractor):
 
     Args:
         weights: path of `dinov2_vitl14_pretrain.pth`; see `pretrained.find`.
-        precision: "float32", or "bf16" for the network alone.
     """
 
     name, resize = "dinov2", "Pillow's bicubic to 8 bits, 224"
@@ -180,9 +172,6 @@ class EffNet(Extractor):
 
     It shows progress if Inception's weights are not available. Its numbers are not comparable with
     those of papers, and are never called FID or Inception score.
-
-    Args:
-        precision: "float32", or "bf16" for the network alone.
     """
 
     name, num_features, resize = "effnet", 1280, "Pillow's bicubic, 224"

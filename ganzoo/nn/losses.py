@@ -17,17 +17,10 @@ from ganzoo.errors import UserError
 
 
 class Loss(Protocol):
-    """The two formulas that a model needs.
+    """The two formulas that a model needs."""
 
-    Attributes:
-        relative: whether the generator's loss compares fakes with reals, and so needs the logits of
-            reals as well.
-        boundary: the logit above which an image is classified as real; None if only differences
-            between logits matter.
-    """
-
-    relative: bool
-    boundary: float | None
+    relative: bool  # the generator's loss compares fakes with reals, and needs the logits of both
+    boundary: float | None  # the logit above which an image counts as real; None: differences count
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor: ...
 

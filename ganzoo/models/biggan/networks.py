@@ -55,11 +55,6 @@ class ConditionalGenerator(nn.Module):
             ignored.
         spectral_norm, sn_eps, sn_iterations, bn_eps, bn_momentum, statistics, init, zero_biases:
             see `Layers`.
-
-    Attributes:
-        grid: (height, width) of the first layer.
-        maps: feature maps of the grid and of each stage.
-        attends: whether attention follows each stage.
     """
 
     linear: nn.Module
@@ -91,6 +86,7 @@ class ConditionalGenerator(nn.Module):
         super().__init__()
         self.nz, self.classes, self.channels = nz, classes, channels
         self.grid, doublings = halved_grid(image_size, least=bottom_width, times=2)
+        # Feature maps of the grid and of each stage; whether attention follows each stage.
         self.maps = feature_maps(GENERATOR, doublings, ch, widths, doublings + 1, doublings + 1)
         self.attends = attends_at(attention, [self.grid[0] * 2**i for i in range(1, doublings + 1)])
         self.layers = Layers(
@@ -225,11 +221,6 @@ class ProjectionDiscriminator(nn.Module):
             heights above the image's are ignored.
         stem: whether a convolution comes before the blocks.
         spectral_norm, sn_eps, sn_iterations, init, zero_biases: see `Layers`.
-
-    Attributes:
-        maps: feature maps of the image or of the stem, and of each block or stage.
-        attends: whether attention follows each block or stage.
-        halvings: number of blocks or stages that halve the size; the rest keep it.
     """
 
     linear: nn.Module
@@ -256,6 +247,8 @@ class ProjectionDiscriminator(nn.Module):
         self.layers = Layers(
             spectral_norm, sn_eps, sn_iterations, init=init, zero_biases=zero_biases
         )
+        # The stages that halve the size, feature maps of the image or stem and of each stage, and
+        # whether attention follows each stage.
         height, doublings, self.halvings = halved(image_size, bottom_width)
         maps = feature_maps(DISCRIMINATOR, doublings, ch, widths, self.halvings + stem)
         self.maps = maps if stem else [channels, *maps]

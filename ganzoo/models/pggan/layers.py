@@ -260,12 +260,9 @@ class MinibatchDiscrimination(nn.Module):
     o_k(i) = b_k + sum over j != i of exp(-|M_k(i) - M_k(j)|_1), where M_k is a linear map to `dim`
     numbers (Salimans et al. 2016, section 3.2). Its columns have a direction and a length of their
     own, as in the code of these authors and of PGGAN's.
-
-    Attributes:
-        fitted: whether `fit` has been called, in this run or in the one that the weights are from.
     """
 
-    fitted: Tensor
+    fitted: Tensor  # whether `fit` has been called, in this run or in that of the weights
 
     def __init__(self, features: int, kernels: int, dim: int = 5) -> None:
         super().__init__()

@@ -28,14 +28,7 @@ from ganzoo.schedules.growth import base_grid
 
 
 class Growing(nn.Module):
-    """What the two networks have in common: sizes, widths, and which levels are active at a lod.
-
-    Attributes:
-        grid: (height, width) of level 0.
-        levels: the number of doublings from level 0 to the full image.
-        widths: the number of feature maps of each level.
-        first_stage: the stage whose number of feature maps level 0 has; see `feature_maps`.
-    """
+    """What the two networks have in common: sizes, widths, and which levels are active at a lod."""
 
     first_stage = 1  # the official code's nf(r - 1) for 2^r pixels, where level 0 has r = 2
 
@@ -47,10 +40,10 @@ class Growing(nn.Module):
         fmaps: tuple[float, float, int],
     ) -> None:
         super().__init__()
-        self.grid, self.levels = base_grid(image_size)
+        self.grid, self.levels = base_grid(image_size)  # of level 0; the last level
         self.channels, self.classes, self.fmaps = channels, classes, fmaps
         stages = range(self.first_stage, self.first_stage + self.levels + 1)
-        self.widths = [feature_maps(stage, *fmaps) for stage in stages]
+        self.widths = [feature_maps(stage, *fmaps) for stage in stages]  # by level
 
     def active(self, lod: float) -> tuple[int, float]:
         """The highest active level, and the share in [0, 1) of the level below in the output.
@@ -94,11 +87,6 @@ class Generator(Growing):
         gan_zoo: build the generator of facebookresearch/pytorch_GAN_zoo: a gain of sqrt(2) in all
             layers, biases scaled like weights, and a bias for each unit of the first layer instead
             of each feature map.
-
-    Attributes:
-        latent_norm: normalization of z and the label's one-hot vector.
-        blocks: for each level, features of the level below -> features.
-        to_rgb: for each level, features -> image.
     """
 
     slope, rgb_kernel = 0.2, 1
@@ -138,6 +126,7 @@ class Generator(Growing):
             gan_zoo=gan_zoo,
         )
         first = layers.dense_to_grid(self.nz + classes, self.widths[0], self.grid)
+        # By level: features of the level below -> features -> image.
         self.blocks = nn.ModuleList([self.block(layers, first, self.widths[0])])
         for below, here in pairwise(self.widths):
             self.blocks.append(self.block(layers, layers.up(below, here), here))
@@ -203,11 +192,6 @@ class Discriminator(Growing):
         gan_zoo: build the discriminator of facebookresearch/pytorch_GAN_zoo: a gain of sqrt(2) in
             all layers, biases scaled like weights, groups of neighbors with the unbiased variance,
             and no fade from level 0 to level 1. It needs fused_scale=False.
-
-    Attributes:
-        from_rgb: for each level, image -> features.
-        blocks: for each level, features -> features of the level below; for level 0, the scores.
-        jumps: the level that is not faded in, if there is one.
     """
 
     def __init__(
@@ -232,7 +216,7 @@ class Discriminator(Growing):
         if batchnorm and layernorm:
             raise UserError("batchnorm and layernorm are both true: set one of them to false.")
         self.fused_scale, self.group_size = fused_scale, group_size
-        self.jumps = 1 if gan_zoo else None
+        self.jumps = 1 if gan_zoo else None  # the level that is not faded in
         layers = Layers(
             wscale=wscale,
             leaky=leaky,
@@ -240,6 +224,7 @@ class Discriminator(Growing):
             norm=batch_norm if batchnorm else LayerNorm if layernorm else None,
             gan_zoo=gan_zoo,
         )
+        # By level: image -> features -> features of the level below; those of level 0 -> scores.
         levels = range(self.levels + 1)
         self.blocks = nn.ModuleList([self.lowest(layers, minibatch_kernels)])
         self.blocks.extend(self.block(layers, level) for level in levels[1:])
