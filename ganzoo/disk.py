@@ -19,9 +19,6 @@ def whole(path: Path, remedy: str = REMEDY) -> Iterator[Path]:
     A reader never sees half a file: if writing fails, the temporary file is deleted, and whatever
     was at `path` is unchanged.
 
-    Args:
-        remedy: a sentence on what to do if it cannot be written.
-
     Raises UserError: the file cannot be written, for example because the disk is full.
     """
     if path.exists() and not path.is_file():  # such as a folder, or /dev/null

@@ -79,14 +79,10 @@ def from_seeds(
 
 
 class Draws:
-    """The stream of draws of one training step.
+    """The stream of draws of one training step, which numbers and words in `key` name.
 
     Each call of `rows` continues the stream, so the order of the calls, and `n`, must be the same
     in every process.
-
-    Args:
-        key: numbers and words that say which step of which run the draws are for.
-        dtype: dtype of floating-point draws.
     """
 
     def __init__(

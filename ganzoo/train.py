@@ -122,11 +122,7 @@ def train_config(cfg: DictConfig) -> GAN:
 def attempt(cfg: DictConfig, run_dir: Path, children: list[Any]) -> tuple[GAN, list[Any]]:
     """Train to the end, or until the run has to go back to an earlier state.
 
-    Args:
-        children: processes that an earlier attempt has started, to be used again.
-
-    Returns:
-        the model and the processes.
+    Returns the model, and the processes that were started, which the next attempt uses again.
     """
     config = resolved(cfg)
     config.pop("sweep_dir", None)

@@ -55,8 +55,7 @@ def collapse(share: float, least: float, real: float, fake: float, widest: float
 def discriminator_wins(share: float, real: float, fake: float) -> str:
     """A discriminator loses almost nothing, so the generator has nothing to learn from.
 
-    Args:
-        share: its loss, as a share of the loss at chance; a median of several checks.
+    The arguments are those of `collapse`, but `share` is a median of several checks.
     """
     if share < WON and fake < real:
         return f"loses only {100 * share:.2g} % of what it would at chance"

@@ -140,12 +140,7 @@ def readable(path: Path) -> bool:
 
 
 class Samples:
-    """A grid of samples; if there are classes, a row for each of some of them.
-
-    Args:
-        seeds: seeds of the samples; with classes, only a row of them is used.
-        classes: largest number of classes to show, evenly spaced among all.
-    """
+    """A grid of samples; if there are classes, some of them in a row each."""
 
     def __init__(
         self, gan: FromSeeds, seeds: Sequence[int], columns: int | None, classes: int

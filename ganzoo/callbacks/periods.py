@@ -30,11 +30,7 @@ def picture_name(gan: GAN, every_kimg: float | None) -> str:
 
 
 def kimg_name(images_seen: int, *periods: float) -> str:
-    """Thousands of images, padded with zeros so that names sort; with decimals if needed.
-
-    Args:
-        periods: the periods, in thousands of images, at which names are given.
-    """
+    """Thousands of images, padded with zeros so that names sort; with decimals if periods have."""
     kimg = images_seen / 1000
     whole = all(float(period).is_integer() for period in periods)
     return f"{kimg:06.0f}" if whole else f"{kimg:010.3f}"

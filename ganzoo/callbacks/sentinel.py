@@ -194,9 +194,8 @@ class Sentinel(Callback):
     def find(self, gan: GAN, numbers: Mapping[str, float], weight: str) -> dict[str, str]:
         """For each alarm that can be judged now, a sentence on its sign, "" if there is none.
 
-        Args:
-            numbers: means of what its discriminators report, and "diversity" and "growth".
-            weight: name of the weight that has grown by "growth".
+        `numbers` are means of what discriminators report, and "diversity" and "growth", of
+        `weight`.
         """
         found: dict[str, str] = {}
         history = self.history

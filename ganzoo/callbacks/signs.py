@@ -71,11 +71,7 @@ class Growth:
         self.moments, self.values = list(state["moments"]), list(state["values"])
 
     def add(self, images_seen: int, largest: Mapping[str, float]) -> tuple[float, str]:
-        """The largest growth of all weights, and the name of that weight; 1 the first time.
-
-        Args:
-            images_seen: images seen when the values were measured.
-        """
+        """The largest growth of all weights, and the name of that weight; 1 the first time."""
         now = torch.tensor(list(largest.values()))
         networks = [name.partition(".")[0] for name in largest]
         self.moments.append(images_seen)

@@ -31,11 +31,9 @@ def loggers_of(trainer: L.Trainer) -> Sequence[RunLogger]:
 def log_numbers(
     trainer: L.Trainer, gan: GAN, numbers: Mapping[str, float], table: bool = True
 ) -> None:
-    """Log numbers, and pass them to those who listen to the model. All processes call it.
+    """Log numbers by their full names, and pass them to those who listen to the model.
 
-    Args:
-        numbers: numbers by their full names; see docs/logging.md.
-        table: whether `metrics.csv` gets them as well as the other loggers.
+    `metrics.csv` gets them only with `table`. All processes call it.
     """
     for logger in trainer.loggers:
         if table or not isinstance(logger, MetricsCSV):
@@ -66,8 +64,7 @@ def last_pictures(gan: GAN, what: str) -> Iterator[None]:
 def maintenance(gan: GAN, doing: str = "") -> Iterator[None]:
     """Count the time spent inside as maintenance, which is not part of the training speed.
 
-    Args:
-        doing: what happens inside, for people, if it takes long.
+    People are told what happens inside, `doing`, if it takes long.
     """
     start, gan.control.doing = time.perf_counter(), doing
     yield

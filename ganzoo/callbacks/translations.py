@@ -19,11 +19,7 @@ class Translations:
 
     For each domain: the real images, their translations, the translations of these back
     (reconstruction), and what the other generator makes of the real images, which should leave them
-    unchanged (identity).
-
-    Args:
-        count: number of images of each domain, evenly spaced; if they are pairs, the two images of
-            each pair are shown.
+    unchanged (identity). There are `count` of each domain, evenly spaced; of pairs, both are shown.
     """
 
     def __init__(self, gan: Translating, data: ImageData | Unpaired, count: int) -> None:

@@ -53,8 +53,7 @@ def _search_path() -> list[str]:
 def make(node: Any, key: str = "") -> Any:
     """`hydra.utils.instantiate`; one sentence for the user if the config does not fit the code.
 
-    Args:
-        key: its dotted name, for messages; a part of a larger config knows its own.
+    `key` is its dotted name, for messages; a part of a larger config knows its own.
     """
     if isinstance(node, DictConfig):
         key = key or node._get_full_key("")
@@ -117,11 +116,7 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
 
 
 def check_keys(cfg: DictConfig, kinds: Mapping[str, Any]) -> None:
-    """Raise `UserError` if a key at the top of a config is missing or of another type.
-
-    Args:
-        kinds: types by key; see `ganzoo.config.values`.
-    """
+    """Raise `UserError` if a key at the top of a config is missing or of another type."""
     for key, kind in kinds.items():
         if key not in cfg:
             raise UserError(f"{key} is needed: leave out ~{key}.")

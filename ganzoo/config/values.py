@@ -33,9 +33,6 @@ PLAIN = {bool: "true or false", int: "a whole number", float: "a number", str: "
 def check_call(called: Any, given: Mapping[str, Any], key: str) -> None:
     """Compare keys and values of a config with the parameters of the class that it makes.
 
-    Args:
-        key: dotted name of the config, for messages; may be empty.
-
     Raises UserError: an unknown name, or a value of another type; only where that is certain.
     """
     kinds, complete = parameters(called)

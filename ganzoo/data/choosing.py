@@ -92,9 +92,7 @@ def training_data(
 ) -> Any:
     """The `ImageData` that the model of a checkpoint was trained on.
 
-    Args:
-        config: its config, which may call nothing but data.
-        trust: packages of the user's own that the data may come from.
+    Its config may call nothing but data, here or in a package of the user's own that is in `trust`.
     """
     if not config or "data" not in config:
         raise UserError(f"{path} does not say what it was trained on: give data=NAME.")

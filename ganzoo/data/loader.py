@@ -58,11 +58,8 @@ class Loader(DataLoader):
     """Raises UserErrors that arrive in place of batches; without workers, reads one batch ahead.
 
     Datasets return a UserError instead of raising it because PyTorch would replace the message of
-    an exception in a worker by the worker's traceback.
-
-    Args:
-        workers: number of processes that read; with 0 a thread of this process reads ahead.
-        batch_bytes: size of a batch, as far as known, to see whether workers can hand it over.
+    an exception in a worker by the worker's traceback. `batch_bytes`, as far as known, shows
+    whether workers can hand batches over.
     """
 
     def __init__(

@@ -35,10 +35,7 @@ FORMATS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
 class Plan:
     """Where the result of each image is written, and which images are read together.
 
-    Args:
-        dst: a folder, or a file for a single image.
-        channels: number of channels of the results, without transparency.
-        png: write PNG for every input format.
+    `dst` is a folder, or a file for a single image; results have `channels`, besides transparency.
     """
 
     def __init__(self, source: Originals, dst: Path, channels: int, png: bool) -> None:

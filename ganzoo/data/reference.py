@@ -39,9 +39,8 @@ class Chunk(NamedTuple):
 class Reference:
     """Images of `data` after cropping, flipping and resizing, in 8 bits.
 
-    Args:
-        num: number of images, None for all; the same for every seed, as are random crops.
-        mirror: whether to add every image flipped; None for the same as in `data`.
+    There are at most `num`, the same for every seed, as are random crops. With `mirror` every image
+    is added flipped; None for the same as in `data`.
     """
 
     def __init__(self, data: ImageData, num: int | None = None, mirror: bool | None = None) -> None:

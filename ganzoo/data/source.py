@@ -146,9 +146,7 @@ def fetching(
 ) -> Iterator[None]:
     """Turn errors of a download, or of unpacking, into a sentence.
 
-    Args:
-        what: what is tried, such as "Downloading MNIST".
-        package, extra: package that is needed for it, and the extra dependencies that have it.
+    `what` is tried, such as "Downloading MNIST"; it may need a package of an extra.
     """
     if package:
         library(package, extra)

@@ -32,8 +32,7 @@ INTERACTIVE = ("bash", "interactive")  # names that Lightning takes for interact
 class Slurm(SLURMEnvironment):
     """Processes that are the tasks of a SLURM job, one per device, started by `srun`.
 
-    Args:
-        requeue: put the job back into SLURM's queue when SIGUSR1 has stopped it; see `requeue`.
+    With `requeue`, a job that SIGUSR1 has stopped is put back into SLURM's queue.
 
     Raises UserError: tasks were asked for without saying how many there are on each node.
     """

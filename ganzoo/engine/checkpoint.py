@@ -51,11 +51,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 def find(path: str | Path) -> Path:
     """The checkpoint file meant by `path`: itself, or the one of a run folder or a shared model.
 
-    Args:
-        path: a file; a folder with `last.ckpt` or `model.safetensors`; or `hf:USER/NAME[@REVISION]`
-            for a model on the Hugging Face Hub.
-
-    Raises UserError: there is none.
+    A folder has `last.ckpt` or `model.safetensors`; `hf:USER/NAME[@REVISION]` is a model on the
+    Hugging Face Hub. Raises UserError: there is none.
     """
     path = hub.fetched(str(path)) if str(path).startswith(hub.SCHEME) else Path(path)
     if path.is_dir():

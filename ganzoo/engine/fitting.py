@@ -42,8 +42,7 @@ class Fitting:
     def fit(self, stage: int, images: int, iteration: Callable[[], None]) -> None:
         """Run an iteration; in "auto", with twice as many micro-batches until it fits.
 
-        Args:
-            images: images of one update on one device, which micro-batches must divide evenly.
+        Micro-batches must divide `images`, those of one update on one device, evenly.
 
         Raises torch.OutOfMemoryError: it does not fit however it may be split.
         """

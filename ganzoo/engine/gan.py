@@ -140,18 +140,12 @@ class GAN(L.LightningModule):
 
     @torch.no_grad()
     def logits_of(self, images: Tensor, labels: Tensor | None = None, domain: str = "") -> Tensor:
-        """The discriminator's logits [N] of images, as in training.
+        """The discriminator's logits [N] of images [N, C, H, W] in [-1, 1], as in training.
 
-        So BatchNorm uses the statistics of these very images, which should be all real or all
-        fake. The running statistics, which are of both, stay unchanged.
-
-        Args:
-            images: images [N, C, H, W] in [-1, 1].
-            labels: their classes, int64 [N], if there are classes.
-            domain: one of `domains`: the discriminator to ask.
-
-        Returns:
-            one logit per image, the mean if the discriminator has several for an image.
+        So BatchNorm uses the statistics of these very images, which should be all real or all fake.
+        The running statistics, which are of both, stay unchanged. If the discriminator has several
+        logits for an image, this is their mean. `domain` says which discriminator, if there are
+        several.
         """
         with in_train_mode(self.discriminator):
             logits = self.discriminator(images.to(self.number_type))
@@ -213,14 +207,10 @@ class GAN(L.LightningModule):
     def discriminator_loss(
         self, real: Tensor, fake: Tensor, name: str = "discriminator", scale: float = 1.0
     ) -> Tensor:
-        """The loss of a discriminator before penalties are added: a scalar.
+        """The loss of a discriminator before penalties are added, times `scale`: a scalar.
 
-        Reports it and the mean logits under the names in `discriminator_reports`.
-
-        Args:
-            real, fake: logits of equally many reals and fakes, [N] or [N, ...].
-            name: name of the discriminator, if there are several.
-            scale: factor that `self.loss` is multiplied with.
+        Reports it and the mean logits under the names in `discriminator_reports`. The logits of
+        reals and fakes, [N] or [N, ...], are equally many.
         """
         loss = scale * self.loss.discriminator(real, fake)
         numbers = (loss, real.mean(), fake.mean())

@@ -38,14 +38,8 @@ def standing_statistics(network: nn.Module, batches: Iterable[Sequence[Tensor]])
     """Inside, BatchNorm uses standing statistics (Brock et al. 2019, appendix) in eval mode.
 
     Running statistics lag behind a generator that changes, and come from latents without a limit.
-    Standing statistics are means over fresh batches. Every process computes the same by itself.
-
-    Args:
-        network: the generator whose statistics are replaced, and restored afterwards.
-        batches: inputs of the network to estimate the statistics from.
-
-    Yields:
-        whether the network has such statistics at all.
+    Standing statistics are means over fresh batches of inputs, and are gone afterwards. Every
+    process computes the same by itself. Yields whether the network has such statistics at all.
     """
     norms = [m for m in network.modules() if isinstance(m, _BatchNorm)]
     momenta = [norm.momentum for norm in norms]

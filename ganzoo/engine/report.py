@@ -17,11 +17,7 @@ ITERATIONS = 256
 
 
 class Report:
-    """Collects scalars, checks that they are finite, and hands out their means.
-
-    Args:
-        control: of the run, which learns if a number is not finite.
-    """
+    """Collects scalars, checks that they are finite, and hands out their means."""
 
     def __init__(self, control: Control) -> None:
         self.control = control

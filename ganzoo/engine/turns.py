@@ -13,12 +13,9 @@ from ganzoo.errors import UserError
 
 
 class Turns:
-    """The optimizers of a model: whose turn it is, gradients, clipping, learning rates.
+    """The optimizers of a model: whose turn it is, gradients, clipping, learning rates; see `GAN`.
 
-    Args:
-        optimizers, clip, lr_factors: see `GAN`.
-
-    Raises UserError: one of them names a network that the model does not have.
+    Raises UserError: an argument names a network that the model does not have.
     """
 
     def __init__(

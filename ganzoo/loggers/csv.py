@@ -18,11 +18,8 @@ log = logging.getLogger(__name__)
 class MetricsCSV(RunLogger):
     """`metrics.csv` in the run folder: a row each time something is logged, a column for each name.
 
-    Unlike Lightning's CSV logger, it continues the file of a resumed run. Rows after the checkpoint
-    that the run resumes from are dropped, because they will be logged again.
-
-    Args:
-        images_seen: images seen at that checkpoint.
+    Unlike Lightning's CSV logger, it continues the file of a resumed run. Rows after `images_seen`,
+    at which the run resumes, are dropped, because they will be logged again.
     """
 
     def __init__(self, run_dir: str | Path, images_seen: int = 0) -> None:

@@ -89,10 +89,7 @@ class Inception(Extractor):
     """Inception-v3 of TensorFlow's FID (Heusel et al. 2017), including its resize.
 
     Network, conversion of the weights and resize are torch-fidelity's; the features are its "2048",
-    the logits its "logits_unbiased".
-
-    Args:
-        weights: path of `weights-inception-2015-12-05-6726825d.pth`; see `pretrained.find`.
+    the logits its "logits_unbiased". For `weights`, see `pretrained.find`.
     """
 
     name, num_features, resize = "inception", 2048, "TF1 bilinear, 299"
@@ -136,10 +133,8 @@ class Clean(Inception):
 class DINOv2(Extractor):
     """DINOv2's class token (Oquab et al. 2023) at 224 pixels, as in FD-DINOv2.
 
-    FD-DINOv2 is by Stein et al. 2023, whose code resizes as Pillow does for 8-bit pictures.
-
-    Args:
-        weights: path of `dinov2_vitl14_pretrain.pth`; see `pretrained.find`.
+    FD-DINOv2 is by Stein et al. 2023, whose code resizes as Pillow does for 8-bit pictures. For
+    `weights`, see `pretrained.find`.
     """
 
     name, resize = "dinov2", "Pillow's bicubic to 8 bits, 224"

@@ -44,10 +44,7 @@ class FrechetDistance(TwoSets):
 def moments(n: Tensor | int, total: Tensor, outer: Tensor) -> tuple[Tensor, Tensor]:
     """Mean [D] and unbiased covariance [D, D] (divided by n - 1) of n > 1 vectors.
 
-    Args:
-        n: number of vectors.
-        total: their sum, [D] float64.
-        outer: the sum of their outer products, [D, D] float64.
+    `total` is their sum, [D], and `outer` the sum of their outer products, [D, D], in float64.
     """
     mean = total / n
     return mean, (outer - n * torch.outer(mean, mean)) / (n - 1)

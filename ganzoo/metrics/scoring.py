@@ -21,12 +21,10 @@ from ganzoo.metrics.suite import Fakes, Suite
 def scorer_of(
     gan: GAN, data: ImageData | Unpaired, suite: Suite, device: torch.device, prepare: bool = True
 ) -> "SeedScorer | TranslationScorer":
-    """The scorer that suits the model. All processes call it.
+    """The scorer that suits the model; without `prepare`, everything is only checked.
 
-    Args:
-        suite: the metrics. A metric that needs more images than there are is lowered; see
-            `lowered` of the scorer.
-        prepare: whether to process the real images; without, everything is only checked.
+    A metric that needs more images than there are is lowered; see `lowered` of the scorer. All
+    processes call it.
     """
     if isinstance(gan, Translating):
         return TranslationScorer(gan, data, suite, device, prepare)

@@ -164,9 +164,8 @@ class Suite:
     def score(self, fakes: Fakes, stopped: Callable[[], bool] = lambda: False) -> Scores | None:
         """The values of all metrics, the same for any number of processes. All processes call it.
 
-        Args:
-            stopped: function that is called between batches, and returns the same in all
-                processes; if True, scoring ends, and there are no scores.
+        `stopped` is called between batches, and returns the same in all processes; if True, there
+        are no scores.
         """
         assert self.real is not None, "call prepare first"
         start, world = time.perf_counter(), world_size()
@@ -251,11 +250,9 @@ class Suite:
     def monitored(
         self, name: str, more: Mapping[str, SuiteMetric] = MappingProxyType({})
     ) -> tuple[str, bool]:
-        """The full name of a value, and whether a higher value is better.
+        """The full name of a value, given that or a label such as `fd`, and if higher is better.
 
-        Args:
-            name: label of a metric, such as `fd`, or a full name.
-            more: metrics besides those of the suite.
+        There may be `more` metrics besides those of the suite.
         """
         for label, metric in (self.metrics | dict(more)).items():
             for key in metric.names or (label,):

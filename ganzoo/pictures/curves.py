@@ -39,11 +39,7 @@ def plot_curves(rows: Rows, path: Path, floors: Mapping[str, float] = {}) -> Non
     """Curves over thousands of images, in a panel for each group, and for each metric.
 
     A metric shares its panel with the other directions of a model that translates, and with its
-    value for untranslated images.
-
-    Args:
-        floors: of some metrics, by their full names, the value of real images against other real
-            images, which is a dashed line.
+    value for untranslated images. Its floor, the value of real images against others, is dashed.
     """
     curves = curves_of(rows)
     panels = panels_of(curves)

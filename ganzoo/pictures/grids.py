@@ -106,9 +106,7 @@ def progress_strip(
 ) -> Image.Image:
     """The first row of each of several grids, one below the other, with its name to the left.
 
-    Args:
-        tile: height and width of one image in them.
-        tiles: largest number of images of a row to show.
+    A row shows at most `tiles` images, each of the height and width `tile`.
     """
     h, w = tile
     tiles = min([tiles, *((picture.width + GAP) // (w + GAP) for _, picture in rows)])

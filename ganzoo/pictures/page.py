@@ -19,11 +19,7 @@ SIDE = 256  # pixels of the longer side of a picture on the page, at most
 
 
 class Page:
-    """HTML that contains small pictures and links to the full images next to it.
-
-    Args:
-        folder: folder that the page will be written to, for relative links.
-    """
+    """HTML that contains small pictures and links to the full images next to it, in `folder`."""
 
     def __init__(self, title: str, folder: Path) -> None:
         self.title, self.folder = title, folder

@@ -13,14 +13,10 @@ HTML = Path(__file__).parent / "html"
 
 
 def render(template: str, script: str = "", **facts: object) -> str:
-    """A page in the layout of `base.html`, with everything in `facts` escaped.
+    """A page from a template in `html/`, with everything in `facts` escaped.
 
-    The page forbids the browser all but its pictures, its own style and its own script, so that
-    nothing in the name of a file or the text of an error can act.
-
-    Args:
-        template: file in `html/`.
-        script: file in `html/` with a script that the page also works without.
+    The page forbids the browser all but its pictures, its own style and its own script, without
+    which it also works, so that nothing in the name of a file or the text of an error can act.
     """
     style = (HTML / "style.css").read_text(encoding="utf-8")
     code = (HTML / script).read_text(encoding="utf-8") if script else ""

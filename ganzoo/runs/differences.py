@@ -38,10 +38,7 @@ def differences(runs: Sequence[Run], configs: Sequence[Mapping[str, Any]]) -> li
     """For each run the values, as text, of the given keys in which the runs differ.
 
     A key counts if it was given on the command line of any run; runs that were not given it have
-    the value of their config.
-
-    Args:
-        configs: their configs, flat; empty if unknown.
+    the value of their config, which is flat, and empty if unknown.
     """
     given = [_given(run) for run in runs]
     keys = dict.fromkeys([*CHOICES, *sorted({key for some in given for key in some})])

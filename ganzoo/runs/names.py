@@ -38,14 +38,11 @@ def changeable(key: str) -> bool:
 
 
 def run_name(overrides: Iterable[str], keys: Iterable[str] = ()) -> str:
-    """A readable name from overrides, such as `biggan_lr-0.0002_seed-1`.
+    """A readable name from overrides of some keys, or all: `biggan_lr-0.0002_seed-1`.
 
     Config groups appear by their value, other keys by their shortest unique ending. The name has no
     `=` and no `/`; a shortened value ends with digits of its hash. The order of the overrides does
     not matter.
-
-    Args:
-        keys: the keys to include; all if empty.
     """
     parsed = sorted(
         (

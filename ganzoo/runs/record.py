@@ -225,9 +225,6 @@ def recorded(run_dir: Path, about: Mapping[str, Any]) -> Iterator[None]:
 
     After `AnotherRun` the file is unchanged.
 
-    Args:
-        about: names and keys of the run; see `State`.
-
     Raises UserError: another process is working in the folder.
     """
     with locked(run_dir):

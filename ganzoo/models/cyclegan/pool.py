@@ -15,9 +15,6 @@ class ImagePool(nn.Module):
 
     All processes keep the same pool: the fakes of all of them, in the order of the global batch. A
     run thus does not depend on the number of processes.
-
-    Args:
-        size: number of images kept.
     """
 
     images: Tensor
@@ -30,8 +27,7 @@ class ImagePool(nn.Module):
     def exchange(self, fakes: Tensor, before: int, draws: Draws) -> Tensor:
         """The images shown instead of `fakes`, [n, C, H, W], in this process.
 
-        Args:
-            before: number of fakes that the pool got before these, over all processes.
+        The pool has got `before` fakes before these, over all processes.
         """
         n, size, kept = len(fakes), len(self.images), self.images
         news = gather_rows(fakes.detach()).to(kept.dtype)
