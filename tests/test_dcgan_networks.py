@@ -198,15 +198,6 @@ def test_pooling_is_a_sum_in_the_deep_and_a_mean_in_the_capacity_network():
         torch.testing.assert_close(net(torch.ones(2, 1, 4, 4)), torch.full((2,), pooled))
 
 
-def test_max_width_caps_every_layer():
-    generator = Generator(128, nz=8, ngf=4, max_width=8)
-    expected = [(8, 4, 4), (8, 8, 8), (8, 16, 16), (8, 32, 32), (4, 64, 64), (3, 128, 128)]
-    assert shapes(generator, torch.randn(2, 8), CONVOLUTIONS) == expected
-    discriminator = Discriminator(128, ndf=4, max_width=8)
-    expected = [(4, 64, 64), (8, 32, 32), (8, 16, 16), (8, 8, 8), (8, 4, 4), (1, 1, 1)]
-    assert shapes(discriminator, torch.randn(2, 3, 128, 128), CONVOLUTIONS) == expected
-
-
 @pytest.mark.parametrize(
     "net",
     [

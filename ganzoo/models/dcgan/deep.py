@@ -30,12 +30,11 @@ class DeepGenerator(nn.Module):
         nz: int = 128,
         ngf: int = 64,
         kernel: int = 4,
-        max_width: int | None = None,
         eps: float = 1e-4,
     ) -> None:
         super().__init__()
         grid, doublings = base_grid(image_size)
-        maps = widths(ngf, doublings + 1, max_width)[::-1]
+        maps = widths(ngf, doublings + 1)[::-1]
         self.base = nn.Sequential(
             nn.Linear(nz, maps[0] * grid[0] * grid[1]), nn.Unflatten(1, (maps[0], *grid))
         )
@@ -70,12 +69,11 @@ class DeepDiscriminator(nn.Module):
         ndf: int = 64,
         kernel: int = 4,
         norm: Norm = "batch",
-        max_width: int | None = None,
         eps: float = 1e-4,
     ) -> None:
         super().__init__()
         _, halvings = base_grid(image_size)
-        maps = [nc, *widths(ndf, halvings + 1, max_width)]
+        maps = [nc, *widths(ndf, halvings + 1)]
 
         def normalized(convolution: nn.Conv2d) -> list[nn.Module]:
             maps = convolution.out_channels

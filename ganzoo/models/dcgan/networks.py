@@ -27,7 +27,6 @@ class Generator(nn.Module):
         kernel: side of the kernels of all layers but the first.
         projection: normalize each unit of the first layer by itself, as the paper's code does,
             instead of each of its channels.
-        max_width: largest number of filters of a layer.
     """
 
     def __init__(
@@ -38,12 +37,11 @@ class Generator(nn.Module):
         ngf: int = 64,
         kernel: int = 4,
         projection: bool = False,
-        max_width: int | None = None,
         eps: float = 1e-5,
     ) -> None:
         super().__init__()
         grid, doublings = base_grid(image_size)
-        maps = widths(ngf, doublings, max_width)[::-1]
+        maps = widths(ngf, doublings)[::-1]
         first = maps[0]
         if projection:
             units = first * grid[0] * grid[1]
@@ -82,7 +80,6 @@ class Discriminator(nn.Module):
 
     Args:
         image_size: H and W in pixels, or one number for both; see `base_grid`.
-        nc, max_width: see `Generator`.
         ndf: filters of the first layer; each layer after it has twice as many.
         kernel: side of the kernels of all layers but the last.
         norm: normalization of all layers but the first: "batch" as published; "layer" (over each
@@ -97,7 +94,6 @@ class Discriminator(nn.Module):
         ndf: int = 64,
         kernel: int = 4,
         norm: Norm = "batch",
-        max_width: int | None = None,
         eps: float = 1e-5,
     ) -> None:
         super().__init__()
@@ -105,7 +101,7 @@ class Discriminator(nn.Module):
         bias = norm == "none"
         self.stages = nn.Sequential()
         width = nc
-        for i, out in enumerate(widths(ndf, halvings, max_width)):
+        for i, out in enumerate(widths(ndf, halvings)):
             self.stages.append(
                 nn.Sequential(
                     halving(width, out, kernel, bias),
@@ -133,9 +129,9 @@ def base_grid(image_size: int | Sequence[int]) -> tuple[tuple[int, int], int]:
     return halved_grid(image_size, least=3, times=2)
 
 
-def widths(width: int, doublings: int, most: int | None = None) -> list[int]:
-    """The filters from the image inward: `width`, twice as many with each halving, up to `most`."""
-    return [min(width * 2**i, most or width * 2**i) for i in range(doublings)]
+def widths(width: int, doublings: int) -> list[int]:
+    """The filters from the image inward: `width`, and twice as many with each halving."""
+    return [width * 2**i for i in range(doublings)]
 
 
 def doubling(inputs: int, outputs: int, kernel: int, bias: bool) -> nn.ConvTranspose2d:
