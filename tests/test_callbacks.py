@@ -147,7 +147,7 @@ def test_a_tick_is_the_mean_of_its_iterations(tmp_path: Path) -> None:
 
 def test_raw_grids_lie_beside_the_others(tmp_path: Path) -> None:
     keys = ("every_kimg=1", "seeds=[3,1]", "raw=true")
-    raw = [*(f"callbacks.grid.{key}" for key in keys), "+callbacks.grid.columns=1"]
+    raw = [f"callbacks.grid.{key}" for key in keys]
     train(config(f"run_dir={tmp_path}", "total_kimg=0.016", *raw))
     names = sorted(path.name for path in (tmp_path / "samples").iterdir())
     assert names == [
@@ -156,8 +156,8 @@ def test_raw_grids_lie_beside_the_others(tmp_path: Path) -> None:
     ]
     picture = np.asarray(Image.open(tmp_path / "samples" / "000000.016-raw.png"))
     tiles = to_uint8(load(tmp_path).sample([3, 1], raw=True)).permute(0, 2, 3, 1).numpy()
-    assert (picture[:16] == tiles[0]).all()
-    assert (picture[16 + GAP :] == tiles[1]).all()
+    assert (picture[:, :16] == tiles[0]).all()
+    assert (picture[:, 16 + GAP :] == tiles[1]).all()
 
 
 def test_names_sort_and_do_not_collide() -> None:

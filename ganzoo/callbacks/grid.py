@@ -40,7 +40,6 @@ class SampleGrid(Callback):
         seeds: seeds of the grid, row by row, or their number.
         raw: whether to write `samples/<kimg>-raw.png`, too, from the generator instead of its
             average.
-        columns: number of columns; None for a grid that is almost square.
         classes: largest number of classes to show.
         images: number of images of each domain, for a model that translates.
     """
@@ -50,7 +49,6 @@ class SampleGrid(Callback):
         every_kimg: NotNegative | None = 10.0,
         seeds: Iterable[int] | int = 64,
         raw: bool = False,
-        columns: int | None = None,
         classes: int = 10,
         images: int = 8,
     ) -> None:
@@ -58,7 +56,7 @@ class SampleGrid(Callback):
         self.seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
         if not self.seeds or images < 1:
             raise UserError("callbacks.grid needs at least one of seeds, and of images.")
-        self.raw, self.columns, self.classes = raw, columns, classes
+        self.raw, self.classes = raw, classes
         self._written_at = -1
 
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
@@ -69,7 +67,7 @@ class SampleGrid(Callback):
             self.rows = Translations(gan, data_of(trainer), self.images)
         else:
             model = only_from_seeds(gan)
-            self.rows = Samples(model, self.seeds, self.columns, self.classes)
+            self.rows = Samples(model, self.seeds, self.classes)
         if (period := picture_period(gan, self.every_kimg)) != self.every_kimg:
             log.info("pictures: at most %d of a kind, so every %g kimg", MOST, period)
         if gan.images_seen == 0 and not gan.control.dry:
@@ -142,11 +140,9 @@ def readable(path: Path) -> bool:
 class Samples:
     """A grid of samples; if there are classes, some of them in a row each."""
 
-    def __init__(
-        self, gan: FromSeeds, seeds: Sequence[int], columns: int | None, classes: int
-    ) -> None:
+    def __init__(self, gan: FromSeeds, seeds: Sequence[int], classes: int) -> None:
         self.gan, self.seeds = gan, seeds
-        self.columns = columns or columns_for(len(seeds))
+        self.columns = columns_for(len(seeds))
         rows = min(classes, gan.classes)
         self.classes = torch.linspace(0, gan.classes - 1, rows).round().long().tolist()
 
