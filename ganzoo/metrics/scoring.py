@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -57,9 +58,22 @@ class SeedScorer:
         stopped: Callable[[], bool] = lambda: False,
         standing: Mapping[str, int] | None = None,
     ) -> Scores | None:
-        """Scores of the model as it is now; see `fakes_of` and `Suite.score`."""
-        fakes = fakes_of(self.gan, self.suite.num_fake, raw, truncation, standing)
-        return self.suite.score(fakes, stopped)
+        """Scores of the model as it is now, with the seeds from 0; see `Suite.score`.
+
+        `standing` are facts about standing statistics.
+        """
+        gan, num = self.gan, self.suite.num_fake
+
+        def images(seeds: Sequence[int]) -> Tensor:
+            return gan.sample(list(seeds), truncation=truncation, raw=raw)
+
+        facts = {
+            "generator": generator_of(gan, raw),
+            "seeds": f"0-{num - 1}",
+            "truncation": truncation,
+            "standing_statistics": standing,
+        }
+        return self.suite.score(Fakes(num, images, facts, _subject(gan)), stopped)
 
 
 class TranslationScorer:
@@ -164,7 +178,7 @@ class TranslationScorer:
                 "inputs_fingerprint": self.fingerprints[source][:8],
                 "pairs": self.pairs,
             },
-            {"model": type(gan).__name__, "images_seen": gan.images_seen},
+            _subject(gan),
         )
 
     def _fingerprint(self, domain: str) -> str:
@@ -174,29 +188,8 @@ class TranslationScorer:
         return digest.hexdigest()
 
 
-def fakes_of(
-    gan: FromSeeds,
-    num: int,
-    raw: bool = False,
-    truncation: float | None = None,
-    standing: Mapping[str, int] | None = None,
-) -> Fakes:
-    """Samples of the seeds 0 to `num` - 1; `standing` are facts about standing statistics."""
-
-    def images(seeds: Sequence[int]) -> Tensor:
-        return gan.sample(list(seeds), truncation=truncation, raw=raw)
-
-    return Fakes(
-        num,
-        images,
-        {
-            "generator": generator_of(gan, raw),
-            "seeds": f"0-{num - 1}",
-            "truncation": truncation,
-            "standing_statistics": standing,
-        },
-        {"model": type(gan).__name__, "images_seen": gan.images_seen},
-    )
+def _subject(gan: GAN) -> dict[str, Any]:
+    return {"model": type(gan).__name__, "images_seen": gan.images_seen}
 
 
 def _spread(numbers: list[int], most: int) -> list[int]:
