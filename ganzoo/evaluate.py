@@ -184,10 +184,7 @@ def of_folders(cfg: DictConfig, device: torch.device) -> Scores:
 
 
 def size_of(path: str, channels: int) -> set[tuple[int, int]]:
-    """Heights and widths of the images in a folder, zip, tar or pack.
-
-    Raises UserError: images that cannot be read.
-    """
+    """Heights and widths of the images in a folder, zip, tar or pack; UserError if unreadable."""
     facts = Path(path) / FACTS
     if facts.is_file():
         return {tuple(json.loads(facts.read_text())["shape"][1:])}

@@ -74,10 +74,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def workspace(project: str, group: str | None = None, name: str | None = None) -> Any:
-    """Build the view, without saving it.
-
-    Raises UserError: the library is missing, or `project` is not ENTITY/PROJECT.
-    """
+    """Build the view without saving it; UserError without the library, or for a bad `project`."""
     entity, slash, project = project.partition("/")
     if not (entity and slash and project) or "/" in project:
         raise UserError("Give the project as ENTITY/PROJECT, as in the address of its page.")
@@ -117,10 +114,7 @@ def workspace(project: str, group: str | None = None, name: str | None = None) -
 
 
 def save(view: Any) -> str:
-    """Save a view; returns its address.
-
-    Raises UserError: there is no API key, or the server does not answer or rejects the view.
-    """
+    """Save a view and return its address; UserError if wandb does not take it."""
     import wandb
 
     os.environ.setdefault("WANDB_SILENT", "true")

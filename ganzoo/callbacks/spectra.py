@@ -100,10 +100,7 @@ class Spectra(Callback):
 
 
 def read(path: Path) -> list[dict[str, str]]:
-    """Rows of a `spectra.csv`; none if there is no such file.
-
-    Raises UserError: the file was written by another program.
-    """
+    """Rows of a `spectra.csv`; none if there is none; UserError if another program wrote it."""
     if not path.is_file():
         return []
     with path.open(newline="", encoding="utf-8", errors="replace") as file:

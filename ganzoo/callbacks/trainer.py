@@ -62,10 +62,7 @@ def last_pictures(gan: GAN, what: str) -> Iterator[None]:
 
 @contextmanager
 def maintenance(gan: GAN, doing: str = "") -> Iterator[None]:
-    """Count the time spent inside as maintenance, which is not part of the training speed.
-
-    People are told what happens inside, `doing`, if it takes long.
-    """
+    """Time spent inside is not training's; people are told `doing` if it takes long."""
     start, gan.control.doing = time.perf_counter(), doing
     yield
     gan.control.doing = ""

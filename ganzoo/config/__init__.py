@@ -103,10 +103,7 @@ def _check_no_option(key: str, value: Any) -> None:
 
 
 def resolved(cfg: DictConfig) -> dict[str, Any]:
-    """A config, or a part of one, as plain dicts and lists, with interpolations replaced.
-
-    Raises UserError: a value is missing, or cannot be found.
-    """
+    """A config, or a part of one, as plain data without interpolations; UserError if one fails."""
     try:
         if missing := sorted(OmegaConf.missing_keys(cfg)):
             raise UserError(f"{' and '.join(missing)} must be given: add {missing[0]}=VALUE.")

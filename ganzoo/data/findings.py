@@ -105,7 +105,7 @@ def _classes(source: Source, record: Record) -> Iterator[Finding]:
         yield Finding(
             f"The largest class ({largest}, {filled[largest]:,} images) is over {IMBALANCE} times "
             f"as large as the smallest ({smallest}, {filled[smallest]:,}), so small classes are "
-            "rarely seen: data.balanced=true shows all classes equally often.",
+            "rarely seen: data.balanced=true shows all classes equally often."
         )
 
 

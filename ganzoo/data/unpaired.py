@@ -127,10 +127,7 @@ class Unpaired(DataModule):
         return domains
 
     def tests(self) -> tuple[dict[str, ImageData], bool]:
-        """The test images of A and of B, and whether images with the same number are pairs.
-
-        If none are held out, these are training images.
-        """
+        """Test (or else training) images of A and B, and whether images of one number are pairs."""
         try:
             domains = self.held_out()
         except UserError as error:

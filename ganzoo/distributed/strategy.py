@@ -70,11 +70,7 @@ class Replicated(DDPStrategy):
             dist.broadcast(tensor.detach(), src=0)
 
     def optimizer_step(
-        self,
-        optimizer: Optimizer,
-        closure: Callable[[], Any],
-        model: Any = None,
-        **kwargs: Any,
+        self, optimizer: Optimizer, closure: Callable[[], Any], model: Any = None, **kwargs: Any
     ) -> Any:
         """Average the gradients of the optimizer's parameters, then step."""
         parameters = (p for group in optimizer.param_groups for p in group["params"])

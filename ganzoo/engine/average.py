@@ -10,10 +10,7 @@ from ganzoo.schedules.images import ema_beta
 
 @dataclass(frozen=True)
 class Averaging:
-    """How the average follows the generator: the arguments `ema_*` of `GAN`.
-
-    The average itself is the submodule `gan.average`.
-    """
+    """How the average, `gan.average`, follows the generator: the arguments `ema_*` of `GAN`."""
 
     kimg: float
     rampup: float | None

@@ -69,10 +69,7 @@ def find(path: str | Path) -> Path:
 
 
 def read(path: str | Path, device: Any = "cpu") -> dict[str, Any]:
-    """The contents of a checkpoint of ganzoo, read without running anything in it.
-
-    Raises UserError: the file is damaged or was not written by ganzoo.
-    """
+    """The contents of ganzoo's checkpoint; runs nothing in it. UserError if damaged or foreign."""
     path = find(path)
     if path.suffix == ".safetensors":
         checkpoint: Any = sharing.read(path, device)

@@ -20,12 +20,7 @@ from torch import Tensor, nn
 from ganzoo.draws import Sampler, normal
 from ganzoo.engine.gan import GAN
 from ganzoo.engine.modes import evaluating, in_train_mode, standing_statistics
-from ganzoo.engine.sampling import (
-    TRUNCATIONS,
-    checked_classes,
-    latents_of,
-    uniform_classes,
-)
+from ganzoo.engine.sampling import TRUNCATIONS, checked_classes, latents_of, uniform_classes
 from ganzoo.errors import UserError
 
 PIXELS = 2**19  # of images that are translated at once, to bound the memory
@@ -149,11 +144,7 @@ class FromSeeds(GAN):
 
     @contextmanager
     def standing_statistics(
-        self,
-        truncation: float | None = None,
-        batches: int = 16,
-        size: int = 64,
-        raw: bool = False,
+        self, truncation: float | None = None, batches: int = 16, size: int = 64, raw: bool = False
     ) -> Iterator[dict[str, int] | None]:
         """Inside, images are made with standing statistics; see `engine.modes`.
 
@@ -179,10 +170,7 @@ class FromSeeds(GAN):
 
 
 class Translating(GAN):
-    """A model that translates images of one domain into another, with a discriminator for each.
-
-    `discriminator` is a `ModuleDict` of discriminators by domain.
-    """
+    """A model that translates between domains; `discriminator` is a `ModuleDict` by domain."""
 
     domains = ("A", "B")
     directions: tuple[str, ...]  # that the model translates in, such as "AtoB"

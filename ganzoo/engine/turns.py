@@ -13,10 +13,7 @@ from ganzoo.errors import UserError
 
 
 class Turns:
-    """The optimizers of a model: whose turn it is, gradients, clipping, learning rates; see `GAN`.
-
-    Raises UserError: an argument names a network that the model does not have.
-    """
+    """A model's optimizers: whose turn it is, gradients, clipping, learning rates; see `GAN`."""
 
     def __init__(
         self,

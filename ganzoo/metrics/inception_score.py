@@ -33,10 +33,7 @@ class InceptionScore(SuiteMetric):
     entropy: Tensor
 
     def __init__(
-        self,
-        total: int | None = None,
-        splits: Count = 10,
-        shuffle_seed: int | None = 2020,
+        self, total: int | None = None, splits: Count = 10, shuffle_seed: int | None = 2020
     ) -> None:
         super().__init__()
         self.total, self.splits, self.shuffle_seed = total, splits, shuffle_seed

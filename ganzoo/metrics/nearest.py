@@ -49,11 +49,7 @@ def by_pixels(images: Tensor, reference: Reference, num: int) -> Near:
 
 
 def nearest(
-    rows: Tensor,
-    reals: Tensor,
-    places: Tensor,
-    parts: Iterable[tuple[int, Tensor]],
-    num: int,
+    rows: Tensor, reals: Tensor, places: Tensor, parts: Iterable[tuple[int, Tensor]], num: int
 ) -> Near:
     """The nearest of many training images to each of some samples, by Euclidean distance.
 

@@ -83,10 +83,7 @@ def find(name: str, given: str | None = None) -> Path | None:
 
 
 def load(name: str, given: str | None = None) -> tuple[dict[str, "Tensor"], str]:
-    """State dict and SHA-256 of the weights of `name`; see `find`.
-
-    Raises UserError: they are missing, not what was published, or not a state dict.
-    """
+    """State dict and SHA-256 of weights found by `find`; UserError unless they are as published."""
     path = find(name, given)
     if path is None:
         where = " or ".join(str(place.parent) for place in places(name))
@@ -126,10 +123,7 @@ def read(path: Path) -> dict[str, "Tensor"]:
 
 
 def fetch(name: str) -> Path:
-    """Download the weights of `name` in `PUBLISHED` to the cache, unless they are there.
-
-    The file appears there only when it is complete and its checksum is right.
-    """
+    """Download weights in `PUBLISHED` to the cache, where only complete, checked files appear."""
     published, path = PUBLISHED[name], places(name)[0]
     if os.path.isfile(path):
         check(name, path)

@@ -86,10 +86,7 @@ def monitored(monitor: str, values: Mapping[str, float]) -> float | None:
 def best_of(
     evaluations: Sequence[dict[str, Any]], monitor: str, higher_is_better: bool
 ) -> dict[str, Any]:
-    """The best evaluation by the protocol of the last one; the first of equal ones.
-
-    NaN is worse than any number.
-    """
+    """The best evaluation by the last one's protocol, the first of equal ones; NaN is worst."""
 
     def key(evaluation: Mapping[str, Any]) -> tuple[bool, float]:
         value = monitored(monitor, evaluation["values"])

@@ -211,10 +211,7 @@ class Suite:
         )
 
     def fitted(
-        self,
-        num_real: int,
-        num_fake: int,
-        more: Mapping[str, SuiteMetric] = MappingProxyType({}),
+        self, num_real: int, num_fake: int, more: Mapping[str, SuiteMetric] = MappingProxyType({})
     ) -> "Suite":
         """A suite with the same extractor, the same metrics and `more`, for sets of that size.
 

@@ -98,10 +98,7 @@ def l1(a: Tensor, b: Tensor) -> Tensor:
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
-    """10 log10(255^2 / MSE), [N], of images uint8 [N, C, H, W].
-
-    A mean squared error below that of rounding, 1/12, counts as 1/12.
-    """
+    """10 log10(255^2 / MSE), [N], of uint8 [N, C, H, W]; an MSE below 1/12 (rounding) is 1/12."""
     mse = (a.double() - b.double()).square().mean((1, 2, 3))
     return 10 * torch.log10(255**2 / mse.clamp(min=LEAST_MSE))
 

@@ -56,10 +56,7 @@ PAIRS = (("is", "fd"), ("precision", "recall"))
 
 
 def named(values: dict[str, Any], label: str) -> str | None:
-    """The full name of the value of a label, whatever the extractor; None if there is none.
-
-    The Fréchet distance is called FID with Inception.
-    """
+    """The full name of a label's value, which differs by extractor; None if there is none."""
     starts = ("fd", "fid") if label == "fd" else (label,)
     return next(
         (name for name in values if not name.endswith("_std") and name.partition("_")[0] in starts),

@@ -8,10 +8,7 @@ from ganzoo.disk import whole
 
 
 def save_png(picture: Image.Image, path: Path) -> None:
-    """Write a PNG; its folder is made if it is missing.
-
-    Raises UserError: it cannot be written.
-    """
+    """Write a PNG, and its folder if that is missing; UserError if it cannot be written."""
     with whole(path) as partial:
         path.parent.mkdir(exist_ok=True)
         picture.save(partial, "PNG")

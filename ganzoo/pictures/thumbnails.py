@@ -22,10 +22,7 @@ class Row(NamedTuple):
 
 
 def samples_of(run_dir: Path) -> tuple[Image.Image, str] | None:
-    """The newest samples of a run, made small, and the thousands of images that they are from.
-
-    None if there are none, or if they cannot be read.
-    """
+    """The newest samples of a run, made small, and their kimg; None without any readable ones."""
     path = newest(run_dir / "samples")
     if path is None:
         return None

@@ -166,10 +166,7 @@ FILES = {_of_config: "config.yaml", _of_csv: "metrics.csv"}
 
 
 def last_rows(path: Path) -> list[dict[str, str]]:
-    """The last rows of a `metrics.csv`, including the last tick if there is any.
-
-    A row that is still being written is left out.
-    """
+    """The last complete rows of a `metrics.csv`, including the last tick if there is any."""
     with path.open("rb") as file:
         header = file.readline()
         end = file.seek(0, os.SEEK_END)

@@ -15,10 +15,7 @@ PAGE = "runs.html"
 
 
 def write_page(runs: Sequence[Run], folder: Path) -> Path:
-    """Write `runs.html` into `folder`, with the runs in this order; return its path.
-
-    Raises UserError: it cannot be written.
-    """
+    """Write `runs.html` with the runs in this order and return its path; UserError if it fails."""
     path = folder / PAGE
     best = [run.path for run in sorted(runs, key=lambda run: run.rank)]
     html = render(

@@ -9,10 +9,7 @@ from ganzoo.errors import UserError
 
 
 def crossed(before: int, now: int, every_kimg: float | None) -> bool:
-    """Whether a multiple of `every_kimg` lies in (before, now], both in images.
-
-    Never when `every_kimg` is None or not positive.
-    """
+    """Whether a multiple of `every_kimg`, if that is positive, is in (before, now], in images."""
     if every_kimg is None or every_kimg <= 0:
         return False
     every = max(1, round(every_kimg * 1000))

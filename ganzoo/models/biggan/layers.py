@@ -219,10 +219,7 @@ class StoredBatchNorm(nn.BatchNorm2d):
 
 
 def choose_statistics(network: nn.Module, truncation: float | None = None) -> None:
-    """Choose the statistics of each `StoredBatchNorm` for a truncation (None: 1).
-
-    Raises UserError: there are such statistics, but not for this truncation.
-    """
+    """Each `StoredBatchNorm` uses the statistics for a truncation (None: 1); UserError if none."""
     norms = [module for module in network.modules() if isinstance(module, StoredBatchNorm)]
     truncation = 1.0 if truncation is None else truncation
     if norms and not 0 < truncation <= 1:

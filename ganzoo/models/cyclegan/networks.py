@@ -168,10 +168,7 @@ class PatchDiscriminator(nn.Module):
         super().__init__()
         self.least = 3 * 2**layers
         bias = norm != "batch"
-        stack: list[nn.Module] = [
-            nn.Conv2d(inputs, ndf, 4, 2, 1),
-            nn.LeakyReLU(0.2, inplace=True),
-        ]
+        stack: list[nn.Module] = [nn.Conv2d(inputs, ndf, 4, 2, 1), nn.LeakyReLU(0.2, inplace=True)]
         width = ndf
         for i in range(1, layers + 1):
             wide = ndf * min(2**i, 8)

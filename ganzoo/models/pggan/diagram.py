@@ -19,10 +19,7 @@ ROWS = (Layer, MinibatchStddev, MinibatchDiscrimination, nn.Tanh)  # others go w
 
 
 def describe(network: Generator | Discriminator, lod: float = 0.0) -> str:
-    """The layers that are active at a lod and the shapes that leave them, in the order they run.
-
-    Raises UserError for a lod outside of the network.
-    """
+    """Active layers and the shapes that leave them, in their order; UserError for a lod outside."""
     level, fade = network.active(lod)
     height, width = network.resolution(lod)
     if isinstance(network, Generator):
