@@ -7,7 +7,7 @@ from torch import nn
 
 from ganzoo.errors import UserError
 from ganzoo.models.pggan.diagram import describe
-from ganzoo.models.pggan.layers import Layer, PixelNorm, minibatch_stddev
+from ganzoo.models.pggan.layers import Layer, MinibatchStddev, PixelNorm
 from ganzoo.models.pggan.networks import Discriminator, Generator
 from ganzoo.nn.layers import convolution, fused_down, fused_up
 from ganzoo.nn.losses import gradient_penalty
@@ -280,7 +280,7 @@ def test_activations():
 
 def test_minibatch_stddev_of_strided_groups():
     x = torch.randn(8, 3, 2, 2)
-    y = minibatch_stddev(x, 4)
+    y = MinibatchStddev()(x)
     assert torch.equal(y[:, :3], x)
     for group in ([0, 2, 4, 6], [1, 3, 5, 7]):
         expected = x[group].var(0, correction=0).sqrt().mean()
@@ -288,25 +288,25 @@ def test_minibatch_stddev_of_strided_groups():
     assert not torch.isclose(y[0, 3, 0, 0], y[1, 3, 0, 0])
     # A batch below the group size is one group.
     expected = x[:3].var(0, correction=0).sqrt().mean()
-    torch.testing.assert_close(minibatch_stddev(x[:3], 16)[:, 3], expected.expand(3, 2, 2))
+    torch.testing.assert_close(MinibatchStddev(16)(x[:3])[:, 3], expected.expand(3, 2, 2))
 
 
 def test_minibatch_stddev_of_neighbors():
     x = torch.randn(8, 3, 2, 2)
-    y = minibatch_stddev(x, 4, neighbors=True)
+    y = MinibatchStddev(neighbors=True)(x)
     for group in ([0, 1, 2, 3], [4, 5, 6, 7]):
         torch.testing.assert_close(y[group, 3], x[group].std(0).mean().expand(4, 2, 2))
-    assert minibatch_stddev(x[:1], 4, neighbors=True).isfinite().all()
+    assert MinibatchStddev(neighbors=True)(x[:1]).isfinite().all()
 
 
 def test_minibatch_stddev_of_equal_images_and_its_precision():
     x = torch.randn(1, 3, 2, 2).expand(4, 3, 2, 2)
-    torch.testing.assert_close(minibatch_stddev(x)[:, 3], torch.full((4, 2, 2), 1e-4))
+    torch.testing.assert_close(MinibatchStddev()(x)[:, 3], torch.full((4, 2, 2), 1e-4))
     half = torch.randn(4, 3, 2, 2).half() / 10_000  # its square is none in half precision
-    assert minibatch_stddev(half).dtype == torch.float16
-    assert torch.equal(minibatch_stddev(half), minibatch_stddev(half.float()).half())
-    assert minibatch_stddev(half)[0, 3, 0, 0] > 0
-    assert minibatch_stddev(half.double()).dtype == torch.float64
+    assert MinibatchStddev()(half).dtype == torch.float16
+    assert torch.equal(MinibatchStddev()(half), MinibatchStddev()(half.float()).half())
+    assert MinibatchStddev()(half)[0, 3, 0, 0] > 0
+    assert MinibatchStddev()(half.double()).dtype == torch.float64
 
 
 @pytest.mark.parametrize("lod", [0, 0.5])

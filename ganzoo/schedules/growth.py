@@ -8,9 +8,13 @@ the name of that level for other images and in the tables below.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from ganzoo.errors import UserError
 from ganzoo.nn.layers import halved_grid
+
+# 4x4 for any power of two, 7x7 for 28, (6, 10) for [48, 80].
+base_grid = partial(halved_grid, least=4, times=1)
 
 TICKS = {4: 160, 8: 140, 16: 120, 32: 100, 64: 80, 128: 60, 256: 40, 512: 20, 1024: 10}
 
@@ -192,14 +196,3 @@ class Growth:
         if self.train_kimg is None or self.fade_kimg is None:
             raise UserError("This growth has no lengths: give train_kimg and fade_kimg.")
         return round(1000 * self.train_kimg), round(1000 * self.fade_kimg)
-
-
-def base_grid(image_size: int | Sequence[int]) -> tuple[tuple[int, int], int]:
-    """The smallest grid, (height, width), and how many doublings lead from it to the image.
-
-    Height and width are halved together as long as neither falls below 4: 4x4 for any power of two,
-    7x7 for 28, (6, 10) for [48, 80].
-
-    Raises UserError unless at least one halving leads to a shorter side of 4 to 7.
-    """
-    return halved_grid(image_size, least=4, times=1)

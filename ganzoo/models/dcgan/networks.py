@@ -6,6 +6,7 @@ an eps of 1e-8, with `projection=True` in the generator.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Literal
 
@@ -15,6 +16,9 @@ from ganzoo.errors import check_choice
 from ganzoo.nn.layers import halved_grid, normal_init
 
 Norm = Literal["batch", "layer", "none"]
+
+# 4x4 for any power of two, 7x7 for 28, (3, 5) for [48, 80].
+base_grid = partial(halved_grid, least=3, times=2)
 
 
 class Generator(nn.Module):
@@ -116,17 +120,6 @@ class Discriminator(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.score(self.stages(images)).reshape(images.shape[0])
-
-
-def base_grid(image_size: int | Sequence[int]) -> tuple[tuple[int, int], int]:
-    """The smallest grid, (height, width), and how many doublings lead from it to the image.
-
-    Height and width are halved together while both are even and the shorter exceeds 4: 4x4 for
-    any power of two, 7x7 for 28, (3, 5) for [48, 80].
-
-    Raises UserError unless at least two halvings lead to a shorter side of 3 to 7.
-    """
-    return halved_grid(image_size, least=3, times=2)
 
 
 def widths(width: int, doublings: int) -> list[int]:

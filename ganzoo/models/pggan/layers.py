@@ -126,16 +126,15 @@ class Layers:
         )
 
     def to_rgb(self, maps: int, channels: int, kernel: int = 1) -> Layer:
-        return self._linear(convolution, (channels, maps, kernel, kernel))
+        return self._plain(convolution, (channels, maps, kernel, kernel))
 
     def from_rgb(self, channels: int, maps: int) -> nn.Sequential:
         """A 1x1 convolution, never normalized, and an activation."""
-        return nn.Sequential(
-            self._plain(convolution, (maps, channels, 1, 1), SQRT2), self.activation()
-        )
+        layer = self._plain(convolution, (maps, channels, 1, 1), activated=True)
+        return nn.Sequential(layer, self.activation())
 
     def scores(self, inputs: int, outputs: int) -> Layer:
-        return self._linear(dense, (outputs, inputs))
+        return self._plain(dense, (outputs, inputs))
 
     def activation(self) -> nn.Module:
         return nn.LeakyReLU(self.slope, inplace=True) if self.leaky else nn.ReLU(inplace=True)
@@ -152,11 +151,9 @@ class Layers:
     ) -> Layer:
         return Layer(op, shape, gain, self.wscale, self.gan_zoo, bias, self.norm)
 
-    def _linear(self, op: Op, shape: tuple[int, ...]) -> Layer:
-        """A last layer: no activation follows, so the gain is 1."""
-        return self._plain(op, shape, SQRT2 if self.gan_zoo else 1.0)
-
-    def _plain(self, op: Op, shape: tuple[int, ...], gain: float) -> Layer:
+    def _plain(self, op: Op, shape: tuple[int, ...], activated: bool = False) -> Layer:
+        """A layer without a norm; if no activation follows, its gain is 1."""
+        gain = SQRT2 if activated or self.gan_zoo else 1.0
         return Layer(op, shape, gain, self.wscale, self.gan_zoo)
 
 
@@ -212,17 +209,6 @@ class LayerNorm(nn.Module):
 
 
 class MinibatchStddev(nn.Module):
-    """The module of `minibatch_stddev`."""
-
-    def __init__(self, group_size: int = 4, neighbors: bool = False) -> None:
-        super().__init__()
-        self.group_size, self.neighbors = group_size, neighbors
-
-    def forward(self, x: Tensor) -> Tensor:
-        return minibatch_stddev(x, self.group_size, self.neighbors)
-
-
-def minibatch_stddev(x: Tensor, group_size: int = 4, neighbors: bool = False) -> Tensor:
     """Append the minibatch's standard deviation: [N, C, H, W] -> [N, C + 1, H, W] (section 3).
 
     The standard deviation over a group of each feature at each place, averaged over features and
@@ -236,22 +222,27 @@ def minibatch_stddev(x: Tensor, group_size: int = 4, neighbors: bool = False) ->
 
     Raises UserError: N is larger than group_size and not a multiple of it.
     """
-    n, c, h, w = x.shape
-    group = min(group_size, n)
-    if n % group:
-        raise UserError(
-            f"A batch of {n} images cannot be divided into groups of {group_size}, from which the "
-            f"minibatch's standard deviation is taken: use a batch_size of {n - n % group} or "
-            f"{n - n % group + group} for each process and micro-batch."
-        )
-    groups = x.reshape(-1, group, c, h, w) if neighbors else x.reshape(group, -1, c, h, w)
-    dim = 1 if neighbors else 0
-    # Squares of half-precision features would overflow: float32 at least.
-    groups = groups.to(torch.promote_types(x.dtype, torch.float32))
-    variance = groups.var(dim, correction=int(neighbors and group > 1))
-    spread = (variance + 1e-8).sqrt().mean((1, 2, 3)).to(x.dtype)  # [groups]
-    spread = spread.repeat_interleave(group) if neighbors else spread.repeat(group)
-    return torch.cat([x, spread.reshape(n, 1, 1, 1).expand(n, 1, h, w)], 1)
+
+    def __init__(self, group_size: int = 4, neighbors: bool = False) -> None:
+        super().__init__()
+        self.group_size, self.neighbors = group_size, neighbors
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        group, neighbors = min(self.group_size, n), self.neighbors
+        if n % group:
+            raise UserError(
+                f"A batch of {n} images cannot be divided into groups of {group}, from which the "
+                f"minibatch's standard deviation is taken: use a batch_size of {n - n % group} or "
+                f"{n - n % group + group} for each process and micro-batch."
+            )
+        groups = x.reshape(-1, group, c, h, w) if neighbors else x.reshape(group, -1, c, h, w)
+        # Squares of half-precision features would overflow: float32 at least.
+        groups = groups.to(torch.promote_types(x.dtype, torch.float32))
+        variance = groups.var(int(neighbors), correction=int(neighbors and group > 1))
+        spread = (variance + 1e-8).sqrt().mean((1, 2, 3)).to(x.dtype)  # [groups]
+        spread = spread.repeat_interleave(group) if neighbors else spread.repeat(group)
+        return torch.cat([x, spread.reshape(n, 1, 1, 1).expand(n, 1, h, w)], 1)
 
 
 class MinibatchDiscrimination(nn.Module):

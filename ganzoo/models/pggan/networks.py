@@ -184,7 +184,7 @@ class Discriminator(Growing):
         classes: number of classes whose logits follow the score; 0 for none.
         fused_scale: convolve and pool in one convolution of stride 2, as the official code does:
             pooling comes before bias and activation. False: after them, as in the paper.
-        group_size: images in a group of `minibatch_stddev`; 0 leaves its channel out.
+        group_size: images in a group of `MinibatchStddev`; 0 leaves its channel out.
         layernorm, batchnorm: normalize over each image, or over the batch, before each activation,
             but not in fromRGB. With batchnorm the scores of a batch's images depend on each other,
             and so does the gradient penalty, as in the paper's mode test.
