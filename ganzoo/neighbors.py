@@ -63,6 +63,7 @@ def run(args: argparse.Namespace) -> None:
     from ganzoo.engine.kinds import only_from_seeds
     from ganzoo.metrics.extractors import auto
     from ganzoo.metrics.nearest import by_features, by_pixels
+    from ganzoo.pictures.saving import save_png
 
     gan = only_from_seeds(load(args.checkpoint, device, args.trust))
     data = training_data(args.checkpoint, gan.config, args.trust)
@@ -80,8 +81,7 @@ def run(args: argparse.Namespace) -> None:
         "pixels": by_pixels(images, reference, args.neighbors),
     }
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    with whole(args.out) as partial:
-        picture(images, seeds, reference, found).save(partial, "PNG")
+    save_png(picture(images, seeds, reference, found), args.out)
     write(args.out.with_suffix(".csv"), seeds, reference, found)
     for way, near in found.items():
         shares = near.distances[:, 0] / max(near.usual, 1e-12)

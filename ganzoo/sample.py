@@ -110,8 +110,8 @@ def run(args: argparse.Namespace) -> None:
     from ganzoo.engine.checkpoint import load
     from ganzoo.engine.kinds import batches_for, only_from_seeds
     from ganzoo.pictures import sheets
-    from ganzoo.pictures.film import save_gif
     from ganzoo.pictures.grids import grid, named_rows, singles
+    from ganzoo.pictures.saving import save_gif
 
     gan = only_from_seeds(load(args.checkpoint, device, args.trust))
     args.classes, args.morph = labels_of(gan, args.classes), labels_of(gan, args.morph)

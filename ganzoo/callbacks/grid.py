@@ -18,9 +18,8 @@ from ganzoo.config.values import NotNegative
 from ganzoo.engine.gan import GAN
 from ganzoo.engine.kinds import FromSeeds, Translating, only_from_seeds
 from ganzoo.errors import UserError, first
-from ganzoo.pictures.film import save_gif
 from ganzoo.pictures.grids import columns_for, grid, progress_strip
-from ganzoo.pictures.saving import save_png
+from ganzoo.pictures.saving import save_gif, save_png
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from ganzoo.data.source import Source, counted, evenly
 from ganzoo.data.sources.pack import Pack
 from ganzoo.data.visit import chunks_of, sweep
 from ganzoo.errors import UserError, shown
-from ganzoo.pictures.grids import grid
+from ganzoo.pictures.grids import enlarged, grid
 
 CHUNK = 64  # largest number of images that are read together
 
@@ -140,5 +140,4 @@ def sheet(source: Source, indices: Sequence[int]) -> Image.Image:
     most = max(1, min(SHEET_IMAGES, SHEET_PIXELS // (height * width)))
     chosen = [indices[place] for place in evenly(len(indices), most)]
     scale = max(1, SHEET_SIDE // max(height, width))
-    pixels = to_float(source.__getitems__(chosen)["image"])
-    return grid(pixels.repeat_interleave(scale, 2).repeat_interleave(scale, 3))
+    return grid(enlarged(to_float(source.__getitems__(chosen)["image"]), scale))
