@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-all train test test-slow test-data lint docs bench dist
+.PHONY: help setup setup-all train test test-slow test-data test-browser-tools lint docs bench dist
 
 help:
 	@echo "make train      set up, train a DCGAN on the embedded emoji, leave pictures in runs/"
@@ -14,6 +14,7 @@ help:
 	@echo "make test-slow  run all tests, including those that take minutes"
 	@echo "make setup-all  set up with every extra, which some tests need"
 	@echo "make test-data  install real pictures that some tests need (Debian packages, as root)"
+	@echo "make test-browser-tools  install what tests of web pages need (Debian and npm packages, as root)"
 	@echo "make lint       check style and types with ruff and mypy"
 	@echo "make docs       build the documentation site in build/website/site"
 	@echo "make bench      time the engine, the reading of images, and the metrics"
@@ -56,6 +57,13 @@ test-slow: setup
 test-data: setup
 	apt-get update -qq
 	apt-get install -qq --no-install-recommends dataset-fashion-mnist lomiri-wallpapers-16.04
+
+# Tests that open pages in a browser are skipped without.
+test-browser-tools: setup
+	apt-get update -qq
+	apt-get install -qq --no-install-recommends chromium nodejs npm
+	npm install --silent --prefix tests/browser --no-package-lock --no-audit --no-fund
+	$(BIN)/python -m ganzoo.prepare playground
 
 lint: setup
 	$(BIN)/ruff format --check

@@ -49,11 +49,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> None:
     """Write or show the page that the command line asks for."""
-    from ganzoo.runs.playing import Options, build, write_page
+    from ganzoo.runs.playing import Options, build, check_free, write_page
 
     names = ("title", "license", "truncations", "directions", "examples", "raw", "trust")
     options = Options(**{n: vars(args)[n] for n in names}, domains=tuple(args.domains))
     if args.out:
+        check_free(args.out, args.single_file)
         page = build(args.checkpoint, options)
         print(write_page(page, args.out, args.single_file))
         return

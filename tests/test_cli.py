@@ -36,7 +36,7 @@ def test_every_command_has_help(name: str, monkeypatch, capsys) -> None:
     assert name in capsys.readouterr().out
 
 
-LIGHT = ["runs", "sample", "neighbors", "workspace", "doctor", "translate", "prepare"]
+LIGHT = ["runs", "sample", "neighbors", "workspace", "doctor", "translate", "prepare", "playground"]
 
 
 @pytest.mark.parametrize("name", LIGHT)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ PRIORS = ("normal", "uniform", "unit", "bernoulli", "censored_normal")  # those 
 STOPS: dict[str, tuple[Threshold, ...]] = {
     "normal": (0.3, 0.5, 0.7, 1.0, 1.5, None),
     "uniform": (0.2, 0.4, 0.6, 0.8, None),
-    "factor": (0.2, 0.4, 0.5, 0.7, 1.0),  # where latents are multiplied by the truncation
+    "factor": (0.2, 0.4, 0.6, 0.8, None),  # where latents are multiplied by the truncation
 }
 
 
@@ -60,6 +61,7 @@ def played(gan: FromSeeds, stops: Sequence[Threshold] | None = None) -> Played:
     if stops is None:
         resampled = gan.truncate is TRUNCATIONS["resample"]
         stops = STOPS.get(prior, (None,)) if resampled else STOPS["factor"]
+    stops = sorted(stops, key=lambda stop: inf if stop is None else stop)
     limits = [(None, 1.0) if stop is None else gan.truncate(stop) for stop in stops]
     names = map(threshold_name, stops)
     facts: dict[str, Any] = {

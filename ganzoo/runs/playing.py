@@ -204,14 +204,19 @@ def _add_examples(page: Page, folder: Path) -> None:
         page.facts["examples"].append({"name": Path(name).name, "file": f"example{i}.png"})
 
 
+def check_free(out: Path, single: bool) -> None:
+    """Raise `UserError` if something is where a page is to be written."""
+    if out.exists() and (single or not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} exists: choose another name.")
+
+
 def write_page(page: Page, out: Path, single: bool) -> Path:
     """Write a page as a new folder, or as one file; returns the path to open.
 
     Raises:
         UserError: something is there already.
     """
-    if out.exists() and (single or not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} exists: choose another name.")
+    check_free(out, single)
     if single:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_whole(out, page.single())

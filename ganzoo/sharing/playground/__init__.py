@@ -64,12 +64,13 @@ class Page:
     def single(self) -> bytes:
         """The page as one file, which a browser opens without a web server.
 
-        Its script and its style are in the page; a policy allows these two and no others.
+        Its script and its style are in the page. A policy allows these two, and what the script
+        itself starts (strict-dynamic).
         """
         code, style = app().decode(), _read(STYLE).decode()
         policy = (
-            f"default-src 'none'; script-src 'sha256-{_digest(code)}' blob: 'wasm-unsafe-eval'; "
-            f"worker-src blob:; style-src 'sha256-{_digest(style)}'; {RULES}"
+            f"default-src 'none'; script-src 'sha256-{_digest(code)}' 'strict-dynamic' "
+            f"'wasm-unsafe-eval'; worker-src blob:; style-src 'sha256-{_digest(style)}'; {RULES}"
         )
         files = {**self.files, WORKER: _read(WORKER), FACTS: self._facts()}
         picture = files.pop(self.picture, b"")

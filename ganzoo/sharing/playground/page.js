@@ -146,11 +146,22 @@ export async function part(name, arrived = () => {}) {
   return zipped ? through(bytes, new DecompressionStream("gzip")) : bytes;
 }
 
-/** The address of a script: next to the page, or of what is embedded. @param {string} name */
-async function script(name) {
+/**
+ * The address of a script: next to the page, or of what is embedded. Pages that are opened as files
+ * may start a worker from a blob but not import one there; data they may import.
+ * @param {string} name
+ * @param {boolean} imported
+ */
+async function script(name, imported) {
   if (!document.getElementById(`part:${name}`)) return new URL(name, document.baseURI).href;
   const text = /** @type {BlobPart} */ (await part(name));
-  return URL.createObjectURL(new Blob([text], { type: "text/javascript" }));
+  const blob = new Blob([text], { type: "text/javascript" });
+  if (!imported) return URL.createObjectURL(blob);
+  const reader = new FileReader();
+  const read = new Promise((resolve) => (reader.onload = resolve));
+  reader.readAsDataURL(blob);
+  await read;
+  return String(reader.result);
 }
 
 async function start() {
@@ -174,8 +185,8 @@ async function start() {
   const files = Object.keys(facts.parts).map(
     /** @returns {Promise<[string, Uint8Array]>} */ async (name) => [name, await part(name, count)],
   );
-  const networks = new Networks(new Worker(await script(WORKER), { type: "module" }));
-  const url = await script(RUNTIME);
+  const networks = new Networks(new Worker(await script(WORKER, false)));
+  const url = await script(RUNTIME, true);
   const graphs = new Map(await Promise.all(files));
   const wasm = graphs.get(WASM);
   graphs.delete(WASM);

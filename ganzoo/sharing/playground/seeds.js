@@ -41,8 +41,12 @@ class Model {
       }),
     );
     this.exact = this.reproduces();
-    const known = this.exact ? facts.stops : facts.stops.filter((stop) => stop.limit === null);
-    this.stops = known.length ? known : [{ name: "no limit", limit: null, factor: 1 }];
+    // Values beyond a limit cannot be drawn again if they cannot be drawn.
+    const possible = facts.stops.map((stop, row) => ({ ...stop, row }));
+    this.stops = possible.filter((stop) => this.exact || stop.limit === null);
+    if (!this.stops.length) {
+      this.stops.push({ name: "no limit", limit: null, factor: 1, row: possible.length - 1 });
+    }
     this.stop = this.stops.length - 1;
   }
 
@@ -114,7 +118,7 @@ class Model {
       inputs.class_embedding = stacked(points.map((point) => point.embedding ?? none));
     }
     if (this.arrays.statistics) {
-      const data = this.arrays.statistics[this.stop];
+      const data = this.arrays.statistics[this.stops[this.stop].row];
       inputs.statistics = { type: "float32", data, dims: [data.length] };
     }
     const { data, dims } = await this.networks.run("generator.onnx", inputs);

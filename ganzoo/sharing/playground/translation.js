@@ -29,7 +29,11 @@ function pixels(bitmap, most) {
   return { colors: laid("white"), opacity: laid("transparent") };
 }
 
-/** Every file of what was dropped, folders included, by its path. @param {DataTransfer} dropped */
+/**
+ * Every file of what was dropped, folders included, with its path.
+ * @param {DataTransfer} dropped
+ * @returns {AsyncGenerator<[string, File]>}
+ */
 async function* filesOf(dropped) {
   /** @param {any} entry @returns {AsyncGenerator<[string, File]>} */
   async function* inside(entry) {
@@ -46,9 +50,15 @@ async function* filesOf(dropped) {
       for (const each of entries) yield* inside(each);
     }
   }
-  // All entries are asked for at once, for they are gone after the event.
-  const entries = Array.from(dropped.items, (item) => item.webkitGetAsEntry());
-  for (const entry of entries) if (entry) yield* inside(entry);
+  // All are asked for at once, for they are gone after the event.
+  const items = Array.from(dropped.items, (item) => ({
+    entry: item.webkitGetAsEntry(),
+    file: item.getAsFile(),
+  }));
+  for (const { entry, file } of items) {
+    if (entry) yield* inside(entry);
+    else if (file) yield [file.name, file];
+  }
 }
 
 /** @param {import("./page.js").Facts} facts @param {import("./page.js").Networks} networks */

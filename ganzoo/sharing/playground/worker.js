@@ -12,12 +12,13 @@ const JOBS = {
     ort = await import(url);
     ort.env.wasm.wasmBinary = wasm;
     ort.env.wasm.numThreads = 1; // more would need headers that many servers do not send
-    ort.env.logLevel = "error";
   },
 
   /** Load a network from the bytes of its graph. */
   async load({ name, graph }) {
-    sessions.set(name, await ort.InferenceSession.create(graph, { executionProviders: ["wasm"] }));
+    // Only errors are logged: it would warn of the class embedding, which may be left out.
+    const options = { executionProviders: ["wasm"], logSeverityLevel: 3 };
+    sessions.set(name, await ort.InferenceSession.create(graph, options));
   },
 
   /** Run a network; inputs are {type, data, dims} by name. */
