@@ -80,14 +80,15 @@ def played(gan: FromSeeds, stops: Sequence[Threshold] | None = None) -> Played:
         embeddings = gan.class_embeddings(torch.arange(gan.classes, device=gan.device))
         if embeddings is not None:
             arrays["embeddings"] = embeddings
-    rows = statistics(gan, stops)
     graph = next(graphs(gan, (8, 8)))
+    network, free, cases = graph.network, graph.free, graph.cases
+    rows = statistics(gan, stops)
     if rows.shape[1]:
         arrays[STATISTICS] = rows
-        cases = [{STATISTICS: row, **case} for case in graph.cases for row in (rows[0], rows[-1])]
-        network = WithStatistics(graph.network).eval()
-        free = {STATISTICS: {}, **graph.free}
-        graph = Graph(graph.name, network, free, cases, graph.optional)
+        network, free = WithStatistics(network).eval(), {STATISTICS: {}, **free}
+        cases = [{STATISTICS: row, **case} for case in cases for row in (rows[0], rows[-1])]
+    # No input is optional: onnxruntime-web would refuse the class embedding if it were.
+    graph = Graph(graph.name, network, free, cases)
     return Played(graph, facts, arrays)
 
 

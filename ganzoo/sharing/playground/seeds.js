@@ -14,7 +14,7 @@ import { labelOf, latent, lerp, slerp } from "./random.js";
  * @property {number} share of that, in [0, 1]
  * @property {number[]} nudge steps along each of the directions
  */
-/** @typedef {{z: Float32Array, label: number, embedding: Float32Array | null}} Point */
+/** @typedef {{z: Float32Array, label: number, embedding?: Float32Array}} Point */
 
 const TILES = 24, AT_ONCE = 4;
 const LEG = 1.5; // seconds of a walk from one picture to the next
@@ -86,15 +86,13 @@ class Model {
     });
     const own = label < 0 ? this.labelOf(seed) : label;
     const table = this.arrays.embeddings;
-    const mixed = table && mix >= 0 ? lerp(table[own], table[mix], share) : null;
-    return { z, label: own, embedding: mixed };
+    const embedding = mix < 0 ? table?.[own] : lerp(table[own], table[mix], share);
+    return { z, label: own, embedding };
   }
 
   /** Between two points, at t in [0, 1]. @param {Point} a @param {Point} b @param {number} t @returns {Point} */
   between(a, b, t) {
-    const table = this.arrays.embeddings;
-    const [from, to] = [a, b].map((end) => end.embedding ?? table?.[end.label] ?? null);
-    const embedding = from && to ? lerp(from, to, t) : null;
+    const embedding = a.embedding && b.embedding && lerp(a.embedding, b.embedding, t);
     return { z: slerp(a.z, b.z, t), label: t < 0.5 ? a.label : b.label, embedding };
   }
 
@@ -113,10 +111,8 @@ class Model {
       const data = BigInt64Array.from(points, (point) => BigInt(point.label));
       inputs.labels = { type: "int64", data, dims: [n] };
     }
-    if (points.some((point) => point.embedding)) {
-      const none = new Float32Array(this.arrays.embeddings[0].length).fill(NaN);
-      inputs.class_embedding = stacked(points.map((point) => point.embedding ?? none));
-    }
+    const embeddings = points.flatMap((point) => point.embedding ?? []);
+    if (embeddings.length) inputs.class_embedding = stacked(embeddings);
     if (this.arrays.statistics) {
       const data = this.arrays.statistics[this.stops[this.stop].row];
       inputs.statistics = { type: "float32", data, dims: [data.length] };
