@@ -34,7 +34,8 @@ ROOMS = ("nn", "schedules", "engine", "models", "data", "metrics", "callbacks", 
          "pictures", "distributed", "runs", "sharing", "config")  # fmt: skip
 PREPARE = ("pack", "weights", "playground", "import", "cache")
 LINK = re.compile(r"(\]\()(?!https?:|#|mailto:)([^)#\s]+)(#[^)\s]*)?(\))")
-MARKER = re.compile(r"<!-- (keys|recipes|help|api): ?(.*?) ?-->")
+# What stands before the comment on its line is for those who read the page in the repository.
+MARKER = re.compile(r"^.*<!-- (keys|recipes|help|api): ?(.*?) ?-->$", re.MULTILINE)
 LOADED = re.compile(
     r"<(?:script|img|iframe|source|video|audio|link)\b[^>]*?(?:src|href|srcset)=\"?([^\">\s]*)"
 )
