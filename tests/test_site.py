@@ -144,8 +144,28 @@ def test_the_site_builds(tmp_path: Path) -> None:
     assert {"reference/api/nn.html", "tutorials/translate_notebook.html"} <= pages.keys()
     assert "<!-- keys" not in "".join(pages.values())
     assert "python -m ganzoo.sample" in pages["reference/commands.html"]
-    found = {item["location"] for item in json.loads((site / "search.json").read_text())["items"]}
-    assert {"howto/resume.html#resume-on-another-machine", "reference/keys.html#train"} <= found
+    items = json.loads((site / "search.json").read_text())["items"]
+    assert "reference/keys.html#train" in {item["location"] for item in items}
+    for question, answer in QUESTIONS.items():
+        found = [item["location"] for item in items if has_all(question.split(), item)]
+        assert answer in found, question
+        assert len(found) < 10, question
+
+
+# What a newcomer types, and the section that has to be found; the search wants every word.
+PHOTOS = "tutorials/photos.html#my-photos-have-different-sizes-and-shapes"
+QUESTIONS = {
+    "resume on another machine": "howto/resume.html#resume-on-another-machine",
+    "FID without internet": "howto/offline.html#fid-without-internet",
+    "my photos have different sizes": PHOTOS,
+    "classes from folders": "tutorials/classes.html#1-classes-from-folders",
+    "use from my own training code": "howto/own-code.html",
+}
+
+
+def has_all(words: list[str], item: dict[str, Any]) -> bool:
+    text = f"{item['title']} {item['text']} {' '.join(item['path'])}"
+    return all(re.search(rf"\b{word}", text, re.IGNORECASE) for word in words)
 
 
 # Keys that have a value only if somebody gives them one.
