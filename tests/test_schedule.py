@@ -1,7 +1,6 @@
 import pytest
 
-from ganzoo.errors import UserError
-from ganzoo.schedules.images import LinearDecay, Warmup, crossed, ema_beta
+from ganzoo.schedules.images import crossed, ema_beta
 
 
 def test_crossed_fires_once_per_multiple_whatever_the_batch():
@@ -41,18 +40,3 @@ def test_ema_rampup_bounds_the_half_life():
     assert ema_beta(64, 10, 0.05, 10**9) == ema_beta(64, 10, None, 0)
     assert ema_beta(64, 0, None, 1000) == 0
     assert ema_beta(10**6, 1e-9, None, 1000) == 0
-
-
-def test_learning_rate_factors():
-    decay = LinearDecay(1, 3)
-    assert [decay(n) for n in (0, 1000, 1500, 2000, 3000, 9000)] == [1, 1, 0.75, 0.5, 0, 0]
-    warmup = Warmup(2)
-    assert [warmup(n) for n in (0, 500, 2000, 9000)] == [0, 0.25, 1, 1]
-    assert Warmup(0)(0) == 1
-
-
-def test_bad_schedules_are_refused():
-    with pytest.raises(UserError, match="no length"):
-        LinearDecay(3, 3)
-    with pytest.raises(UserError, match="negative"):
-        Warmup(-1)

@@ -25,8 +25,6 @@ ALSO = {
     "ganzoo.nn.layers.NoDiscriminator",
     "ganzoo.models.cyclegan.PixelDiscriminator",
     "ganzoo.models.cyclegan.UNetGenerator",
-    "ganzoo.schedules.images.LinearDecay",
-    "ganzoo.schedules.images.Warmup",
     *(f"torch.optim.{name}" for name in ("Adadelta", "Adagrad", "AdamW", "Adamax", "NAdam")),
     *(f"torch.optim.{name}" for name in ("RAdam", "RMSprop", "SGD")),
 }

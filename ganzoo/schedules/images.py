@@ -31,46 +31,6 @@ def ema_beta(images: int, half_life_kimg: float, rampup: float | None, images_se
 
 
 @dataclass(frozen=True)
-class LinearDecay:
-    """A learning rate factor of 1 until `start_kimg`, then linearly to 0 at `end_kimg`.
-
-    Raises UserError unless 0 <= start_kimg < end_kimg.
-    """
-
-    start_kimg: float
-    end_kimg: float
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.start_kimg < self.end_kimg:
-            raise UserError(
-                f"a decay from {self.start_kimg} to {self.end_kimg} kimg has no length: "
-                f"let 0 <= start_kimg < end_kimg."
-            )
-
-    def __call__(self, images_seen: int) -> float:
-        left = (self.end_kimg - images_seen / 1000) / (self.end_kimg - self.start_kimg)
-        return min(1.0, max(0.0, left))
-
-
-@dataclass(frozen=True)
-class Warmup:
-    """A learning rate factor that rises linearly from 0 to 1 over the first `kimg`, then stays.
-
-    The very first step has a factor of 0, as in the official StyleGAN3 and EDM loops. Raises
-    UserError when kimg is negative.
-    """
-
-    kimg: float
-
-    def __post_init__(self) -> None:
-        if self.kimg < 0:
-            raise UserError(f"a warm-up of {self.kimg} kimg is negative: give 0 or more.")
-
-    def __call__(self, images_seen: int) -> float:
-        return min(1.0, images_seen / (self.kimg * 1000)) if self.kimg else 1.0
-
-
-@dataclass(frozen=True)
 class EpochDecay:
     """A learning rate factor for a run of equal epochs: 1 at first, then linearly down.
 
