@@ -32,7 +32,6 @@ ALSO = {
 }
 ROOMS = ("nn", "schedules", "engine", "models", "data", "metrics", "callbacks", "loggers",
          "pictures", "distributed", "runs", "sharing", "config")  # fmt: skip
-PREPARE = ("pack", "weights", "playground", "import", "cache")
 LINK = re.compile(r"(\]\()(?!https?:|#|mailto:)([^)#\s]+)(#[^)\s]*)?(\))")
 # What stands before the comment on its line is for those who read the page in the repository.
 MARKER = re.compile(r"^.*<!-- (keys|recipes|help|api): ?(.*?) ?-->$", re.MULTILINE)
@@ -121,24 +120,29 @@ def filled(kind: str, names: list[str], pages: Path) -> str:
     if kind == "recipes":
         return "\n\n".join(keys.recipes(name) for name in names)
     if kind == "help":
-        return helps(names or [*COMMANDS, *(f"prepare/{part}" for part in PREPARE)])
+        return helps(names or list(COMMANDS))
     return api(names or list(ROOMS), pages)
 
 
 def helps(commands: list[str]) -> str:
-    """What `--help` of commands prints."""
+    """What `--help` of commands prints, and of their subcommands."""
 
-    def printed(command: str) -> str:
-        name, *rest = command.split("/")
-        arguments = [sys.executable, "-m", f"ganzoo.{name}", *rest, "--help"]
+    def sections(command: str) -> str:
+        text = printed(command)
+        named = text.partition("\n  COMMAND\n")[2].partition("\n\n")[0]
+        inner = re.findall(r"^    (\w+)", named, re.MULTILINE)
+        parts = {command: text} | {f"{command} {name}": printed(command, name) for name in inner}
+        return "\n\n".join(f"## ganzoo.{n}\n\n```text\n{t.rstrip()}\n```" for n, t in parts.items())
+
+    def printed(command: str, *rest: str) -> str:
+        arguments = [sys.executable, "-m", f"ganzoo.{command}", *rest, "--help"]
         environment = {**os.environ, "COLUMNS": "88", "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(
+        return subprocess.run(
             arguments, capture_output=True, text=True, check=True, env=environment
-        )
-        return f"## {' '.join([f'ganzoo.{name}', *rest])}\n\n```text\n{done.stdout.rstrip()}\n```"
+        ).stdout
 
     with ThreadPoolExecutor(2) as pool:
-        return "\n\n".join(pool.map(printed, commands))
+        return "\n\n".join(pool.map(sections, commands))
 
 
 def api(rooms: list[str], pages: Path) -> str:
