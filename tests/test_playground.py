@@ -66,7 +66,7 @@ def test_directions_are_singular_vectors_of_the_first_layer(kind: str) -> None:
         "dcgan": lambda: network.base[1].weight.flatten(1).T,
         "pggan": lambda: next(p for p in network.parameters() if p.ndim >= 2),
         "biggan": lambda: network.linear.weight,
-        "biggan_deep": lambda: network.linear.weight,
+        "biggan_deep": lambda: network.linear.weight[:, 4:],  # the class comes first
     }[kind]()
     if kind == "pggan" and weight.ndim == 4:
         weight = weight.permute(0, 2, 3, 1).flatten(0, 2)
@@ -88,13 +88,14 @@ def test_statistics_are_those_of_each_truncation(kind: str) -> None:
     assert torch.equal(rows[1], own)
     with gan.standing_statistics(0.5, 16):
         standing = torch.cat([torch.cat([m.running_mean, m.running_var]) for m in norms])
-        images = gan.sample(range(3), 0, truncation=0.5)
+        images = gan.sample(range(3), 0 if gan.classes else None, truncation=0.5)
     assert torch.equal(rows[0], standing)
     graph = played(gan, [0.5, None]).graph
     assert isinstance(graph.network, WithStatistics)
     case = {"statistics": rows[0], "latents": gan.latents(range(3), 0.5)}
     if gan.classes:
         case["labels"] = torch.zeros(3, dtype=torch.long)
+        case["class_embedding"] = torch.full((3, 4), torch.nan)
     assert torch.equal(graph.images(case), images)
 
 
