@@ -103,4 +103,7 @@ class Draws:
         `device`.
         """
         rows = of((n * self.world, *shape), self._generator)[self.rank * n : (self.rank + 1) * n]
-        return rows.to(self.device, self.dtype if rows.is_floating_point() else rows.dtype)
+        dtype = self.dtype if rows.is_floating_point() else rows.dtype
+        if torch.device(self.device).type == "cuda":  # where a copy of other memory would wait
+            return rows.pin_memory().to(self.device, dtype, non_blocking=True)
+        return rows.to(self.device, dtype)
