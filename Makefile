@@ -45,7 +45,7 @@ train: setup
 	$(BIN)/python -m ganzoo.train
 
 # One test file at a time on each core.
-PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile
+PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile --durations 20
 
 test: setup
 	$(PYTEST)

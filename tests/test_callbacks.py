@@ -13,6 +13,8 @@ from makers.tiny import PAGE, config
 from PIL import Image
 
 from ganzoo import load
+from ganzoo.callbacks import grid as grid_module
+from ganzoo.callbacks.grid import SampleGrid, readable
 from ganzoo.callbacks.periods import kimg_name
 from ganzoo.data.pixels import to_uint8
 from ganzoo.engine.gan import GAN
@@ -175,3 +177,24 @@ def test_every_callback_can_be_left_out(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {
         *("config.yaml", "train.log", "state.json", "done")
     }
+
+
+def test_the_film_reads_a_hundred_of_many_grids(tmp_path: Path, monkeypatch, caplog) -> None:
+    (tmp_path / "samples").mkdir()
+    for kimg in range(950):
+        Image.new("L", (8, 8), kimg % 251).save(tmp_path / "samples" / f"{kimg:06}.png")
+    (tmp_path / "samples" / "000020.png").write_bytes(b"torn")
+    opened = []
+
+    def counted(path: Path) -> bool:
+        opened.append(path)
+        return readable(path)
+
+    monkeypatch.setattr(grid_module, "readable", counted)
+    SampleGrid()._write_film(tmp_path)
+    assert len(opened) <= 101
+    assert "growth.gif leaves out 000020.png" in caplog.text
+    with Image.open(tmp_path / "growth.gif") as film:
+        assert film.n_frames == len(opened) - 1
+        film.seek(film.n_frames - 1)
+        assert film.convert("L").getpixel((4, 4)) == 949 % 251

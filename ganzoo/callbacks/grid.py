@@ -112,12 +112,12 @@ class SampleGrid(Callback):
 
     def _write_film(self, run_dir: Path) -> None:
         found = grids_in(run_dir)
-        paths = [path for path in found if readable(path)]
-        if len(paths) < len(found):
-            missing = [path.name for path in found if path not in paths]
-            log.warning("progress.png and growth.gif leave out %s, unreadable", first(missing))
-        every = -(-len(paths) // 100)  # at most a hundred frames, the last one for two seconds
-        frames = [Image.open(path) for path in [*paths[:-1:every], *[paths[-1]] * 20]]
+        every = -(-len(found) // 100)  # at most a hundred frames, the last one for two seconds
+        chosen = [*found[:-1:every], *found[-1:]]
+        paths = [path for path in chosen if readable(path)]
+        if missing := [path.name for path in chosen if path not in paths]:
+            log.warning("growth.gif leaves out %s, unreadable", first(missing))
+        frames = [Image.open(path) for path in [*paths[:-1], *[paths[-1]] * 20]]
         save_gif(frames, run_dir / "growth.gif", frames_per_second=10)
 
 
