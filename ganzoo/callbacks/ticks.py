@@ -74,21 +74,14 @@ class Ticks(Callback):
             logger.log_metrics(numbers, step=gan.images_seen)
         trainer.callback_metrics.update({k: torch.tensor(v) for k, v in numbers.items()})
         if trainer.is_global_zero:
-            left = (gan.total_images - gan.images_seen) * seconds / images
+            left = max(0, (gan.total_images - gan.images_seen) * seconds / images)
             log.debug(  # a person sees the shorter line of the progress bar
-                "tick %d  kimg %.1f  minibatch %d  time %s  sec/tick %.1f  images/s %.0f  "
-                "sec/kimg %.2f  maintenance %.1f  data wait %.1f %%  memory %.2f GiB  left %s  %s",
+                "tick %d  kimg %.1f  time %s  left %s  maintenance %.1f  %s",
                 self.ticks,
                 gan.images_seen / 1000,
-                (gan.images_seen - gan.images_before) // gan.discriminator_steps,
                 tqdm.format_interval(self.seconds),
-                seconds,
-                speed["speed/images_per_second"],
-                speed["speed/sec_per_kimg"],
+                tqdm.format_interval(left),
                 maintenance,
-                100 * speed["speed/data_wait_share"],
-                speed["speed/peak_memory_gib"],
-                tqdm.format_interval(max(0, left)),
-                "  ".join(f"{name} {mean:.3f}" for name, mean in means.items()),
+                "  ".join(f"{name} {number:.4g}" for name, number in numbers.items()),
             )
         self._begin(trainer, gan)
