@@ -1,8 +1,9 @@
-"""A browser for tests, and a screenshot of a page for the docs:
+"""A browser for tests, and a screenshot of a page, with a picture chosen, for the docs:
 
-python tests/makers/browser.py FOLDER docs/playground.png
+python tests/makers/browser.py FOLDER docs/playground.png 4
 """
 
+import io
 import shutil
 import sys
 import time
@@ -14,6 +15,7 @@ from threading import Thread
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from ganzoo.errors import UserError
 from ganzoo.runs.playing import runtime_cache
@@ -126,10 +128,15 @@ def visit(browser: Any, url: str, ready: bool = True, **options: Any) -> Iterato
 
 
 if __name__ == "__main__":
+    folder, picture, *seeds = sys.argv[1:]
     with (
         chromium() as browser,
-        serving(Path(sys.argv[1])) as url,
-        visit(browser, url, viewport={"width": 1000, "height": 700}) as page,
+        serving(Path(folder)) as url,
+        visit(browser, url, viewport={"width": 1000, "height": 860}) as page,
     ):
+        for seed in seeds:
+            page.page.locator("#grid button").nth(int(seed)).click()
         page.settled()
-        page.page.locator("#play").screenshot(path=sys.argv[2])
+        page.page.evaluate("scrollTo(0, 0)")
+        shot = Image.open(io.BytesIO(page.page.screenshot()))
+        shot.quantize(128).save(picture, optimize=True)

@@ -212,7 +212,7 @@ export async function seedsPage(facts, networks) {
 
   tiles.forEach(({ frame }, i) => {
     frame.onclick = doing(() => {
-      byId("one", HTMLElement).scrollIntoView({ block: "nearest" });
+      large.scrollIntoView({ block: "nearest" });
       return choose(first + i);
     });
   });
