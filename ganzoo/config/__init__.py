@@ -27,7 +27,7 @@ CONF = next(p for p in (PACKAGE / "conf", PACKAGE.parent / "conf") if p.is_dir()
 def composed(name: str, overrides: Sequence[str], **options: bool) -> DictConfig:
     """Compose a config of the package, also inside of a command that Hydra has started.
 
-    The folder that the command was given as `--config-dir` is searched as well.
+    Folders that the command was given as `--config-dir` or `hydra.searchpath` are searched as well.
 
     Raises UserError: an override that Hydra does not accept.
     """
@@ -44,9 +44,10 @@ def composed(name: str, overrides: Sequence[str], **options: bool) -> DictConfig
 
 
 def _search_path() -> list[str]:
-    """The override that adds the folder of `--config-dir`, if this command was given one."""
+    """The override that adds the folders of `--config-dir` and `hydra.searchpath`, if any."""
     sources = HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else []
-    paths = [json.dumps(f"file://{s.path}") for s in sources if s.provider == "command-line"]
+    given = [source for source in sources if source.provider.endswith("command-line")]
+    paths = [json.dumps(f"{source.schema}://{source.path}") for source in given]
     return [f"hydra.searchpath=[{','.join(paths)}]"] if paths else []
 
 
