@@ -2,6 +2,7 @@
 
 import base64
 import http.client
+import io
 import json
 import os
 import re
@@ -14,10 +15,12 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from makers import shared
 from makers.browser import TOOLS
+from PIL import Image
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ganzoo import playground as command
@@ -151,6 +154,21 @@ def test_names_are_escaped_and_files_embedded(fake_runtime: Path) -> None:
     assert single.count("</script>") == 4  # three files and the scripts
     assert "http:" not in single.replace("http://www.w3.org", "")
     assert base64.b64encode(b"png").decode() in single
+
+
+def test_examples_are_small_copies_without_their_exif(tmp_path: Path) -> None:
+    numbers = np.random.default_rng(0)
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "where I live"  # turned by 90 degrees; a description
+    for name, size in {"large": (40, 1000), "small": (30, 20)}.items():
+        pixels = numbers.integers(0, 256, (*size, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{name}.jpg", exif=exif)
+    page = Page("", "", {"examples": []}, {}, [], "1")
+    playing._add_examples(page, tmp_path)
+    assert [e["name"] for e in page.facts["examples"]] == ["large.jpg", "small.jpg"]
+    large, small = (page.files[e["file"]] for e in page.facts["examples"])
+    assert [Image.open(io.BytesIO(d)).size for d in (large, small)] == [(20, 512), (30, 20)]
+    assert b"where I live" not in large + small
 
 
 # -- the command -----------------------------------------------------------------------------------

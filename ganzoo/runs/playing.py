@@ -9,12 +9,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from torch import Tensor
 
 from ganzoo import __version__
 from ganzoo.data.decode import Decoder, images_among
 from ganzoo.data.files import open_files
-from ganzoo.data.outputs import write
 from ganzoo.disk import write_whole
 from ganzoo.engine import checkpoint
 from ganzoo.engine.gan import GAN
@@ -129,9 +129,7 @@ def _from_seeds(page: Page, model: FromSeeds, options: Options) -> None:
         **found.facts,
     }
     _add_graph(page, found.graph)
-    file = io.BytesIO()
-    picture_of(model).save(file, "PNG")
-    page.picture, page.files[PICTURE] = PICTURE, file.getvalue()
+    page.picture, page.files[PICTURE] = PICTURE, _png(picture_of(model))
 
 
 def _translating(page: Page, model: Translating, options: Options) -> None:
@@ -192,16 +190,20 @@ def _add_graph(page: Page, graph: Graph) -> None:
 
 def _add_examples(page: Page, folder: Path) -> None:
     """Add small copies of photos, without what else their files say."""
-    files = open_files(folder)
-    decoder = Decoder((LARGEST, LARGEST), resize="crop")
+    files, decoder = open_files(folder), Decoder((1, 1), resize="none")
     for i, name in enumerate(images_among(files.names)[:EXAMPLES]):
         with files.open(name) as file:
-            image = decoder(file.read())
-        with TemporaryDirectory() as temporary:
-            path = Path(temporary) / "example.png"
-            write(image, path)
-            page.files[f"example{i}.png"] = path.read_bytes()
+            pixels = decoder(file.read())
+        photo = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
+        photo.thumbnail((LARGEST, LARGEST))
+        page.files[f"example{i}.png"] = _png(photo)
         page.facts["examples"].append({"name": Path(name).name, "file": f"example{i}.png"})
+
+
+def _png(picture: Image.Image) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
 
 
 def check_free(out: Path, single: bool) -> None:
