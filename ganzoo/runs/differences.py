@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+import yaml
 
 from ganzoo.runs.folder import Run
 from ganzoo.runs.names import endings
@@ -13,13 +13,14 @@ from ganzoo.runs.names import endings
 IGNORED = ("run_dir", "sweep_dir", "logger", "dry", "data.workers", "data.source.download",
            "data.source.unpack", "callbacks.pruning")  # fmt: skip
 CHOICES = ("model", "data", "experiment")
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C: a tenth of the time of OmegaConf's
 NONE = "-"  # the value of a key that a run does not have
 
 
 def read_config(run_dir: Path) -> dict[str, Any]:
     """The config of a run, its keys joined by dots; empty if it cannot be read."""
     try:
-        config = OmegaConf.to_container(OmegaConf.load(run_dir / "config.yaml"))
+        config = yaml.load((run_dir / "config.yaml").read_text(encoding="utf-8"), LOADER)
     except Exception:  # YAML's errors have no common base, and `Run.problems` names the file
         return {}
     return flatten(config) if isinstance(config, dict) else {}
