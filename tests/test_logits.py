@@ -18,7 +18,8 @@ from ganzoo.config import make
 from ganzoo.data.pixels import to_uint8
 from ganzoo.engine.gan import GAN
 from ganzoo.loggers.csv import read_rows
-from ganzoo.pictures.grids import GAP, font_of, titled_rows
+from ganzoo.pictures.fonts import font_of
+from ganzoo.pictures.grids import GAP, titled_rows
 from ganzoo.train import train_config as train
 
 SMALL = [o for o in TINY if not o.startswith(("model.", "callbacks.logits", "total_kimg"))]

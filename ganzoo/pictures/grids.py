@@ -1,16 +1,14 @@
 """Images side by side, as one picture."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
-from pathlib import Path
 
-import matplotlib
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from ganzoo.data.pixels import to_uint8
+from ganzoo.pictures.fonts import font_of
 
 GAP = 2  # pixels between tiles
 
@@ -64,13 +62,6 @@ def named_rows(rows: Mapping[str, Tensor]) -> Image.Image:
 def margin_of(names: Iterable[str]) -> int:
     """Width in pixels that `named_rows` leaves for names."""
     return 10 + int(max(font_of(11).getlength(name) for name in names))
-
-
-@cache
-def font_of(size: int) -> ImageFont.FreeTypeFont:
-    """A font that comes with matplotlib, so that pictures look the same everywhere."""
-    fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
-    return ImageFont.truetype(fonts / "DejaVuSans.ttf", size)
 
 
 def titled_rows(rows: Mapping[str, tuple[Tensor, Sequence[str]]]) -> Image.Image:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw
 
-from ganzoo.pictures.grids import font_of
+from ganzoo.pictures.fonts import font_of
 from ganzoo.pictures.web import newest
 
 SIZE = (640, 192)  # width and height of a grid in pixels, at most
