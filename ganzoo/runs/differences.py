@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from ganzoo.runs.folder import Run
-from ganzoo.runs.names import endings
+from ganzoo.runs.text import endings
 
 # Keys, and everything below them, that do not change what a run learns.
 IGNORED = ("run_dir", "sweep_dir", "logger", "dry", "data.workers", "data.source.download",

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ganzoo.config import CONF
 from ganzoo.distributed import cluster
+from ganzoo.runs.text import endings
 
 # Where images are. A resumed run may find them elsewhere, because they are identified by what they
 # contain: see `Source.fingerprint`.
@@ -112,20 +113,6 @@ def _is_group(override: Override) -> bool:
 def _included(override: Override, keys: Iterable[str]) -> bool:
     key = override.key_or_group
     return key in keys if keys else key in PLACES or not changeable(key)
-
-
-def endings(keys: list[str]) -> list[str]:
-    """For each dotted key its shortest ending that no other key has."""
-
-    def ending(key: str) -> str:
-        parts = key.split(".")
-        for count in range(1, len(parts)):
-            short = ".".join(parts[-count:])
-            if sum(f".{other}".endswith(f".{short}") for other in set(keys)) == 1:
-                return short
-        return key
-
-    return [ending(key) for key in keys]
 
 
 def _part(override: Override, short: str) -> str:

@@ -50,3 +50,17 @@ def cut(text: str, width: int) -> str:
         return text
     left = (width - 1) // 2
     return f"{text[:left]}…{text[len(text) - (width - 1 - left) :]}"
+
+
+def endings(keys: list[str]) -> list[str]:
+    """For each dotted key its shortest ending that no other key has."""
+
+    def ending(key: str) -> str:
+        parts = key.split(".")
+        for count in range(1, len(parts)):
+            short = ".".join(parts[-count:])
+            if sum(f".{other}".endswith(f".{short}") for other in set(keys)) == 1:
+                return short
+        return key
+
+    return [ending(key) for key in keys]
