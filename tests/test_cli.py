@@ -51,7 +51,7 @@ def test_questions_to_hydra_do_not_wait_for_torch(name: str) -> None:
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 0
     assert "--cfg job" in ended.stdout
-    assert len(ended.stdout.splitlines()) < 30
+    assert len(ended.stdout.splitlines()) < 50
     imported = {line.rpartition("|")[2].strip() for line in ended.stderr.splitlines()}
     assert "hydra" in imported
     assert not imported & {"torch", "lightning", "matplotlib"}
