@@ -40,7 +40,7 @@ PLAIN, NEVER_IN_PLAIN = ("nn", "schedules", "draws"), ("lightning", "hydra", "om
 
 FILE_LINES = 450
 GAN_LINES = 350
-PACKAGE_LINES = 18_000
+PACKAGE_LINES = 24_000  # 18,000 for training, metrics and runs, 6,000 for what 0.2.0 has added
 OTHER_ROOT_FILES = 6  # besides the commands: errors, draws, disk, cli
 
 
@@ -172,7 +172,6 @@ def test_files_stay_small() -> None:
     assert {name: n for name, n in LINES.items() if n > FILE_LINES} == {}
 
 
-@pytest.mark.xfail(reason="until 0.2.0 is complete")
 def test_engine_and_package_stay_small() -> None:
     assert LINES["ganzoo.engine.gan"] <= GAN_LINES
     assert sum(LINES.values()) <= PACKAGE_LINES
