@@ -40,6 +40,9 @@ def run(
     Returns:
         The first process's exit code and output; if a process fails, that one's.
     """
+    # wandb and limits need a process from its start; with them, Lightning starts the others.
+    if "preexec_fn" in options or any("wandb" in part for part in command):
+        return subprocess.run(command, capture_output=True, text=True, timeout=240, **options)
     if processes == 1:
         return warm.run(list(command), timeout=240, **options)
     done = warm.world(list(command), processes, timeout=240, **options)

@@ -45,7 +45,8 @@ def test_a_checkpoint_rebuilds_its_model(trained) -> None:
 
 def test_a_checkpoint_says_what_it_is(trained) -> None:
     seen = checkpoint(trained[0])
-    assert set(seen["ganzoo"]) == {"version", "format", "images_seen", "config", "rollbacks"}
+    facts = {"version", "format", "images_seen", "config", "rollbacks", "class_names"}
+    assert set(seen["ganzoo"]) == facts
     assert seen["ganzoo"]["version"] == ganzoo.__version__
 
 

@@ -197,7 +197,7 @@ def test_strangers_files_do_not_end_a_run(tmp_path, caplog) -> None:
     train(config(*keys, "total_kimg=0.16"))
     assert state(tmp_path) == ("done", "")
     assert names(tmp_path) >= LAST | {"spectra.png"}
-    assert "leave out 000000.020.png, 000000.024.png, 000000.040.png" in caplog.text
+    assert "leaves out 000000.020.png, 000000.024.png, 000000.040.png" in caplog.text
     assert "are not rows of numbers" in caplog.text
     assert "the alarms so far are not known" in caplog.text
     assert (samples / "mine.png").read_bytes() == b"x"

@@ -1,6 +1,7 @@
 """Checkpoints of a run: at regular intervals, between its phases, and before a signal stops it."""
 
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from ganzoo.config.values import NotNegative
 from ganzoo.distributed.collectives import largest
 from ganzoo.engine import stopping
 from ganzoo.engine.gan import GAN
+from ganzoo.engine.saving import checkpoint_bytes
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +94,20 @@ class Snapshots(Callback):
 
     def __init__(self, every_kimg: NotNegative | None = 0) -> None:
         self.every_kimg = every_kimg
+
+    def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
+        if not trainer.is_global_zero or not self.every_kimg:
+            return
+        left = max(0, gan.total_images - gan.images_seen) / 1000 / self.every_kimg
+        need = round(left) * checkpoint_bytes(gan)
+        free = shutil.disk_usage(trainer.default_root_dir).free
+        if need > free:
+            log.warning(
+                "the disk has %.1f GiB left, and snapshots would need %.1f GiB: raise "
+                "callbacks.snapshots.every_kimg",
+                free / 2**30,
+                need / 2**30,
+            )
 
     def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *_: Any) -> None:
         if due(gan, self.every_kimg):

@@ -43,10 +43,20 @@ def checkpoint_bytes(model: nn.Module) -> int:
 
 
 def check_room(folder: Path, size: int) -> None:
-    """Raise `UserError` unless two checkpoints of `size` bytes fit into a folder.
+    """Raise `UserError` unless two checkpoints of `size` bytes fit into a writable folder.
 
     Two, because the previous one is only replaced when the new one is complete.
     """
+    probe = folder / ".writable"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"ganzoo")
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"The run folder {folder} cannot be written to ({error.strerror}): choose another "
+            f"run_dir."
+        ) from error
     free = shutil.disk_usage(folder).free
     if free < 2 * size:
         raise UserError(
