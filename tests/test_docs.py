@@ -1,7 +1,6 @@
-"""The pages are true: links lead somewhere, commands compose, CONTRIBUTING can be followed."""
+"""The pages are true: links lead somewhere, CONTRIBUTING can be followed."""
 
 import re
-import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,8 +9,7 @@ from shutil import copytree
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.override_parser.overrides_parser import OverridesParser
+from makers.pages import PAGES, ROOT, blocks
 from makers.tiny import TINY, config
 
 import ganzoo
@@ -20,16 +18,9 @@ from ganzoo.config import CONF, trust
 from ganzoo.errors import UserError
 from ganzoo.train import train_config as train
 
-ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 
 TOUR_LINES = 4_500
-
-
-def blocks(language: str, text: str) -> list[str]:
-    """The code blocks of a page in one language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
 def anchors(page: Path) -> set[str]:
@@ -45,35 +36,6 @@ def test_links_lead_somewhere(page: Path) -> None:
         other = (page.parent / path).resolve() if path else page
         assert other.exists(), target
         assert not anchor or anchor in anchors(other), target
-
-
-def commands() -> list[str]:
-    """What follows `python -m ganzoo.train` in the pages, without options such as --help."""
-    lines = [
-        line.partition(" #")[0]
-        for page in PAGES
-        for block in blocks("sh", page.read_text())
-        for line in block.replace("\\\n", " ").splitlines()
-    ]
-    given = {line.partition("-m ganzoo.train ")[2].strip() for line in lines}
-    return sorted(keys for keys in given if keys and "--" not in keys and "model=mine" not in keys)
-
-
-def one_of(override: str) -> str:
-    """An override without sweep: its first value."""
-    parsed = OverridesParser.create().parse_override(override)
-    if parsed.is_interval_sweep():
-        return f"{parsed.key_or_group}={parsed.value().start}"
-    if parsed.is_sweep_override():
-        return f"{parsed.key_or_group}={next(parsed.sweep_string_iterator())}"
-    return override
-
-
-@pytest.mark.parametrize("keys", commands())
-def test_training_commands_compose(keys: str) -> None:
-    overrides = [one_of(part) for part in shlex.split(keys) if part != "-m"]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        assert compose("train", overrides, return_hydra_config=True).total_kimg
 
 
 def test_tour_is_short() -> None:
