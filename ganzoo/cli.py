@@ -14,6 +14,7 @@ import runpy
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ganzoo import __version__
@@ -102,11 +103,17 @@ def for_hydra(arguments: Sequence[str]) -> list[str]:
 
     KEY=~/x becomes KEY=HOME/x, because shells only expand ~ at the start of a word; logger=[A,B]
     becomes logger=A +logger@logger.B=B. The option of a group is text, whatever it looks like.
+
+    Raises UserError: a run folder without a name, for which Hydra would take the current folder.
     """
     from ganzoo.config import CONF
 
     result, home = [], os.path.expanduser("~")
     for argument in arguments:
+        if nowhere := re.fullmatch(
+            r"""(run_dir|sweep_dir)=(null|\[.*\]|\{.*\}|''|""|\s*)""", argument
+        ):
+            raise UserError(f"{argument} is not the path of a folder: give {nowhere[1]}=FOLDER.")
         key, found, rest = argument.partition("=~/")
         if several := re.fullmatch(r"logger=\[(.*)\]", argument):
             words = (word.strip(" \"'") for word in several[1].split(","))
@@ -130,7 +137,16 @@ def exits(name: str) -> Iterator[None]:
         yield
         sys.stdout.flush()  # where a broken pipe shows
     except UserError as error:
-        sys.exit(f"ganzoo.{name}: {shown(str(error))}")
+        said = str(error)
+        if name in ("doctor", "prepare"):  # whose keys are those of data.source
+            said = re.sub(r"\bdata\.(source\.|(?=[ab]\.))", "", said)
+        sys.exit(f"ganzoo.{name}: {shown(said)}")
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "allocate memory" not in str(error):
+            raise  # torch has no type of its own for the memory of a CPU
+        sys.exit(
+            f"ganzoo.{name}: not enough memory: use fewer or smaller images, or a smaller network."
+        )
     except BrokenPipeError:  # as in `ganzoo runs | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
@@ -157,6 +173,7 @@ def _near_keys(name: str, arguments: list[str]) -> dict[str, str]:
     """For each key that a config does not have, the most similar ones."""
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
     from omegaconf import OmegaConf
 
     from ganzoo.config import CONF
@@ -167,7 +184,10 @@ def _near_keys(name: str, arguments: list[str]) -> dict[str, str]:
     ]
     GlobalHydra.instance().clear()  # Hydra's own attempt has failed
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose(name, groups)
+        try:
+            cfg = compose(name, groups)
+        except HydraException:  # a group that this command does not have, which Hydra has said
+            return {}
     keys = list(_dotted(OmegaConf.to_container(cfg)))
     found = {}
     for key in (key for key, _, _ in pairs if not (key in keys or (CONF / key).is_dir())):
@@ -190,6 +210,8 @@ def _dotted(node: object, key: str = "") -> Iterator[str]:
 
 # -- arguments -------------------------------------------------------------------------------------
 
+MOST, MOST_PIXELS = 1_000_000, 16_384  # more never ends, or fits into no memory
+
 
 def parser(name: str, description: str | None) -> argparse.ArgumentParser:
     """A parser for the command `name`, described by the docstring of its module."""
@@ -204,12 +226,16 @@ def add_checkpoint(parser: argparse.ArgumentParser, device: bool = True) -> None
     """The arguments of commands that load a trained model: which one, and where it runs."""
     parser.add_argument(
         "checkpoint",
+        type=text,
         help="a .ckpt file, a run folder, a folder of ganzoo.export, or hf:USER/NAME[@REVISION]",
     )
     parser.add_argument("--raw", action="store_true", help="use the raw weights, not the average")
     if device:
         parser.add_argument(
-            "--device", default="auto", help="cpu, cuda, or auto: a GPU if available (%(default)s)"
+            "--device",
+            type=text,
+            default="auto",
+            help="cpu, cuda, or auto: a GPU if available (%(default)s)",
         )
     parser.add_argument(
         "--trust", action="append", default=[], metavar="PACKAGE",
@@ -227,7 +253,7 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--size", type=size, default=(64, 64), help="64, or height and width such as 48x80"
     )
-    parser.add_argument("--channels", type=int, default=3, help="channels (%(default)s)")
+    parser.add_argument("--channels", type=at_least(1), default=3, help="channels (%(default)s)")
     parser.add_argument(
         "--config-dir",
         metavar="FOLDER",
@@ -243,20 +269,34 @@ def device(name: str) -> "torch.device":
         local = os.environ.get("LOCAL_RANK", 0)
         name = f"cuda:{local}" if torch.cuda.is_available() else "cpu"
     try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:  # AssertionError: torch built without CUDA
-        raise UserError(f"Device {name} is not available: use cpu or cuda.") from error
+        if (found := torch.empty(0, device=name).device).type != "meta":
+            return found
+    except (RuntimeError, AssertionError):  # AssertionError: torch built without CUDA
+        pass
+    raise UserError(f"Device {name} is not available: use cpu or cuda.")
 
 
 def at_least(least: int) -> Callable[[str], int]:
     """A type of whole numbers for argparse."""
 
     def number(text: str) -> int:
-        if not text.lstrip("-").isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least {least}")
+        if not text.lstrip("-").isdecimal() or not least <= int(text) <= MOST:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least} to {MOST:,}")
         return int(text)
 
     return number
+
+
+def text(given: str) -> str:
+    """Text that is not empty, as an unset variable of a shell leaves it."""
+    if not given.strip():
+        raise argparse.ArgumentTypeError("nothing is given")
+    return given
+
+
+def path(given: str) -> Path:
+    """A path, which is not empty: that would be the current folder."""
+    return Path(text(given))
 
 
 def numbers(text: str) -> list[int]:
@@ -266,6 +306,8 @@ def numbers(text: str) -> list[int]:
         first, _, last = part.partition("-")
         if not first.isdecimal() or (last and not last.isdecimal()):
             raise argparse.ArgumentTypeError(f"{text!r} is not a list such as 0-63 or 1,5,9")
+        if max(int(first), int(last or 0)) >= 2**32 or int(last or 0) - int(first) >= MOST:
+            raise argparse.ArgumentTypeError(f"{text!r} has numbers that are too large")
         found += range(int(first), int(last or first) + 1)
     if not found:
         raise argparse.ArgumentTypeError(f"{text!r} is empty: the larger number comes last")
@@ -285,6 +327,8 @@ def size(text: str) -> tuple[int, int]:
     height, _, width = text.partition("x")
     if not height.isdecimal() or (width and not width.isdecimal()) or text.endswith("x"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 64 or 48x80")
+    if not all(1 <= int(side) <= MOST_PIXELS for side in (height, width or height)):
+        raise argparse.ArgumentTypeError(f"sides of {text} are not from 1 to {MOST_PIXELS} pixels")
     return int(height), int(width or height)
 
 

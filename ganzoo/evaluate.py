@@ -61,13 +61,14 @@ def evaluate(cfg: DictConfig) -> Scores | list[Scores]:
         raise UserError("Give either ckpt=RUN_OR_CKPT, or fake=FOLDER and real=FOLDER.")
     if cfg.fake is not None and cfg.real is None:
         raise UserError("Give real=FOLDER, the images to compare with.")
-    if cfg.sweep and (cfg.ckpt is None or cfg.truncation is not None):
+    if cfg.sweep is not None and (cfg.ckpt is None or cfg.truncation is not None):
         raise UserError("A sweep needs ckpt=RUN_OR_CKPT, without truncation.")
+    check_effect(cfg)
     device = cli.device(cfg.device)
     if cfg.out:
         check_out(Path(cfg.out))
     path = None if cfg.ckpt is None else find(cfg.ckpt)
-    if cfg.sweep and path is not None:
+    if cfg.sweep is not None and path is not None:
         return of_sweep(cfg, path, device)
     if path is None:
         scores = of_folders(cfg, device)
@@ -82,6 +83,25 @@ def evaluate(cfg: DictConfig) -> Scores | list[Scores]:
     return scores
 
 
+# Keys that only have an effect next to others, and their defaults.
+OF_A_CHECKPOINT: dict[str, Any] = {"raw": False, "truncation": None, "standing": None, "data": None}
+OF_DATA: dict[str, Any] = {"image_size": None, "channels": None, "seed": 0, "real": None}
+
+
+def check_effect(cfg: DictConfig) -> None:
+    """Raise `UserError` for a key that would have no effect next to the others."""
+    if cfg.fake is not None:
+        unused, needs = OF_A_CHECKPOINT, "ckpt=RUN_OR_CKPT"
+    elif cfg.get("data") is None:
+        unused, needs = OF_DATA, "fake=FOLDER or data=NAME"
+    else:
+        unused, needs = {"real": None}, "fake=FOLDER"
+    if given := [key for key, default in unused.items() if cfg.get(key) != default]:
+        raise UserError(
+            f"{' and '.join(given)} would have no effect without {needs}: leave it out."
+        )
+
+
 def of_checkpoint(
     cfg: DictConfig, path: Path, device: torch.device, thresholds: Sequence[Threshold]
 ) -> list[Scores]:
@@ -89,6 +109,8 @@ def of_checkpoint(
     gan = load(path, device, cfg.trust)
     if isinstance(gan, Translating) and list(thresholds) != [None]:
         raise UserError("Translations have no latents to truncate: leave out truncation and sweep.")
+    if isinstance(gan, Translating) and cfg.standing is not None:
+        raise UserError("Translations use no standing statistics: leave out standing.")
     data = data_of(cfg, path, gan)
     data.prepare_data()
     data.check()
@@ -187,7 +209,10 @@ def size_of(path: str, channels: int) -> set[tuple[int, int]]:
     """Heights and widths of the images in a folder, zip, tar or pack; UserError if unreadable."""
     facts = Path(path) / FACTS
     if facts.is_file():
-        return {tuple(json.loads(facts.read_text())["shape"][1:])}
+        try:
+            return {tuple(json.loads(facts.read_text())["shape"][1:])}
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{facts} is damaged: make the pack again.") from error
     source: Source = source_of(path, (64, 64), channels)
     if not isinstance(source, EncodedImages):
         return {source.shape[1:]}

@@ -22,7 +22,9 @@ def main(argv: list[str] | None = None) -> None:
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = cli.parser("export", __doc__)
     cli.add_checkpoint(parser, device=False)
-    parser.add_argument("out", type=Path, nargs="?", help="the new folder; optional with --push")
+    parser.add_argument(
+        "out", type=cli.path, nargs="?", help="the new folder; optional with --push"
+    )
     parser.add_argument("--onnx", action="store_true", help="add graphs for ONNX")
     parser.add_argument("--pt2", action="store_true", help="add graphs for torch.export.load")
     parser.add_argument("--directions", nargs="+", help="of a model that translates: AtoB, BtoA")
@@ -36,7 +38,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "test images of a data set that anybody can have",
     )  # fmt: skip
     parser.add_argument("--half", action="store_true", help="round weights to float16")
-    parser.add_argument("--push", metavar="USER/NAME", help="push the folder to the Hub")
+    parser.add_argument(
+        "--push", type=cli.text, metavar="USER/NAME", help="push the folder to the Hub"
+    )
     parser.add_argument("--private", action="store_true", help="make a new repository private")
     args = parser.parse_args(argv)
     if args.out is None and args.push is None:

@@ -6,6 +6,7 @@ ways: by the features of a network, which see what an image shows, and by pixels
 
 import argparse
 import csv
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,7 +33,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = cli.parser("neighbors", __doc__)
     cli.add_checkpoint(parser)
     parser.add_argument(
-        "--out", type=Path, required=True,
+        "--out", type=cli.path, required=True,
         help="the picture NAME.png; NAME.csv next to it names the images",
     )  # fmt: skip
     which = parser.add_mutually_exclusive_group()
@@ -46,7 +47,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--neighbors", type=cli.at_least(1), default=4,
         help="training images to show for each sample, by each way (%(default)s)",
     )  # fmt: skip
-    parser.add_argument("--data", help="the training images, if they have moved")
+    parser.add_argument("--data", type=cli.text, help="the training images, if they have moved")
     return parser.parse_args(argv)
 
 
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
     """Write the picture and the table that the command line asks for."""
     if args.out.suffix.lower() != ".png":
         raise UserError("The picture is a PNG: use --out NAME.png.")
-    if args.truncation is not None and args.truncation <= 0:
+    if args.truncation is not None and not 0 < args.truncation < math.inf:
         raise UserError("--truncation must be greater than 0: latents are drawn until they fit.")
     device = cli.device(args.device)
     from ganzoo.data.choosing import source_of, training_data

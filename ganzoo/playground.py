@@ -22,7 +22,9 @@ def main(argv: list[str] | None = None) -> None:
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = cli.parser("playground", __doc__)
     cli.add_checkpoint(parser, device=False)
-    parser.add_argument("out", type=Path, nargs="?", help="a new folder, or NAME.html (one file)")
+    parser.add_argument(
+        "out", type=cli.path, nargs="?", help="a new folder, or NAME.html (one file)"
+    )
     parser.add_argument("--single-file", action="store_true", help="write OUT as one HTML file")
     parser.add_argument("--title", help="title of the page")
     parser.add_argument("--license", help="license of the model, such as 'CC BY 4.0'")
@@ -36,7 +38,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="what to call the two domains, such as horses zebras",
     )  # fmt: skip
     parser.add_argument(
-        "--examples", type=Path, metavar="FOLDER", help="photos for visitors to start with"
+        "--examples", type=cli.path, metavar="FOLDER", help="photos for visitors to start with"
     )
     parser.add_argument("--port", type=cli.at_least(0), default=0, help="without OUT (any)")
     parser.add_argument("--no-browser", action="store_true", help="without OUT: open no browser")

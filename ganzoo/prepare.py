@@ -25,7 +25,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     pack = commands.add_parser("pack", help="store images decoded, in one file")
     pack.set_defaults(run=run_pack)
     pack.add_argument("src", help="a folder, zip, tar or pack, or the name of a data set: celeba")
-    pack.add_argument("out", type=Path, help="folder of the new pack; train with data=pack")
+    pack.add_argument("out", type=cli.path, help="folder of the new pack; train with data=pack")
     cli.add_data(pack)
     pack.add_argument(
         "--levels", action="store_true", help="add all smaller sizes, by 2x2 box means"
@@ -39,14 +39,16 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     browser = commands.add_parser("playground", help="download what runs networks in a browser")
     browser.set_defaults(run=run_playground)
     browser.add_argument(
-        "--from", type=Path, dest="source", metavar="FOLDER",
+        "--from", type=cli.path, dest="source", metavar="FOLDER",
         help="a folder where npm pack has put the package, instead of downloading it",
     )  # fmt: skip
 
     foreign = commands.add_parser("import", help="convert a checkpoint of another project")
     foreign.set_defaults(run=run_import)
-    foreign.add_argument("src", type=Path, help="file or folder of the other project; see docs/")
-    foreign.add_argument("out", type=Path, help="the new .ckpt file")
+    foreign.add_argument(
+        "src", type=cli.path, help="file or folder of the other project; see docs/"
+    )
+    foreign.add_argument("out", type=cli.path, help="the new .ckpt file")
 
     args, behind = parser.parse_known_args(argv)
     if behind:  # keys after options, which argparse does not expect

@@ -4,8 +4,8 @@ The same seed gives the same image, whatever else is asked for in the same call.
 """
 
 import argparse
+import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ganzoo import cli
@@ -31,7 +31,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = cli.parser("sample", __doc__)
     cli.add_checkpoint(parser)
     parser.add_argument(
-        "--out", type=Path, required=True,
+        "--out", type=cli.path, required=True,
         help="NAME.png: one picture; NAME.gif: an animation; else a folder: a PNG per image",
     )  # fmt: skip
     which = parser.add_mutually_exclusive_group()
@@ -79,8 +79,8 @@ def thresholds(text: str) -> list[float | None]:
         raise argparse.ArgumentTypeError(
             f"{text!r} is not a list of thresholds such as 0.5 or 0.2,1,none"
         ) from None
-    if any(t is not None and not t > 0 for t in found):
-        raise argparse.ArgumentTypeError("a threshold must be greater than 0")
+    if any(t is not None and not 0 < t < math.inf for t in found):
+        raise argparse.ArgumentTypeError("a threshold must be greater than 0, and finite")
     return found
 
 
@@ -89,8 +89,15 @@ def check(args: argparse.Namespace) -> None:
     gif, png = (args.out.suffix.lower() == ending for ending in (GIF, PNG))
     if (args.walk is not None and not gif) or (gif and args.walk is None and args.morph is None):
         raise UserError("A walk is a GIF: use --walk together with --out NAME.gif.")
-    if args.out.suffix.lower() in OTHERS:
+    if args.out.suffix.lower() in OTHERS or args.out.name.lower() in (PNG, GIF):
         raise UserError("Pictures are written as NAME.png, animations as NAME.gif.")
+    if args.walk is not None and len(args.walk) < 2:
+        raise UserError("--walk needs at least two seeds, such as 3,7.")
+    if args.frames and not (args.walk or args.morph):
+        raise UserError("--frames belongs to --walk or --morph.")
+    rows = len(args.truncation or []) > 1 or len(args.classes or []) > 1
+    if args.columns and (args.walk or rows or not (gif or png) or (args.morph and png)):
+        raise UserError("--columns belongs to a grid: these pictures have their own rows.")
     if args.morph and (args.walk or args.classes or not (gif or png)):
         raise UserError("Use --morph with --out NAME.png or NAME.gif, without --walk or --classes.")
     if args.morph and len(args.morph) < 2:

@@ -289,9 +289,12 @@ def make_loggers(node: Any) -> list[Any]:
 def profiler_of(profiler: Any, run_dir: Path) -> Any:
     """A profiler of Lightning whose report goes to the run folder, as `fit-profile.txt`."""
     kinds: dict[Any, Any] = {"simple": SimpleProfiler, "advanced": AdvancedProfiler}
-    if profiler in kinds:
+    if isinstance(profiler, str) and profiler in kinds:
         return kinds[profiler](dirpath=run_dir, filename="profile")
-    return make(profiler) if isinstance(profiler, DictConfig) else profiler
+    if isinstance(profiler, DictConfig):
+        return make(profiler)
+    check_choice("trainer.profiler", profiler, [None, *kinds, "pytorch"])
+    return profiler
 
 
 # Keys of Lightning's Trainer, and the key that does the same here.
@@ -406,6 +409,7 @@ if __name__ == "__main__":
     # By its name, so that processes that a launcher of Hydra starts find it, too.
     from ganzoo.train import main as main_by_name
 
-    sys.argv[1:] = cli.for_hydra(sys.argv[1:])
+    with cli.exits("train"):
+        sys.argv[1:] = cli.for_hydra(sys.argv[1:])
     with cli.key_hints("train"):
         main_by_name()

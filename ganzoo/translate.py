@@ -6,7 +6,6 @@ code is 1.
 
 import argparse
 import sys
-from pathlib import Path
 
 from ganzoo import cli
 from ganzoo.errors import shown
@@ -36,9 +35,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = cli.parser("translate", __doc__)
     cli.add_checkpoint(parser)
     parser.add_argument(
-        "src", type=Path, help="a folder with its subfolders, a zip, a tar, or one image"
+        "src", type=cli.path, help="a folder with its subfolders, a zip, a tar, or one image"
     )
-    parser.add_argument("dst", type=Path, help="a folder; for one image also a file")
+    parser.add_argument("dst", type=cli.path, help="a folder; for one image also a file")
     parser.add_argument("--direction", default="AtoB", help="AtoB or BtoA (%(default)s)")
     parser.add_argument(
         "--batch", type=cli.at_least(1), default=8,

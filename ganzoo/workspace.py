@@ -68,8 +68,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "project", metavar="ENTITY/PROJECT", help="the user or team, and the project"
     )
-    parser.add_argument("--group", help="show only the runs of this group, such as a sweep")
-    parser.add_argument("--name", help="name of the view (default: ganzoo and the group)")
+    parser.add_argument(
+        "--group", type=cli.text, help="show only the runs of this group, such as a sweep"
+    )
+    parser.add_argument(
+        "--name", type=cli.text, help="name of the view (default: ganzoo and the group)"
+    )
     return parser.parse_args(argv)
 
 

@@ -131,6 +131,13 @@ def test_the_script_finds_packages_in_the_current_folder(tmp_path: Path) -> None
             1,
             r"ganzoo.x: cannot read or write a\nb (Permission denied).",
         ),
+        (UserError("Set data.source.root."), 1, "ganzoo.x: Set data.source.root."),
+        (MemoryError(), 1, "ganzoo.x: not enough memory"),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: 9"),
+            1,
+            "ganzoo.x: not enough memory",
+        ),
         (KeyboardInterrupt(), 130, "ganzoo.x: interrupted."),
     ],
 )
@@ -182,10 +189,17 @@ def test_arguments(kind: Callable[[str], object], text: str, value: object) -> N
 @pytest.mark.parametrize(
     ("kind", "text"),
     [
+        (cli.path, ""),
+        (cli.text, " "),
         (cli.numbers, "a"),
         (cli.numbers, "5-3"),
         (cli.size, "64x"),
         (cli.size, "x64"),
+        (cli.size, "0"),
+        (cli.size, "16x99999999"),
+        (cli.numbers, "0-99999999999"),
+        (cli.numbers, "4294967296"),
+        (cli.at_least(1), "99999999999"),
         (cli.at_least(1), "0"),
         (cli.at_least(0), "-1"),
         (cli.key_value, "root"),
@@ -217,3 +231,9 @@ def test_home_in_keys(monkeypatch) -> None:
 )
 def test_words_for_hydra(given: str, expected: list[str]) -> None:
     assert cli.for_hydra([given]) == expected
+
+
+@pytest.mark.parametrize("given", ["run_dir=", "run_dir=null", "run_dir=''", "sweep_dir=[a]"])
+def test_a_run_folder_has_a_name(given: str) -> None:
+    with pytest.raises(UserError, match=r"is not the path of a folder: give \w+_dir=FOLDER"):
+        cli.for_hydra([given])

@@ -259,3 +259,19 @@ def test_the_command_exits_with_one_and_a_sentence(photos, tmp_path) -> None:
     assert "Traceback" not in ended.stderr
     assert run([*command, str(photos)], cwd=tmp_path).returncode == 0
     assert (tmp_path / "doctor.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [("imagenet", "root must be given: add root=VALUE"), ("unpaired_folder", "add a.root=VALUE")],
+)
+def test_keys_are_named_as_the_doctor_takes_them(data: str, says: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        doctor.main([data])
+    assert says in str(ended.value.code)
+    assert "data." not in str(ended.value.code)
+
+
+def test_a_path_and_another_root_are_refused(photos: Path) -> None:
+    with pytest.raises(SystemExit, match=r"Both .*photos and root=nowhere are given"):
+        doctor.main([str(photos), "root=nowhere"])

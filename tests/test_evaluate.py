@@ -159,7 +159,7 @@ def test_metrics_are_fitted_to_few_images(tmp_path, caplog) -> None:
     ("key", "sentence"),
     [
         ("callbacks.evaluate.monitor=psnr", "monitor=psnr is not measured"),
-        ("callbacks.grid.seeds=0", "at least one of seeds"),
+        ("callbacks.grid.seeds=0", r"seeds must be .* from 1"),
         ("callbacks.ticks.every_kimg=abc", "every_kimg must be a number"),
         ("metrics.metrics.kid.subsets=0", r"subsets must be .* from 1"),
         ("metrics.metrics.kid.subset_size=-5", r"subset_size must be .* of at least 2"),
@@ -263,6 +263,8 @@ def test_command_takes_other_data(tmp_path) -> None:
     scores = evaluated(f"ckpt={tmp_path}", "data=folder", f"data.source.root={photos}")
     assert scores.protocol["real"]["data"] == "photos"
     assert scores.protocol["real"]["shape"] == [3, 16, 16]
+    with pytest.raises(UserError, match="needs data of one domain"):
+        evaluated(f"ckpt={tmp_path}", "data=emoji_unpaired")
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import assert_same_tensors, checkpoint, run, train_command
 from makers.tiny import config
+from PIL import Image
 
 from ganzoo.errors import UserError
 from ganzoo.models.dcgan import DCGAN
@@ -79,7 +80,7 @@ def test_a_disk_that_fills_between_checkpoints(
     """After 40 images, where last.ckpt is written, the disk takes no more numbers or pictures."""
     keys = ("callbacks.save.every_kimg=0.04", "callbacks.ticks.every_kimg=0.008")
     grid = "callbacks.grid.every_kimg=0.024"
-    inner, full = Path.open, {"now": False}
+    inner, save, full = Path.open, Image.Image.save, {"now": False}
 
     def step(gan: DCGAN, batch: Any, of: Any = DCGAN.step) -> Any:
         full["now"] = gan.images_seen >= 40
@@ -90,9 +91,15 @@ def test_a_disk_that_fills_between_checkpoints(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         return inner(path, mode, *args, **options)
 
+    def saved(picture: Image.Image, path: Path, *args: Any, **options: Any) -> None:
+        if full["now"] and file in path.parts[-2:]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        save(picture, path, *args, **options)
+
     with monkeypatch.context() as patch:
         patch.setattr(DCGAN, "step", step)
         patch.setattr(Path, "open", opened)
+        patch.setattr(Image.Image, "save", saved)
         code, output = train_main(tmp_path / "full", *keys, grid)
     assert code == 1, output
     assert "the disk is full" in output

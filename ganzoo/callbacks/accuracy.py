@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from ganzoo.callbacks.trainer import data_of, log_numbers, maintenance
-from ganzoo.config.values import NotNegative
+from ganzoo.config.values import Count, NotNegative
 from ganzoo.data.pixels import to_float
 from ganzoo.data.reference import Reference, mixed
 from ganzoo.distributed.collectives import gather_rows, rank, world_size
@@ -36,7 +36,7 @@ class DiscriminatorAccuracy(Callback):
         num: number of images of each kind.
     """
 
-    def __init__(self, every_kimg: NotNegative = 20.0, num: int = 500) -> None:
+    def __init__(self, every_kimg: NotNegative = 20.0, num: Count = 500) -> None:
         self.every_kimg, self.num = every_kimg, num
 
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 from ganzoo.callbacks.periods import MOST, due, picture_name, picture_period
 from ganzoo.callbacks.trainer import data_of, last_pictures, loggers_of
 from ganzoo.callbacks.translations import Translations
-from ganzoo.config.values import NotNegative
+from ganzoo.config.values import Count, NotNegative, Seed
 from ganzoo.engine.gan import GAN
 from ganzoo.engine.kinds import FromSeeds, Translating, only_from_seeds
 from ganzoo.errors import UserError, first
@@ -46,10 +46,10 @@ class SampleGrid(Callback):
     def __init__(
         self,
         every_kimg: NotNegative | None = 10.0,
-        seeds: Iterable[int] | int = 64,
+        seeds: Iterable[Seed] | Count = 64,
         raw: bool = False,
-        classes: int = 10,
-        images: int = 8,
+        classes: Count = 10,
+        images: Count = 8,
     ) -> None:
         self.every_kimg, self.images = every_kimg, images
         self.seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ganzoo.callbacks.periods import due, picture_name, picture_period
 from ganzoo.callbacks.trainer import data_of, last_pictures, loggers_of
-from ganzoo.config.values import NotNegative
+from ganzoo.config.values import Count, NotNegative
 from ganzoo.data.source import some
 from ganzoo.distributed.batchnorm import local_batchnorm
 from ganzoo.engine.gan import GAN
@@ -38,7 +38,7 @@ class LogitGrid(Callback):
         num: number of images of each kind.
     """
 
-    def __init__(self, every_kimg: NotNegative | None = 10.0, num: int = 8) -> None:
+    def __init__(self, every_kimg: NotNegative | None = 10.0, num: Count = 8) -> None:
         self.every_kimg, self.num = every_kimg, num
         self.reals: dict[str, Images] = {}  # by domain
         self._written_at = -1

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import lightning as L
 import torch
@@ -29,7 +29,7 @@ from ganzoo.callbacks.alarms import (
 )
 from ganzoo.callbacks.signs import Diversity, Growth
 from ganzoo.callbacks.trainer import data_of, log_numbers, maintenance
-from ganzoo.config.values import NotNegative
+from ganzoo.config.values import Count, Natural, NotNegative, Range
 from ganzoo.disk import write_whole
 from ganzoo.distributed.collectives import average_over_processes
 from ganzoo.engine.gan import GAN
@@ -87,9 +87,9 @@ class Sentinel(Callback):
         self,
         action: Literal["warn", "stop", "rollback"] = "warn",
         every_kimg: NotNegative | None = None,
-        patience: int = 3,
-        num: int = 64,
-        rollbacks: int = 3,
+        patience: Count = 3,
+        num: Annotated[int, Range(2)] = 64,
+        rollbacks: Natural = 3,
     ) -> None:
         self.action, self.every_kimg, self.patience, self.num = action, every_kimg, patience, num
         self.rollbacks = rollbacks

@@ -62,7 +62,7 @@ def make(node: Any, key: str = "") -> Any:
     try:
         check_types(node, key)
         return instantiate(node, _convert_="all")
-    except InstantiationException as error:
+    except (InstantiationException, TypeError) as error:  # TypeError: _partial_=1
         cause: BaseException | None = error
         while cause is not None:
             if isinstance(cause, UserError):

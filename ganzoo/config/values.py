@@ -24,9 +24,12 @@ class Range(NamedTuple):
 
 
 Count = Annotated[int, Range(1, 1_000_000)]  # more never ends
+Side = Annotated[int, Range(1, 16_384)]  # in pixels; more fits into no memory
 Positive = Annotated[int, Range(1)]
 Natural = Annotated[int, Range(0)]
 NotNegative = Annotated[float, Range(0)]
+Share = Annotated[float, Range(0, 1)]
+Seed = Annotated[int, Range(0, 2**32 - 1)]
 PLAIN = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
@@ -49,6 +52,10 @@ def check_call(called: Any, given: Mapping[str, Any], key: str) -> None:
 def check_value(key: str, value: Any, kind: Any) -> None:
     """Raise `UserError` naming `key` if `value` certainly is not of this type."""
     if not fits(value, kind):
+        for part in (kind, *get_args(kind)):
+            if get_origin(part) in (dict, Mapping) and isinstance(value, Mapping):
+                for name, one in value.items():  # the wrong one
+                    check_value(f"{key}.{name}", one, get_args(part)[1])
         raise UserError(f"{key} must be {described(kind)}, not {value!r}.")
 
 
@@ -91,9 +98,10 @@ def fits(value: Any, kind: Any) -> bool:
     if kind in (None, NoneType):
         return value is None
     if kind in PLAIN:
-        # A bool is an int to Python, and NaN a float, but nobody means them so.
+        # A bool is an int to Python, NaN a float, and "" what an unset variable of a shell leaves,
+        # but nobody means them so.
         accepted = {float: (float, int)}.get(kind, (kind,))
-        return type(value) in accepted and value == value
+        return type(value) in accepted and value == value and value != ""
     if origin in (list, Sequence, Iterable):
         return _is_list(value) and all(fits(v, args[0]) for v in value)
     if origin is tuple and args[-1:] != (...,):
@@ -135,22 +143,23 @@ def described(kind: Any) -> str:
 
 # The keys at the top of `conf/train.yaml` and `conf/evaluate.yaml`, which no class declares.
 TRAIN: dict[str, Any] = {
-    "seed": Annotated[int, Range(0, 2**32 - 1)],
-    "total_kimg": Annotated[float, Range(0)],
+    "seed": Seed,
+    "total_kimg": NotNegative,
     "batch_size": Count,
-    "image_size": Count | Sequence[Count],
+    "image_size": Side | Sequence[Side],
     "channels": Count,
     "precision": str,
     "tf32": bool,
     "sync_batchnorm": bool,
     "init_from": str | None,
     "dry": bool,
+    "trainer": Mapping[str, Any],
     "run_dir": str,
 }
 EVALUATE: dict[str, Any] = {
     "ckpt": str | None,
     "raw": bool,
-    "truncation": Annotated[float, Range(0)] | None,
+    "truncation": NotNegative | None,
     "standing": Natural | None,
     "sweep": Sequence[float | None] | None,
     "fake": str | None,
@@ -158,8 +167,8 @@ EVALUATE: dict[str, Any] = {
     "out": str | None,
     "device": str,
     "trust": Sequence[str],
-    "image_size": Count | Sequence[Count] | None,
+    "image_size": Side | Sequence[Side] | None,
     "channels": Count | None,
     "batch_size": Count,
-    "seed": Annotated[int, Range(0, 2**32 - 1)],
+    "seed": Seed,
 }

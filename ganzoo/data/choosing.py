@@ -62,6 +62,8 @@ def sources_of(
                 f"{data} is not a file or folder and not one of {', '.join(names)}: give the path "
                 "of a folder, zip, tar or pack, or the name of a data set."
             )
+        if "root" in given[0]:
+            raise UserError(f"Both {data} and root={given[0].root} are given: leave out one.")
         name = "pack" if (Path(data) / FACTS).is_file() else "folder"
         given.insert(0, OmegaConf.create({"root": data}))
     top = [f"image_size=[{image_size[0]},{image_size[1]}]", f"channels={channels}"]
@@ -78,7 +80,7 @@ def sources_of(
         both: Unpaired = make(cfg.data)
     except OmegaConfBaseException as error:
         raise UserError(
-            f"{' '.join(str(error).split())}; the keys are those in conf/data/{name}.yaml."
+            f"{str(error).splitlines()[0]}; the keys are those in conf/data/{name}.yaml."
         ) from error
     found = {domain: part.source for domain, part in both.whole().items()}
     try:

@@ -178,7 +178,7 @@ def devices_explained(devices: object, accelerator: str = "gpu") -> Iterator[Non
     """Inside, Lightning looks for devices. Raises `UserError` if there are not enough."""
     try:
         yield
-    except (MisconfigurationException, TypeError, ValueError) as error:
+    except (MisconfigurationException, TypeError, ValueError, ImportError) as error:
         number = torch.cuda.device_count()
         gpus = accelerator in ("gpu", "cuda") or (accelerator == "auto" and number > 0)
         if not (gpus and isinstance(error, MisconfigurationException)):

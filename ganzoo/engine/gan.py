@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ganzoo import __version__
-from ganzoo.config.values import Count, NotNegative
+from ganzoo.config.values import Count, NotNegative, Seed, Share
 from ganzoo.distributed.collectives import average_over_processes, world_size
 from ganzoo.distributed.strategy import Replicated
 from ganzoo.draws import Draws, seed_of
@@ -81,16 +81,16 @@ class GAN(L.LightningModule):
         generator: nn.Module,
         discriminator: nn.Module,
         optimizers: Mapping[str, Callable[..., Optimizer]],
-        total_kimg: float,
-        seed: int = 0,
+        total_kimg: NotNegative,
+        seed: Seed = 0,
         ema_kimg: NotNegative = 10.0,
-        ema_rampup: float | None = 0.05,
-        ema_beta: float | None = None,
-        ema_start_kimg: float = 0.0,
+        ema_rampup: NotNegative | None = 0.05,
+        ema_beta: Share | None = None,
+        ema_start_kimg: NotNegative = 0.0,
         ema_buffers: bool = False,
         discriminator_steps: Count = 1,
         generator_steps: Count = 1,
-        accumulate: int | str = 1,
+        accumulate: Count | str = 1,
         clip: Mapping[str, float] | None = None,
         lr_factors: Mapping[str, Callable[[int], float]] | None = None,
         compile: Sequence[str] = (),

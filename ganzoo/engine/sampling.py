@@ -3,6 +3,7 @@
 A seed's latents and class depend on that seed alone, so its image is the same in every batch.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -40,8 +41,8 @@ def latents_of(
     """One latent vector per seed, [len(seeds), nz], truncated unless the threshold is None."""
     limit, factor = None, 1.0
     if threshold is not None:
-        if threshold <= 0:
-            raise UserError(f"A truncation of {threshold} leaves no latents: use one above 0.")
+        if not 0 < threshold < math.inf:  # NaN, too
+            raise UserError(f"A truncation of {threshold} is no limit: use a number above 0.")
         limit, factor = truncate(threshold)
         if limit is not None and limit < LEAST_LIMIT:
             raise UserError(
@@ -120,7 +121,7 @@ def class_counts(
 
 def check(thresholds: Sequence[Threshold]) -> None:
     """Raise `UserError` unless these are valid thresholds, at least one."""
-    if not thresholds or any(t is not None and t <= 0 for t in thresholds):
+    if not thresholds or any(t is not None and not 0 < t < math.inf for t in thresholds):
         raise UserError("Thresholds of truncation are numbers above 0, or null for no limit.")
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ganzoo.config.values import Count
+from ganzoo.config.values import Count, Seed
 from ganzoo.errors import UserError
 from ganzoo.metrics.base import SuiteMetric, check_finite
 
@@ -33,7 +33,7 @@ class InceptionScore(SuiteMetric):
     entropy: Tensor
 
     def __init__(
-        self, total: int | None = None, splits: Count = 10, shuffle_seed: int | None = 2020
+        self, total: Count | None = None, splits: Count = 10, shuffle_seed: Seed | None = 2020
     ) -> None:
         super().__init__()
         self.total, self.splits, self.shuffle_seed = total, splits, shuffle_seed

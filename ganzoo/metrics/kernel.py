@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ganzoo.config.values import Count, Range
+from ganzoo.config.values import Count, Range, Seed
 from ganzoo.metrics.base import FeatureSamples
 
 
@@ -27,7 +27,7 @@ class KernelDistance(FeatureSamples):
     limit = "subset_size"
 
     def __init__(
-        self, subsets: Count = 100, subset_size: Annotated[int, Range(2)] = 1000, seed: int = 2020
+        self, subsets: Count = 100, subset_size: Annotated[int, Range(2)] = 1000, seed: Seed = 2020
     ) -> None:
         super().__init__()
         self.subsets, self.subset_size, self.seed = subsets, subset_size, seed

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from ganzoo.config.values import Count
 from ganzoo.metrics.base import FeatureSamples
 
 _BLOCK = 2**24  # distances held at a time
@@ -27,7 +28,7 @@ class Manifold(FeatureSamples):
     names = ("precision", "recall", "density", "coverage")
     limit = "neighbors"
 
-    def __init__(self, neighbors: int = 3) -> None:
+    def __init__(self, neighbors: Count = 3) -> None:
         super().__init__()
         self.neighbors = neighbors
 

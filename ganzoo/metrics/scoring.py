@@ -43,6 +43,8 @@ class SeedScorer:
         device: torch.device,
         prepare: bool = True,
     ) -> None:
+        if "" not in data.domains:
+            raise UserError("A model that makes images from seeds needs data of one domain.")
         reference = Reference(data.domains[""], suite.num_real, suite.mirror)
         suite = suite.fitted(len(reference), suite.num_fake)
         self.gan, self.suite, self.names = gan, suite, suite.names()

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from ganzoo.config.values import Count, Seed
 from ganzoo.draws import seed_of
 from ganzoo.metrics.base import ImageSamples, filtered
 
@@ -34,11 +35,11 @@ class SlicedWasserstein(ImageSamples):
 
     def __init__(
         self,
-        num: int | None = None,
-        patches: int = 128,
-        repeats: int = 4,
-        directions: int = 128,
-        seed: int = 0,
+        num: Count | None = None,
+        patches: Count = 128,
+        repeats: Count = 4,
+        directions: Count = 128,
+        seed: Seed = 0,
     ) -> None:
         super().__init__(num)
         self.patches, self.repeats, self.directions, self.seed = patches, repeats, directions, seed

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ganzoo.config.values import Count
 from ganzoo.metrics.base import ImageSamples, filtered
 
 _WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
@@ -27,7 +28,7 @@ class MSSSIM(ImageSamples):
     limit = "num_pairs"
     least_size = 16  # of five scales, each half of the one before
 
-    def __init__(self, num_pairs: int | None = None) -> None:
+    def __init__(self, num_pairs: Count | None = None) -> None:
         super().__init__(None if num_pairs is None else 2 * num_pairs)
         self.num_pairs = num_pairs
 

@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = cli.parser("runs", __doc__)
     parser.add_argument(
-        "folder", type=Path, nargs="?", default=Path("runs"), metavar="FOLDER",
+        "folder", type=cli.path, nargs="?", default=Path("runs"), metavar="FOLDER",
         help="the folder with the runs (%(default)s)",
     )  # fmt: skip
     parser.add_argument(

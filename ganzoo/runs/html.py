@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ganzoo.disk import write_whole
-from ganzoo.errors import shown
+from ganzoo.errors import UserError, shown
 from ganzoo.pictures.web import link, newest, render
 from ganzoo.runs import text
 from ganzoo.runs.folder import Run
@@ -16,6 +16,8 @@ PAGE = "runs.html"
 
 def write_page(runs: Sequence[Run], folder: Path) -> Path:
     """Write `runs.html` with the runs in this order and return its path; UserError if it fails."""
+    if not runs:
+        raise UserError(f"There are no runs in {folder}: give a folder that contains some.")
     path = folder / PAGE
     best = [run.path for run in sorted(runs, key=lambda run: run.rank)]
     html = render(

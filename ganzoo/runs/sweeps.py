@@ -153,8 +153,12 @@ def failed_together(run_dir: str) -> bool:
 def objective(run_dir: Path) -> float | None:
     """The best value of the monitored metric of a run; None if there is none."""
     path = run_dir / "metrics.json"
-    best = json.loads(path.read_text())["best"] if path.is_file() else None
-    return float(best["value"]) if best else None
+    try:
+        best = json.loads(path.read_text())["best"] if path.is_file() else None
+        return float(best["value"]) if best else None
+    except (ValueError, KeyError, TypeError):
+        log.warning("%s cannot be read, so the best value is not known", path)
+        return None
 
 
 def states(sweep_dir: Path) -> dict[str, State]:

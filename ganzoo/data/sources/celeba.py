@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 import torchvision
 
+from ganzoo.config.values import Share
 from ganzoo.data.decode import Box
 from ganzoo.data.encoded import EncodedImages, Listing
 from ganzoo.data.files import Files, open_files
@@ -59,7 +60,7 @@ class CelebA(EncodedImages):
         filter: str = "bicubic",
         attributes: Sequence[str] = (),
         split: str = "all",
-        held_out: float = 0.0,
+        held_out: Share = 0.0,
         download: bool = False,
     ) -> None:
         check_choice("data.source.crop", crop, list(CROPS))

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ganzoo.config.values import Share
 from ganzoo.data.decode import EXTENSIONS, UNREAD, extension, images_among
 from ganzoo.data.encoded import EncodedImages, Listing
 from ganzoo.data.files import Files, open_files
@@ -42,7 +43,7 @@ class Folder(EncodedImages):
         image_size: int | Sequence[int],
         labels: bool | None = None,
         split: str = "train",
-        held_out: float = 0.0,
+        held_out: Share = 0.0,
         **decoding: Any,
     ) -> None:
         super().__init__(image_size, **decoding)

@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 
 import torch
 
+from ganzoo.config.values import Share
 from ganzoo.data.encoded import EncodedImages, Listing
 from ganzoo.data.files import Files
 from ganzoo.data.source import library, part
@@ -50,7 +51,7 @@ class HuggingFace(EncodedImages):
         label: str | None = None,
         data_files: Paths | Mapping[str, Paths] | None = None,
         download: bool = False,
-        held_out: float = 0.0,
+        held_out: Share = 0.0,
         **decoding: Any,
     ) -> None:
         super().__init__(image_size, **decoding)

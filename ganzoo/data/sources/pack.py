@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ganzoo.config.values import Share
 from ganzoo.data.source import Source, pair, part
 from ganzoo.disk import sha256
 from ganzoo.errors import UserError
@@ -45,7 +46,7 @@ class Pack(Source):
         root: str,
         image_size: int | Sequence[int] | None = None,
         split: str = "train",
-        held_out: float = 0.0,
+        held_out: Share = 0.0,
     ) -> None:
         part([], split, held_out)  # raises UserError for bad options
         self.root, self.split, self.share = Path(root).expanduser(), split, held_out

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ganzoo.config.values import NotNegative
 from ganzoo.data.images import ImageData
 from ganzoo.draws import Sampler, integers, normal, unit
 from ganzoo.engine.gan import Batch
@@ -83,9 +84,9 @@ class BigGAN(FromSeeds):
         truncate: Literal["resample", "truncated_normal", "scale"] = "resample",
         orthogonal: Mapping[str, float] | None = None,
         augment: DiffAugment | None = None,
-        gradient_penalty: float = 0.0,
-        r1: float = 0.0,
-        r2: float = 0.0,
+        gradient_penalty: NotNegative = 0.0,
+        r1: NotNegative = 0.0,
+        r2: NotNegative = 0.0,
         **shared: Any,
     ) -> None:
         super().__init__(generator, discriminator, generator.nz, prior, **shared)

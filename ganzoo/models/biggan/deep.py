@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ganzoo.config.values import Count, NotNegative
 from ganzoo.models.biggan.layers import ConditionalNorm, Layers
 from ganzoo.models.biggan.networks import ConditionalGenerator, ProjectionDiscriminator
 from ganzoo.nn.layers import enlarged
@@ -28,12 +29,12 @@ class DeepGenerator(ConditionalGenerator):
     def __init__(
         self,
         image_size: int | Sequence[int],
-        nz: int = 128,
-        ch: int = 128,
-        depth: int = 2,
-        reduction: int = 4,
-        image_maps: int | None = None,
-        bn_eps: float = 1e-4,
+        nz: Count = 128,
+        ch: Count = 128,
+        depth: Count = 2,
+        reduction: Count = 4,
+        image_maps: Count | None = None,
+        bn_eps: NotNegative = 1e-4,
         **options: Any,
     ) -> None:
         super().__init__(image_size, nz=nz, ch=ch, bn_eps=bn_eps, **options)
@@ -67,7 +68,7 @@ class DeepGeneratorBlock(nn.Module):
         inputs: int,
         outputs: int,
         condition: int,
-        reduction: int,
+        reduction: Count,
         enlarge: bool,
         layers: Layers,
     ) -> None:
@@ -105,9 +106,9 @@ class DeepDiscriminator(ProjectionDiscriminator):
     def __init__(
         self,
         image_size: int | Sequence[int],
-        ch: int = 128,
-        depth: int = 2,
-        reduction: int = 4,
+        ch: Count = 128,
+        depth: Count = 2,
+        reduction: Count = 4,
         **options: Any,
     ) -> None:
         super().__init__(image_size, ch=ch, stem=True, **options)

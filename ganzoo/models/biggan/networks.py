@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ganzoo.config.values import Count
+from ganzoo.config.values import Count, Natural, NotNegative, Share
 from ganzoo.errors import UserError
 from ganzoo.models.biggan.layers import ConditionalNorm, Conv2d, Init, Layers
 from ganzoo.nn.layers import enlarged, halved_grid
@@ -66,20 +66,20 @@ class ConditionalGenerator(nn.Module):
     def __init__(
         self,
         image_size: int | Sequence[int],
-        channels: int = 3,
-        classes: int = 1000,
-        nz: int = 120,
-        ch: int = 96,
+        channels: Count = 3,
+        classes: Natural = 1000,
+        nz: Count = 120,
+        ch: Count = 96,
         widths: Sequence[float] | None = None,
-        shared: int = 128,
-        bottom_width: int = 4,
+        shared: Natural = 128,
+        bottom_width: Count = 4,
         attention: Sequence[int] = (64,),
         spectral_norm: bool = True,
-        sn_eps: float = 1e-6,
+        sn_eps: NotNegative = 1e-6,
         sn_iterations: Count = 1,
-        bn_eps: float = 1e-5,
-        bn_momentum: float = 0.1,
-        statistics: int = 0,
+        bn_eps: NotNegative = 1e-5,
+        bn_momentum: Share = 0.1,
+        statistics: Natural = 0,
         init: Init = "orthogonal",
         zero_biases: bool = False,
     ) -> None:
@@ -145,7 +145,7 @@ class Generator(ConditionalGenerator):
         image_size: int | Sequence[int],
         hierarchical: bool = True,
         shortcuts: bool = True,
-        image_kernel: int = 3,
+        image_kernel: Count = 3,
         first_spectral: bool = True,
         **options: Any,
     ) -> None:
@@ -229,15 +229,15 @@ class ProjectionDiscriminator(nn.Module):
     def __init__(
         self,
         image_size: int | Sequence[int],
-        channels: int = 3,
-        classes: int = 1000,
-        ch: int = 96,
+        channels: Count = 3,
+        classes: Natural = 1000,
+        ch: Count = 96,
         widths: Sequence[float] | None = None,
-        bottom_width: int = 4,
+        bottom_width: Count = 4,
         attention: Sequence[int] = (64,),
         stem: bool = False,
         spectral_norm: bool = True,
-        sn_eps: float = 1e-6,
+        sn_eps: NotNegative = 1e-6,
         sn_iterations: Count = 1,
         init: Init = "orthogonal",
         zero_biases: bool = False,

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ganzoo.config.values import Count, Natural, NotNegative
 from ganzoo.distributed.collectives import world_size
 from ganzoo.draws import unit
 from ganzoo.engine.gan import Batch
@@ -99,18 +100,18 @@ class CycleGAN(Translating):
         discriminator: Callable[[int], nn.Module] | None,
         optimizers: Mapping[str, Callable[..., Optimizer]],
         loss: Loss | None = None,
-        channels_a: int = 3,
-        channels_b: int = 3,
+        channels_a: Count = 3,
+        channels_b: Count = 3,
         image_size: int | Sequence[int] = 256,
         order: Sequence[str] = ("generator", "discriminator"),
-        lambda_a: float = 10.0,
-        lambda_b: float = 10.0,
-        lambda_identity: float = 0.5,
-        pool: int = 50,
-        discriminator_scale: float = 0.5,
-        gradient_penalty: float = 0.0,
-        r1: float = 0.0,
-        r2: float = 0.0,
+        lambda_a: NotNegative = 10.0,
+        lambda_b: NotNegative = 10.0,
+        lambda_identity: NotNegative = 0.5,
+        pool: Natural = 50,
+        discriminator_scale: NotNegative = 0.5,
+        gradient_penalty: NotNegative = 0.0,
+        r1: NotNegative = 0.0,
+        r2: NotNegative = 0.0,
         growth: Growth | None = None,
         directions: Sequence[str] = tuple(ENDS),
         judged: Sequence[str] = ("A", "B"),

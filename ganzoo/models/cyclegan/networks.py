@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ganzoo.config.values import Count, Natural, Share
 from ganzoo.errors import UserError, check_choice
 from ganzoo.nn.layers import normal_init
 
@@ -34,13 +35,13 @@ class ResNetGenerator(nn.Module):
 
     def __init__(
         self,
-        inputs: int = 3,
-        outputs: int = 3,
-        ngf: int = 64,
-        blocks: int = 9,
-        halvings: int = 2,
+        inputs: Count = 3,
+        outputs: Count = 3,
+        ngf: Count = 64,
+        blocks: Natural = 9,
+        halvings: Natural = 2,
         norm: Norm = "instance",
-        dropout: float = 0.0,
+        dropout: Share = 0.0,
     ) -> None:
         super().__init__()
         # Reflection needs two pixels where the image is smallest.
@@ -95,12 +96,12 @@ class UNetGenerator(nn.Module):
 
     def __init__(
         self,
-        inputs: int = 3,
-        outputs: int = 3,
-        ngf: int = 64,
-        halvings: int = 8,
+        inputs: Count = 3,
+        outputs: Count = 3,
+        ngf: Count = 64,
+        halvings: Natural = 8,
         norm: Norm = "instance",
-        dropout: float = 0.0,
+        dropout: Share = 0.0,
     ) -> None:
         super().__init__()
         if halvings < 2:
@@ -163,7 +164,7 @@ class PatchDiscriminator(nn.Module):
     """
 
     def __init__(
-        self, inputs: int = 3, ndf: int = 64, layers: int = 3, norm: Norm = "instance"
+        self, inputs: Count = 3, ndf: Count = 64, layers: Natural = 3, norm: Norm = "instance"
     ) -> None:
         super().__init__()
         self.least = 3 * 2**layers
@@ -197,7 +198,7 @@ class PixelDiscriminator(nn.Module):
         norm: "instance" (without parameters), "batch" or "none".
     """
 
-    def __init__(self, inputs: int = 3, ndf: int = 64, norm: Norm = "instance") -> None:
+    def __init__(self, inputs: Count = 3, ndf: Count = 64, norm: Norm = "instance") -> None:
         super().__init__()
         bias = norm != "batch"
         self.layers = nn.Sequential(
@@ -229,13 +230,13 @@ class SmallGenerator(nn.Module):
 
     def __init__(
         self,
-        inputs: int = 3,
-        outputs: int = 3,
-        ngf: int = 64,
-        blocks: int = 6,
-        halvings: int = 3,
+        inputs: Count = 3,
+        outputs: Count = 3,
+        ngf: Count = 64,
+        blocks: Natural = 6,
+        halvings: Natural = 3,
         norm: Norm = "batch",
-        dropout: float = 0.0,
+        dropout: Share = 0.0,
     ) -> None:
         super().__init__()
         self.multiple = 2**halvings
@@ -266,7 +267,7 @@ class SmallDiscriminator(nn.Module):
     """
 
     def __init__(
-        self, inputs: int = 3, ndf: int = 64, layers: int = 4, norm: Norm = "batch"
+        self, inputs: Count = 3, ndf: Count = 64, layers: Natural = 4, norm: Norm = "batch"
     ) -> None:
         super().__init__()
         widths = [ndf * 2**i for i in range(layers)]

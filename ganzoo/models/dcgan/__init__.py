@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ganzoo.config.values import Count
+from ganzoo.config.values import Count, NotNegative
 from ganzoo.draws import Sampler, normal, unit
 from ganzoo.engine.gan import Batch
 from ganzoo.engine.kinds import FromSeeds
@@ -56,9 +56,9 @@ class DCGAN(FromSeeds):
         nz: Count = 100,
         prior: Sampler = normal,
         augment: DiffAugment | None = None,
-        gradient_penalty: float = 0.0,
-        r1: float = 0.0,
-        r2: float = 0.0,
+        gradient_penalty: NotNegative = 0.0,
+        r1: NotNegative = 0.0,
+        r2: NotNegative = 0.0,
         **shared: Any,
     ) -> None:
         super().__init__(generator, discriminator, nz, prior, **shared)

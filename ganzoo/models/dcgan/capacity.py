@@ -11,6 +11,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from ganzoo.config.values import Count
 from ganzoo.models.dcgan.networks import Norm, base_grid, doubling, halving, normalization, widths
 from ganzoo.nn.layers import initialize
 
@@ -29,10 +30,10 @@ class CapacityGenerator(nn.Module):
     def __init__(
         self,
         image_size: int | Sequence[int] = 64,
-        nc: int = 3,
+        nc: Count = 3,
         nz: int = 100,
-        ngf: int = 16,
-        kernel: int = 5,
+        ngf: Count = 16,
+        kernel: Count = 5,
     ) -> None:
         super().__init__()
         grid, doublings = base_grid(image_size)
@@ -70,9 +71,9 @@ class CapacityDiscriminator(nn.Module):
     def __init__(
         self,
         image_size: int | Sequence[int] = 64,
-        nc: int = 3,
-        ndf: int = 16,
-        kernel: int = 5,
+        nc: Count = 3,
+        ndf: Count = 16,
+        kernel: Count = 5,
         norm: Norm = "batch",
     ) -> None:
         super().__init__()

@@ -10,6 +10,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from ganzoo.config.values import Count, NotNegative
 from ganzoo.models.dcgan.networks import Norm, base_grid, doubling, halving, normalization, widths
 from ganzoo.nn.layers import initialize
 
@@ -26,11 +27,11 @@ class DeepGenerator(nn.Module):
     def __init__(
         self,
         image_size: int | Sequence[int] = 32,
-        nc: int = 3,
+        nc: Count = 3,
         nz: int = 128,
-        ngf: int = 64,
-        kernel: int = 4,
-        eps: float = 1e-4,
+        ngf: Count = 64,
+        kernel: Count = 4,
+        eps: NotNegative = 1e-4,
     ) -> None:
         super().__init__()
         grid, doublings = base_grid(image_size)
@@ -65,11 +66,11 @@ class DeepDiscriminator(nn.Module):
     def __init__(
         self,
         image_size: int | Sequence[int] = 32,
-        nc: int = 3,
-        ndf: int = 64,
-        kernel: int = 4,
+        nc: Count = 3,
+        ndf: Count = 64,
+        kernel: Count = 4,
         norm: Norm = "batch",
-        eps: float = 1e-4,
+        eps: NotNegative = 1e-4,
     ) -> None:
         super().__init__()
         _, halvings = base_grid(image_size)

@@ -12,6 +12,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from ganzoo.config.values import Count, NotNegative
 from ganzoo.errors import check_choice
 from ganzoo.nn.layers import halved_grid, normal_init
 
@@ -36,12 +37,12 @@ class Generator(nn.Module):
     def __init__(
         self,
         image_size: int | Sequence[int],
-        nc: int = 3,
+        nc: Count = 3,
         nz: int = 100,
-        ngf: int = 64,
-        kernel: int = 4,
+        ngf: Count = 64,
+        kernel: Count = 4,
         projection: bool = False,
-        eps: float = 1e-5,
+        eps: NotNegative = 1e-5,
     ) -> None:
         super().__init__()
         grid, doublings = base_grid(image_size)
@@ -94,11 +95,11 @@ class Discriminator(nn.Module):
     def __init__(
         self,
         image_size: int | Sequence[int],
-        nc: int = 3,
-        ndf: int = 64,
-        kernel: int = 4,
+        nc: Count = 3,
+        ndf: Count = 64,
+        kernel: Count = 4,
         norm: Norm = "batch",
-        eps: float = 1e-5,
+        eps: NotNegative = 1e-5,
     ) -> None:
         super().__init__()
         grid, halvings = base_grid(image_size)

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ganzoo.config.values import NotNegative
 from ganzoo.data.images import ImageData
 from ganzoo.distributed.collectives import average_over_processes, world_size
 from ganzoo.draws import Sampler, normal, unit
@@ -77,14 +78,14 @@ class PGGAN(FromSeeds):
         discriminator: Discriminator,
         growth: Growth,
         loss: Loss | None = None,
-        gradient_penalty: float = 10.0,
-        target: float = 1.0,
-        drift: float = 0.001,
-        r1: float = 0.0,
-        r2: float = 0.0,
+        gradient_penalty: NotNegative = 10.0,
+        target: NotNegative = 1.0,
+        drift: NotNegative = 0.001,
+        r1: NotNegative = 0.0,
+        r2: NotNegative = 0.0,
         penalty_size: Literal["full", "grown"] = "full",
         reset_optimizers: bool = True,
-        label_weight: float = 1.0,
+        label_weight: NotNegative = 1.0,
         prior: Sampler = normal,
         augment: DiffAugment | None = None,
         **shared: Any,

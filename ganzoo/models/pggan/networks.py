@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ganzoo.config.values import Count, Natural, NotNegative
 from ganzoo.errors import UserError
 from ganzoo.models.pggan.layers import (
     LayerNorm,
@@ -35,8 +36,8 @@ class Growing(nn.Module):
     def __init__(
         self,
         image_size: int | Sequence[int],
-        channels: int,
-        classes: int,
+        channels: Count,
+        classes: Natural,
         fmaps: tuple[float, float, int],
     ) -> None:
         super().__init__()
@@ -94,16 +95,16 @@ class Generator(Growing):
     def __init__(
         self,
         image_size: int | Sequence[int],
-        channels: int = 3,
-        nz: int | None = None,
-        classes: int = 0,
-        fmap_base: int = 8192,
-        fmap_decay: float = 1.0,
-        fmap_max: int = 512,
+        channels: Count = 3,
+        nz: Count | None = None,
+        classes: Natural = 0,
+        fmap_base: Count = 8192,
+        fmap_decay: NotNegative = 1.0,
+        fmap_max: Count = 512,
         normalize_latents: bool = True,
         wscale: bool = True,
         pixelnorm: bool = True,
-        pixelnorm_eps: float = 1e-8,
+        pixelnorm_eps: NotNegative = 1e-8,
         leaky: bool = True,
         fused_scale: bool = True,
         batchnorm: bool = False,
@@ -197,17 +198,17 @@ class Discriminator(Growing):
     def __init__(
         self,
         image_size: int | Sequence[int],
-        channels: int = 3,
-        classes: int = 0,
-        fmap_base: int = 8192,
-        fmap_decay: float = 1.0,
-        fmap_max: int = 512,
+        channels: Count = 3,
+        classes: Natural = 0,
+        fmap_base: Count = 8192,
+        fmap_decay: NotNegative = 1.0,
+        fmap_max: Count = 512,
         wscale: bool = True,
         leaky: bool = True,
         fused_scale: bool = True,
-        group_size: int = 4,
+        group_size: Natural = 4,
         layernorm: bool = False,
-        minibatch_kernels: int = 0,
+        minibatch_kernels: Natural = 0,
         batchnorm: bool = False,
         gan_zoo: bool = False,
     ) -> None:
