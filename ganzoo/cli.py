@@ -104,19 +104,23 @@ def for_hydra(arguments: Sequence[str]) -> list[str]:
     KEY=~/x becomes KEY=HOME/x, because shells only expand ~ at the start of a word; logger=[A,B]
     becomes logger=A +logger@logger.B=B. The option of a group is text, whatever it looks like.
 
-    Raises UserError: a run folder without a name, for which Hydra would take the current folder.
+    Raises UserError: a run folder without a name, for which Hydra would take the current folder; a
+    sweeper or launcher without -m, which Hydra would ignore.
     """
     from ganzoo.config import CONF
 
-    result, home = [], os.path.expanduser("~")
-    for argument in arguments:
+    several = [word for word in arguments if word in ("-m", "--multirun")]
+    result, home = several[:], os.path.expanduser("~")  # first: Hydra takes no keys on both sides
+    for argument in (word for word in arguments if word not in several):
+        if not several and re.match(r"hydra[/.](sweeper|launcher)\b", argument):
+            raise UserError(f"{argument} is for several runs: add -m.")
         if nowhere := re.fullmatch(
             r"""(run_dir|sweep_dir)=(null|\[.*\]|\{.*\}|''|""|\s*)""", argument
         ):
             raise UserError(f"{argument} is not the path of a folder: give {nowhere[1]}=FOLDER.")
         key, found, rest = argument.partition("=~/")
-        if several := re.fullmatch(r"logger=\[(.*)\]", argument):
-            words = (word.strip(" \"'") for word in several[1].split(","))
+        if loggers := re.fullmatch(r"logger=\[(.*)\]", argument):
+            words = (word.strip(" \"'") for word in loggers[1].split(","))
             names = [word for word in words if word] or ["none"]
             result.append(f"logger={names[0]}")
             result += [f"+logger@logger.{name}={name}" for name in names[1:]]
@@ -190,11 +194,12 @@ def _near_keys(name: str, arguments: list[str]) -> dict[str, str]:
             return {}
     keys = list(_dotted(OmegaConf.to_container(cfg)))
     found = {}
-    for key in (key for key, _, _ in pairs if not (key in keys or (CONF / key).is_dir())):
+    ours = [key for key, _, _ in pairs if not key.startswith("hydra")]
+    for key in (key for key in ours if not (key in keys or (CONF / key).is_dir())):
         same_end = [other for other in keys if other.endswith(f".{key.rpartition('.')[2]}")]
         if same_end:
             found[key] = " or ".join(difflib.get_close_matches(key, same_end, 3, cutoff=0.0))
-        elif near := difflib.get_close_matches(key, keys, 1, cutoff=0.4):
+        elif near := difflib.get_close_matches(key, keys, 1):
             found[key] = near[0]
     return found
 
@@ -249,7 +254,9 @@ def add_data(parser: argparse.ArgumentParser) -> None:
         "keys", nargs="*", metavar="KEY=VALUE", type=key_value,
         help="keys of data.source, such as root=PHOTOS crop=center160 (see conf/data)",
     )  # fmt: skip
-    parser.add_argument("--workers", type=at_least(0), help="number of processes (one per core)")
+    parser.add_argument(
+        "--workers", type=at_least(0, 256), help="number of processes (one per core)"
+    )
     parser.add_argument(
         "--size", type=size, default=(64, 64), help="64, or height and width such as 48x80"
     )
@@ -276,12 +283,12 @@ def device(name: str) -> "torch.device":
     raise UserError(f"Device {name} is not available: use cpu or cuda.")
 
 
-def at_least(least: int) -> Callable[[str], int]:
+def at_least(least: int, most: int = MOST) -> Callable[[str], int]:
     """A type of whole numbers for argparse."""
 
     def number(text: str) -> int:
-        if not text.lstrip("-").isdecimal() or not least <= int(text) <= MOST:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least} to {MOST:,}")
+        if not text.lstrip("-").isdecimal() or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least} to {most:,}")
         return int(text)
 
     return number

@@ -228,7 +228,7 @@ def make_trainer(cfg: DictConfig, run_dir: Path, images_seen: int) -> L.Trainer:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = bool(cfg.tf32)
 
     check_trainer(cfg.trainer)
-    callbacks = [Preflight(), *(make(c) for c in cfg.callbacks.values() if c)]
+    callbacks = [Preflight(), *(make(c, f"callbacks.{k}") for k, c in cfg.callbacks.items() if c)]
     check_callbacks(callbacks)
     # What a checkpoint holds was done by the others before.
     callbacks.sort(key=lambda callback: isinstance(callback, SaveLast))
@@ -312,6 +312,7 @@ OUR_KEYS = {
     "default_root_dir": "run_dir",
     "val_check_interval": "callbacks.evaluate.every_kimg",
     "limit_val_batches": "metrics.num_fake",
+    "overfit_batches": "data.subset",
     "enable_progress_bar": "callbacks.bar",
     "enable_checkpointing": "callbacks.save",
 }

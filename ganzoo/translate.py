@@ -49,7 +49,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace existing files in DST")
     parser.add_argument(
-        "--workers", type=cli.at_least(0),
+        "--workers", type=cli.at_least(0, 256),
         help="processes that read images (one per core, at most 4)",
     )  # fmt: skip
     return parser.parse_args(argv)

@@ -233,6 +233,12 @@ def test_words_for_hydra(given: str, expected: list[str]) -> None:
     assert cli.for_hydra([given]) == expected
 
 
+def test_several_runs_are_asked_for_anywhere() -> None:
+    assert cli.for_hydra(["seed=0,1", "-m", "image_size=8"]) == ["-m", "seed=0,1", "image_size=8"]
+    with pytest.raises(UserError, match=r"hydra/sweeper=search is for several runs: add -m"):
+        cli.for_hydra(["hydra/sweeper=search", "batch_size=choice(8,16)"])
+
+
 @pytest.mark.parametrize("given", ["run_dir=", "run_dir=null", "run_dir=''", "sweep_dir=[a]"])
 def test_a_run_folder_has_a_name(given: str) -> None:
     with pytest.raises(UserError, match=r"is not the path of a folder: give \w+_dir=FOLDER"):

@@ -143,7 +143,7 @@ def test_other_places_of_the_data(photos, run_dir, tmp_path) -> None:
     [
         (["nowhere", "--out", "x.png"], "no checkpoint at nowhere"),
         (["RUN", "--out", "x.jpg"], r"\.png"),
-        (["RUN", "--out", "x.png", "--num", "0"], "at least 1"),
+        (["RUN", "--out", "x.png", "--num", "0"], "from 1 to"),
         (["RUN", "--out", "x.png", "--neighbors", "1000"], "lower --neighbors"),
         (["RUN", "--out", "x.png", "--truncation", "0"], "greater than 0"),
         (["RUN", "--out", "x.png", "--label", "3"], "no classes"),

@@ -23,6 +23,7 @@ from makers.tiny import TINY, TINY_METRICS, config
 from makers.wandb_world import kept
 from omegaconf import OmegaConf, open_dict
 
+from ganzoo.config import composed
 from ganzoo.runs.search import distribution, opened, tell
 from ganzoo.runs.state import read_state
 from ganzoo.runs.sweeps import Folders, objective
@@ -274,6 +275,23 @@ def test_what_cannot_be_a_sweep_is_refused(keys: list[str], sentence: str, tmp_p
     assert sentence in said
     assert "Traceback" not in said
     assert not list(tmp_path.rglob("last.ckpt"))
+
+
+@needs_optuna
+@pytest.mark.parametrize(
+    ("keys", "sentence"),
+    [
+        (["hydra.sweeper.n_trials=abc", "seed=choice(0,1)"], "n_trials must be a whole number"),
+        (["hydra.sweeper.n_jobs=0", "seed=choice(0,1)"], "n_jobs must be a whole number from 1"),
+        (["batch_size=8"], "A search needs values to search"),
+    ],
+)
+def test_what_cannot_be_a_search_is_refused(keys, sentence, tmp_path: Path, capsys) -> None:
+    keys = ["hydra/sweeper=search", "logger=csv", f"sweep_dir={tmp_path / 'sweep'}", *keys]
+    with pytest.raises(SystemExit):
+        Folders().on_multirun_start(composed("train", keys, return_hydra_config=True))
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "sweep").exists()
 
 
 @needs_optuna

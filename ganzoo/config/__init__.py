@@ -59,6 +59,8 @@ def make(node: Any, key: str = "") -> Any:
     if isinstance(node, DictConfig):
         key = key or node._get_full_key("")
         node = resolved(node)
+    if not isinstance(node, Mapping | list):
+        raise UserError(f"{key} must be a config with _target_, not {node!r}.")
     try:
         check_types(node, key)
         return instantiate(node, _convert_="all")
@@ -79,10 +81,14 @@ def check_types(node: Any, key: str = "") -> None:
             check_types(value, f"{key}[{place}]")
     if not isinstance(node, Mapping):
         return
+    if "_target_" in node:
+        _check_call(node, key)  # first, as parts repeat its values: ${model.nz}
     for name, value in node.items():
         check_types(value, f"{key}.{name}" if key else str(name))
-    if "_target_" not in node:
-        return
+
+
+def _check_call(node: Mapping[str, Any], key: str) -> None:
+    """`check_types` for what one `_target_` is given."""
     try:
         called = get_object(node["_target_"])
     except Exception:  # importing it may raise anything; `instantiate` then says it

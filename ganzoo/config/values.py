@@ -20,7 +20,7 @@ class Range(NamedTuple):
     def __str__(self) -> str:
         if self.most == math.inf:
             return f"of at least {self.least:g}"
-        return f"from {self.least} to {self.most}"
+        return f"from {self.least:.10g} to {self.most:.10g}"
 
 
 Count = Annotated[int, Range(1, 1_000_000)]  # more never ends
@@ -28,6 +28,7 @@ Side = Annotated[int, Range(1, 16_384)]  # in pixels; more fits into no memory
 Positive = Annotated[int, Range(1)]
 Natural = Annotated[int, Range(0)]
 NotNegative = Annotated[float, Range(0)]
+Workers = Annotated[int, Range(0, 256)]  # processes: more only stop a machine
 Share = Annotated[float, Range(0, 1)]
 Seed = Annotated[int, Range(0, 2**32 - 1)]
 PLAIN = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
@@ -144,7 +145,7 @@ def described(kind: Any) -> str:
 # The keys at the top of `conf/train.yaml` and `conf/evaluate.yaml`, which no class declares.
 TRAIN: dict[str, Any] = {
     "seed": Seed,
-    "total_kimg": NotNegative,
+    "total_kimg": Annotated[float, Range(0, 1e9)],
     "batch_size": Count,
     "image_size": Side | Sequence[Side],
     "channels": Count,

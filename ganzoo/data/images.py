@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ganzoo.config.values import Natural, Positive
+from ganzoo.config.values import Positive, Workers
 from ganzoo.data.loader import Batches
 from ganzoo.data.module import DataModule, read
 from ganzoo.data.pixels import mirrored, moved, resize, to_float, to_uint8, windows
@@ -50,7 +50,7 @@ class ImageData(DataModule):
         subset: Positive | None = None,
         classes: Sequence[str] | None = None,
         balanced: bool = False,
-        workers: Natural | None = 0,
+        workers: Workers | None = 0,
         accept_changed: bool = False,
     ) -> None:
         super().__init__(batch_size, workers, accept_changed)

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from ganzoo.config.values import Natural, Positive
+from ganzoo.config.values import Positive, Workers
 from ganzoo.data.images import ImageData
 from ganzoo.data.loader import Batches
 from ganzoo.data.module import Batch, DataModule
@@ -60,7 +60,7 @@ class Unpaired(DataModule):
         mirror: bool = True,
         subset: Positive | None = None,
         test_pairs: bool = False,
-        workers: Natural | None = 0,
+        workers: Workers | None = 0,
         accept_changed: bool = False,
     ) -> None:
         super().__init__(batch_size, workers, accept_changed)

@@ -21,6 +21,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, read_write
 
 from ganzoo.callbacks.evaluation import Evaluate
+from ganzoo.config.values import Count, described, fits
 from ganzoo.errors import AnotherRun, UserError
 from ganzoo.runs.leaderboard import leaderboard
 from ganzoo.runs.names import given, in_sweep, torchrun_store
@@ -29,6 +30,7 @@ from ganzoo.runs.state import State, read_state
 
 log = logging.getLogger(__name__)
 
+failed: list[str] = []  # the run folders of a sweep that have failed in this process
 PATIENCE = 60.0  # seconds to wait for the other processes of a run to fail as well
 
 
@@ -59,6 +61,12 @@ class Folders(Callback):
                 "A search cannot run under torchrun, where each process would make its own: use "
                 "hydra/launcher=submitit_slurm for runs of several processes."
             )
+        if "sampler" in config.hydra.sweeper:
+            for key in ("n_trials", "n_jobs"):
+                if not fits(config.hydra.sweeper[key], Count):
+                    _stop(f"hydra.sweeper.{key} must be {described(Count)}.")
+            if not swept(config):
+                _stop("A search needs values to search: give a key such as seed=choice(0,1,2).")
         config.hydra.sweep.dir = os.path.expanduser(config.hydra.sweep.dir)
         _made(config.hydra.sweep.dir)
         if "sampler" in config.hydra.sweeper and config.hydra.sweeper.sampler.get("seed") is None:
@@ -78,6 +86,8 @@ class Folders(Callback):
             os.environ["CUDA_VISIBLE_DEVICES"] = devices[(int(worker[1]) - 1) % count]
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        if config.dry and failed:  # nothing else is left of them
+            sys.exit(1)
         if rank_zero_only.rank != 0 or config.dry:  # type: ignore[attr-defined]
             return
         folder = Path(config.hydra.sweep.dir)
@@ -127,6 +137,7 @@ def survive(error: Exception, run_dir: str) -> None:
     """Report the error of a run and let the sweep continue; raise it again outside of sweeps."""
     if not in_sweep() or isinstance(error, AnotherRun):  # all other runs would fail the same way
         raise error
+    failed.append(run_dir)
     log.error("%s", error, exc_info=None if isinstance(error, UserError) else error)
     if not failed_together(run_dir):
         sys.exit(1)
