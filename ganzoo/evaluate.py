@@ -84,7 +84,9 @@ def evaluate(cfg: DictConfig) -> Scores | list[Scores]:
 
 
 # Keys that only have an effect next to others, and their defaults.
-OF_A_CHECKPOINT: dict[str, Any] = {"raw": False, "truncation": None, "standing": None, "data": None}
+OF_A_CHECKPOINT: dict[str, Any] = {
+    "raw": False, "truncation": None, "standing": None, "data": None, "seed": 0
+}  # fmt: skip
 OF_DATA: dict[str, Any] = {"image_size": None, "channels": None, "seed": 0, "real": None}
 
 

@@ -148,7 +148,11 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = [("RUN", "dcgan"), ("TRANSLATING", "cyclegan"), ("runs/dcgan/emoji/TIME", "dcgan"),
             ("runs/sweeps/TIME/one", "dcgan")]  # fmt: skip
     for name, kind in runs:
-        of = [] if kind == "cyclegan" else ["data=folder", f"data.source.root={root}/PHOTOS"]
+        of = (
+            []
+            if kind == "cyclegan"
+            else ["data=folder", f"data.source.root={root}/PHOTOS", "data.workers=0"]
+        )
         (root / name).mkdir(parents=True)
         shared.write(root / name / "last.ckpt", kind, *of, f"run_dir={root / name}")
     for name, kind in [("horse2zebra", "cyclegan"), ("deep", "biggan_deep"), ("celebaHQ", "pggan")]:
@@ -193,7 +197,7 @@ NETWORKS = {
                for key in ("ch=4", "attention=[8]")],
 }  # fmt: skip
 OFF = ("ticks", "grid", "logits", "evaluate", "accuracy", "spectra", "sentinel", "page")
-FEW = ["trainer=cpu", "logger=csv", *(f"callbacks.{name}=null" for name in OFF)]
+FEW = ["trainer=cpu", "logger=csv", "data.workers=0", *(f"callbacks.{name}=null" for name in OFF)]
 SHORT = ["image_size=32", "batch_size=8", "total_kimg=0.016"]
 SCORED = ["metrics=quick", *TINY_METRICS, "callbacks.evaluate.every_kimg=0.016"]
 
@@ -228,7 +232,7 @@ def is_sweep(key: str) -> bool:
 
 
 def words(line: str) -> tuple[str, list[str]]:
-    """The command and the arguments of a line, made tiny."""
+    """The command and the arguments of a line, made tiny; what it writes is removed before."""
     name, given = arguments(line)
     if name == "train" and "--help" not in given:
         given = tiny(given)
@@ -249,6 +253,9 @@ def words(line: str) -> tuple[str, list[str]]:
         and {"pack", "doctor"} & {name, *given}
     ):
         given = [*given, "--workers", "0"]
+    for place in ("pack", "--out"):  # where this line writes: not what a later one reads
+        if place in given and name in ("prepare", "sample"):
+            rmtree(given[given.index(place) + 1 + (name == "prepare")], ignore_errors=True)
     return name, given
 
 
@@ -263,9 +270,6 @@ def called(
 
     def call(line: str) -> tuple[object, str]:
         name, given = words(line)
-        for place in ("pack", "--out"):  # where this line writes: not what a later one reads
-            if place in given and name in ("prepare", "sample"):
-                rmtree(given[given.index(place) + 1 + (name == "prepare")], ignore_errors=True)
         root, code = logging.getLogger(), 0
         handlers, level, before = root.handlers[:], root.level, HydraConfig.instance().cfg
         signals = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}

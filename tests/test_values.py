@@ -93,7 +93,7 @@ def test_a_class_has_the_parameters_that_it_passes_on() -> None:
         ("trainer.devices=abc", "Lightning refuses trainer.devices=abc"),
         ("trainer.num_nodes=abc", "trainer.num_nodes must be a whole number"),
         ("data.balanced=abc", "data.balanced must be true or false, not 'abc'."),
-        ("data.workers=-1", "data.workers must be a whole number of at least 0"),
+        ("data.workers=-1", "data.workers must be a whole number from 0 to 256"),
         ("data.workers=abc", "data.workers must be a whole number"),
         ("model.seed=abc", "model.seed must be a whole number"),
         ("model.nz=0", "model.nz must be a whole number from 1 to 1000000, not 0."),

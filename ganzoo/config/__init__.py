@@ -69,6 +69,8 @@ def make(node: Any, key: str = "") -> Any:
         while cause is not None:
             if isinstance(cause, UserError):
                 raise cause from None
+            if isinstance(cause, MemoryError) or "allocate memory" in str(cause):
+                raise UserError(f"Not enough memory for {key}: make it smaller.") from error
             cause = cause.__cause__
         message = str(error).replace("\n", "; ")
         raise UserError(f"The config does not fit the code: {message}.") from error

@@ -25,6 +25,8 @@ class Range(NamedTuple):
 
 Count = Annotated[int, Range(1, 1_000_000)]  # more never ends
 Side = Annotated[int, Range(1, 16_384)]  # in pixels; more fits into no memory
+Sides = Side | Sequence[Side]  # of an image: one number, or [height, width]
+Kimg = Annotated[float, Range(0, 1e9)]
 Positive = Annotated[int, Range(1)]
 Natural = Annotated[int, Range(0)]
 NotNegative = Annotated[float, Range(0)]
@@ -145,9 +147,9 @@ def described(kind: Any) -> str:
 # The keys at the top of `conf/train.yaml` and `conf/evaluate.yaml`, which no class declares.
 TRAIN: dict[str, Any] = {
     "seed": Seed,
-    "total_kimg": Annotated[float, Range(0, 1e9)],
+    "total_kimg": Kimg,
     "batch_size": Count,
-    "image_size": Side | Sequence[Side],
+    "image_size": Sides,
     "channels": Count,
     "precision": str,
     "tf32": bool,
@@ -168,7 +170,7 @@ EVALUATE: dict[str, Any] = {
     "out": str | None,
     "device": str,
     "trust": Sequence[str],
-    "image_size": Side | Sequence[Side] | None,
+    "image_size": Sides | None,
     "channels": Count | None,
     "batch_size": Count,
     "seed": Seed,

@@ -12,7 +12,7 @@ from PIL import UnidentifiedImageError
 from torch import Tensor
 
 from ganzoo import __version__
-from ganzoo.config.values import Count
+from ganzoo.config.values import Count, Sides
 from ganzoo.data.decode import FILTERS, RESIZES, Box, Decoder, Header
 from ganzoo.data.files import Files, Tree
 from ganzoo.data.source import SAMPLED, Source, evenly, pair
@@ -40,7 +40,7 @@ class EncodedImages(Source):
 
     def __init__(
         self,
-        image_size: int | Sequence[int],
+        image_size: Sides,
         channels: Count = 3,
         resize: str = "crop",
         filter: str = "bicubic",

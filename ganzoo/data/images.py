@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ganzoo.config.values import Positive, Workers
+from ganzoo.config.values import Positive, Seed, Sides, Workers
 from ganzoo.data.loader import Batches
 from ganzoo.data.module import DataModule, read
 from ganzoo.data.pixels import mirrored, moved, resize, to_float, to_uint8, windows
@@ -41,10 +41,10 @@ class ImageData(DataModule):
     def __init__(
         self,
         source: Source,
-        image_size: int | Sequence[int],
+        image_size: Sides,
         channels: int,
         batch_size: BatchSize,
-        seed: int,
+        seed: Seed,
         mirror: bool = True,
         crop: str | None = None,
         subset: Positive | None = None,

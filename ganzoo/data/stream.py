@@ -6,10 +6,11 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from ganzoo.config.values import Count
 from ganzoo.draws import seed_of
 from ganzoo.errors import UserError
 
-BatchSize = int | Callable[[int], int]  # images per step on all devices; or from images seen
+BatchSize = Count | Callable[[int], int]  # images per step on all devices; or from images seen
 Size = tuple[int, int]  # height, width
 
 

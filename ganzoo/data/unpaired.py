@@ -8,7 +8,7 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from ganzoo.config.values import Positive, Workers
+from ganzoo.config.values import Positive, Seed, Sides, Workers, check_call
 from ganzoo.data.images import ImageData
 from ganzoo.data.loader import Batches
 from ganzoo.data.module import Batch, DataModule
@@ -49,10 +49,10 @@ class Unpaired(DataModule):
         self,
         a: partial[Source],
         b: partial[Source],
-        image_size: int | Sequence[int],
+        image_size: Sides,
         channels: int,
         batch_size: BatchSize,
-        seed: int,
+        seed: Seed,
         source: Mapping[str, Any] | None = None,
         channels_b: int | None = None,
         load_size: int | Sequence[int] | None = None,
@@ -163,8 +163,10 @@ class Unpaired(DataModule):
 
     def _source(self, name: str, **options: Any) -> Source:
         with self._keys_of(name):
+            given = {**self._options, **options}
+            check_call(self._makers[name].func, given, "data.source")
             try:
-                return self._makers[name](**{**self._options, **options})
+                return self._makers[name](**given)
             except TypeError as error:
                 raise UserError(f"data.{name.lower()} does not fit its source: {error}.") from error
 

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ganzoo import __version__
-from ganzoo.config.values import Count, NotNegative, Seed, Share
+from ganzoo.config.values import Count, Kimg, NotNegative, Seed, Share
 from ganzoo.distributed.collectives import average_over_processes, world_size
 from ganzoo.distributed.strategy import Replicated
 from ganzoo.draws import Draws, seed_of
@@ -81,7 +81,7 @@ class GAN(L.LightningModule):
         generator: nn.Module,
         discriminator: nn.Module,
         optimizers: Mapping[str, Callable[..., Optimizer]],
-        total_kimg: NotNegative,
+        total_kimg: Kimg,
         seed: Seed = 0,
         ema_kimg: NotNegative = 10.0,
         ema_rampup: NotNegative | None = 0.05,

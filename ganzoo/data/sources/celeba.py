@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 import torchvision
 
-from ganzoo.config.values import Share
+from ganzoo.config.values import Share, Sides
 from ganzoo.data.decode import Box
 from ganzoo.data.encoded import EncodedImages, Listing
 from ganzoo.data.files import Files, open_files
@@ -54,7 +54,7 @@ class CelebA(EncodedImages):
     def __init__(
         self,
         root: str,
-        image_size: int | Sequence[int],
+        image_size: Sides,
         channels: int = 3,
         crop: str = "center178",
         filter: str = "bicubic",

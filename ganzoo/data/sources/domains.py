@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from ganzoo.config.values import Sides
 from ganzoo.data.encoded import Listing
 from ganzoo.data.sources.folder import Folder
 from ganzoo.errors import UserError, check_choice
@@ -24,7 +25,7 @@ class Domain(Folder):
         root: str,
         name: str,
         domain: str,
-        image_size: int | Sequence[int],
+        image_size: Sides,
         split: str = "train",
         resize: str = "stretch",
         **decoding: Any,

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ganzoo.config.values import Share
+from ganzoo.config.values import Share, Sides
 from ganzoo.data.decode import EXTENSIONS, UNREAD, extension, images_among
 from ganzoo.data.encoded import EncodedImages, Listing
 from ganzoo.data.files import Files, open_files
@@ -40,7 +40,7 @@ class Folder(EncodedImages):
     def __init__(
         self,
         root: str,
-        image_size: int | Sequence[int],
+        image_size: Sides,
         labels: bool | None = None,
         split: str = "train",
         held_out: Share = 0.0,

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-from ganzoo.config.values import Share
+from ganzoo.config.values import Share, Sides
 from ganzoo.data.encoded import EncodedImages, Listing
 from ganzoo.data.files import Files
 from ganzoo.data.source import library, part
@@ -44,7 +44,7 @@ class HuggingFace(EncodedImages):
     def __init__(
         self,
         path: str,
-        image_size: int | Sequence[int],
+        image_size: Sides,
         config: str | None = None,
         split: str = "train",
         image: str | None = None,

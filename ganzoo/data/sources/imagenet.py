@@ -2,7 +2,6 @@
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 import torchvision
 from torchvision.datasets.imagenet import ARCHIVE_META, META_FILE, load_meta_file
 
+from ganzoo.config.values import Sides
 from ganzoo.data.decode import images_among
 from ganzoo.data.encoded import EncodedImages, Listing
 from ganzoo.data.files import Tree
@@ -40,7 +40,7 @@ class ImageNet(EncodedImages):
     def __init__(
         self,
         root: str,
-        image_size: int | Sequence[int],
+        image_size: Sides,
         split: str = "train",
         filter: str = "area",
         unpack: bool = False,

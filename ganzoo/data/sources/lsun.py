@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 
 import torch
 
+from ganzoo.config.values import Sides
 from ganzoo.data.encoded import EncodedImages, Listing
 from ganzoo.data.files import Files
 from ganzoo.data.source import library
@@ -32,7 +33,7 @@ class LSUN(EncodedImages):
     def __init__(
         self,
         root: str,
-        image_size: int | Sequence[int],
+        image_size: Sides,
         category: str | Sequence[str] = "bedroom",
         split: str = "train",
         **decoding: Any,

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ganzoo.config.values import Share
+from ganzoo.config.values import Share, Sides
 from ganzoo.data.source import Source, pair, part
 from ganzoo.disk import sha256
 from ganzoo.errors import UserError
@@ -44,7 +44,7 @@ class Pack(Source):
     def __init__(
         self,
         root: str,
-        image_size: int | Sequence[int] | None = None,
+        image_size: Sides | None = None,
         split: str = "train",
         held_out: Share = 0.0,
     ) -> None:

@@ -1,12 +1,12 @@
 """Computed images in any number and size, for tests and benchmarks."""
 
 import math
-from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from ganzoo.config.values import Natural, Positive
+from ganzoo.config.values import Positive, Range, Sides
 from ganzoo.data.source import Source, pair
 
 
@@ -20,9 +20,9 @@ class Synthetic(Source):
     def __init__(
         self,
         num: Positive,
-        image_size: int | Sequence[int],
+        image_size: Sides,
         channels: int = 3,
-        classes: Natural = 10,
+        classes: Annotated[int, Range(0, 1_000_000)] = 10,
     ) -> None:
         self.name = "synthetic"
         self.num, self.shape = num, (channels, *pair(image_size))

@@ -1,7 +1,6 @@
 """The networks of BigGAN-deep (Brock et al. 2019, appendix B): two bottleneck blocks a stage."""
 
 import math
-from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -9,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ganzoo.config.values import Count, NotNegative
+from ganzoo.config.values import Count, NotNegative, Sides
 from ganzoo.models.biggan.layers import ConditionalNorm, Layers
 from ganzoo.models.biggan.networks import ConditionalGenerator, ProjectionDiscriminator
 from ganzoo.nn.layers import enlarged
@@ -28,7 +27,7 @@ class DeepGenerator(ConditionalGenerator):
 
     def __init__(
         self,
-        image_size: int | Sequence[int],
+        image_size: Sides,
         nz: Count = 128,
         ch: Count = 128,
         depth: Count = 2,
@@ -105,7 +104,7 @@ class DeepDiscriminator(ProjectionDiscriminator):
 
     def __init__(
         self,
-        image_size: int | Sequence[int],
+        image_size: Sides,
         ch: Count = 128,
         depth: Count = 2,
         reduction: Count = 4,

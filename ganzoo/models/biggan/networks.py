@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ganzoo.config.values import Count, Natural, NotNegative, Share
+from ganzoo.config.values import Count, Natural, NotNegative, Share, Sides
 from ganzoo.errors import UserError
 from ganzoo.models.biggan.layers import ConditionalNorm, Conv2d, Init, Layers
 from ganzoo.nn.layers import enlarged, halved_grid
@@ -65,7 +65,7 @@ class ConditionalGenerator(nn.Module):
 
     def __init__(
         self,
-        image_size: int | Sequence[int],
+        image_size: Sides,
         channels: Count = 3,
         classes: Natural = 1000,
         nz: Count = 120,
@@ -142,7 +142,7 @@ class Generator(ConditionalGenerator):
 
     def __init__(
         self,
-        image_size: int | Sequence[int],
+        image_size: Sides,
         hierarchical: bool = True,
         shortcuts: bool = True,
         image_kernel: Count = 3,
@@ -228,7 +228,7 @@ class ProjectionDiscriminator(nn.Module):
 
     def __init__(
         self,
-        image_size: int | Sequence[int],
+        image_size: Sides,
         channels: Count = 3,
         classes: Natural = 1000,
         ch: Count = 96,
@@ -290,7 +290,7 @@ class Discriminator(ProjectionDiscriminator):
 
     def __init__(
         self,
-        image_size: int | Sequence[int],
+        image_size: Sides,
         wide: bool = True,
         shortcut_relu: bool = False,
         **options: Any,

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ganzoo.config.values import Count, Natural, NotNegative
+from ganzoo.config.values import Count, Natural, NotNegative, Sides
 from ganzoo.distributed.collectives import world_size
 from ganzoo.draws import unit
 from ganzoo.engine.gan import Batch
@@ -102,7 +102,7 @@ class CycleGAN(Translating):
         loss: Loss | None = None,
         channels_a: Count = 3,
         channels_b: Count = 3,
-        image_size: int | Sequence[int] = 256,
+        image_size: Sides = 256,
         order: Sequence[str] = ("generator", "discriminator"),
         lambda_a: NotNegative = 10.0,
         lambda_b: NotNegative = 10.0,

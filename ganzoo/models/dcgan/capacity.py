@@ -5,13 +5,12 @@ momentum of 0.99 (which PyTorch calls 0.01). Strided layers pad one pixel more a
 Keras pads it at the bottom right: the mirrored network.
 """
 
-from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
 
 from torch import Tensor, nn
 
-from ganzoo.config.values import Count
+from ganzoo.config.values import Count, Sides
 from ganzoo.models.dcgan.networks import Norm, base_grid, doubling, halving, normalization, widths
 from ganzoo.nn.layers import initialize
 
@@ -29,9 +28,9 @@ class CapacityGenerator(nn.Module):
 
     def __init__(
         self,
-        image_size: int | Sequence[int] = 64,
+        image_size: Sides = 64,
         nc: Count = 3,
-        nz: int = 100,
+        nz: Count = 100,
         ngf: Count = 16,
         kernel: Count = 5,
     ) -> None:
@@ -70,7 +69,7 @@ class CapacityDiscriminator(nn.Module):
 
     def __init__(
         self,
-        image_size: int | Sequence[int] = 64,
+        image_size: Sides = 64,
         nc: Count = 3,
         ndf: Count = 16,
         kernel: Count = 5,

@@ -4,13 +4,12 @@ Biases everywhere, ReLU in both networks, orthogonal weights; two convolutions p
 discriminator. Published for 32x32; other sizes add or drop stages at the wide end.
 """
 
-from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
 
 from torch import Tensor, nn
 
-from ganzoo.config.values import Count, NotNegative
+from ganzoo.config.values import Count, NotNegative, Sides
 from ganzoo.models.dcgan.networks import Norm, base_grid, doubling, halving, normalization, widths
 from ganzoo.nn.layers import initialize
 
@@ -26,9 +25,9 @@ class DeepGenerator(nn.Module):
 
     def __init__(
         self,
-        image_size: int | Sequence[int] = 32,
+        image_size: Sides = 32,
         nc: Count = 3,
-        nz: int = 128,
+        nz: Count = 128,
         ngf: Count = 64,
         kernel: Count = 4,
         eps: NotNegative = 1e-4,
@@ -65,7 +64,7 @@ class DeepDiscriminator(nn.Module):
 
     def __init__(
         self,
-        image_size: int | Sequence[int] = 32,
+        image_size: Sides = 32,
         nc: Count = 3,
         ndf: Count = 64,
         kernel: Count = 4,

@@ -5,14 +5,13 @@ kernels and 64 filters (the defaults), and that of the paper's code, 5x5 kernels
 an eps of 1e-8, with `projection=True` in the generator.
 """
 
-from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Literal
 
 from torch import Tensor, nn
 
-from ganzoo.config.values import Count, NotNegative
+from ganzoo.config.values import Count, NotNegative, Sides
 from ganzoo.errors import check_choice
 from ganzoo.nn.layers import halved_grid, normal_init
 
@@ -36,9 +35,9 @@ class Generator(nn.Module):
 
     def __init__(
         self,
-        image_size: int | Sequence[int],
+        image_size: Sides,
         nc: Count = 3,
-        nz: int = 100,
+        nz: Count = 100,
         ngf: Count = 64,
         kernel: Count = 4,
         projection: bool = False,
@@ -94,7 +93,7 @@ class Discriminator(nn.Module):
 
     def __init__(
         self,
-        image_size: int | Sequence[int],
+        image_size: Sides,
         nc: Count = 3,
         ndf: Count = 64,
         kernel: Count = 4,

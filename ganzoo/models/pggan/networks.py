@@ -7,14 +7,13 @@ get no gradient.
 """
 
 import math
-from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ganzoo.config.values import Count, Natural, NotNegative
+from ganzoo.config.values import Count, Natural, NotNegative, Sides
 from ganzoo.errors import UserError
 from ganzoo.models.pggan.layers import (
     LayerNorm,
@@ -35,7 +34,7 @@ class Growing(nn.Module):
 
     def __init__(
         self,
-        image_size: int | Sequence[int],
+        image_size: Sides,
         channels: Count,
         classes: Natural,
         fmaps: tuple[float, float, int],
@@ -94,7 +93,7 @@ class Generator(Growing):
 
     def __init__(
         self,
-        image_size: int | Sequence[int],
+        image_size: Sides,
         channels: Count = 3,
         nz: Count | None = None,
         classes: Natural = 0,
@@ -197,7 +196,7 @@ class Discriminator(Growing):
 
     def __init__(
         self,
-        image_size: int | Sequence[int],
+        image_size: Sides,
         channels: Count = 3,
         classes: Natural = 0,
         fmap_base: Count = 8192,

@@ -1,6 +1,5 @@
 """The embedded data set: all emoji of Unicode 16.0 as drawn by two vendors (see NOTICE.md)."""
 
-from collections.abc import Sequence
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ganzoo.config.values import Sides
 from ganzoo.data.source import Source, pair
 from ganzoo.errors import UserError, check_choice
 
@@ -44,7 +44,7 @@ class Emoji(Source):
         vendor: str = "noto",
         split: str = "train",
         variants: bool = True,
-        image_size: int | Sequence[int] = SIDE,
+        image_size: Sides = SIDE,
         channels: int = 3,
     ) -> None:
         check_choice("data.source.vendor", vendor, ["noto", "twemoji", "both"])
