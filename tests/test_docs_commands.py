@@ -6,6 +6,7 @@ reason.
 """
 
 import logging
+import os
 import re
 import signal
 import struct
@@ -18,6 +19,7 @@ from shutil import copytree, rmtree
 import numpy as np
 import pytest
 import torch
+from conftest import run
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -209,6 +211,8 @@ def tiny(given: list[str]) -> list[str]:
     if "=dcgan,biggan" in text:  # networks that both have
         kind = ""
     keys = [*FEW, *NETWORKS.get(kind, [])]
+    if given and not re.search("data|experiment|model=", text):  # quicker than the smileys
+        keys += ["data=synthetic", "data.source.num=40"]
     if "imagenet" in text.lower() or "small_data" in text:
         keys += ["model.classes=2"]
     if "fashion" in text:
@@ -307,7 +311,7 @@ def test_what_is_listed_is_in_the_pages() -> None:
 def test_a_command_of_the_pages_runs_as_a_process(line: str, here: Path) -> None:
     name, given = words(line)
     command = [sys.executable, "-m", f"ganzoo.{name}", *given]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    ended = run(command, cwd=here, env=dict(os.environ))
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "Traceback" not in ended.stdout + ended.stderr
 
@@ -343,9 +347,9 @@ def one_of(override: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "line", [line for line in LINES if arguments(line)[0] in ("train", "evaluate")]
+    "line", [line for line in LISTED if arguments(line)[0] in ("train", "evaluate")]
 )
-def test_keys_compose_as_they_stand(line: str) -> None:
+def test_keys_of_the_others_compose(line: str) -> None:
     name, given = arguments(line)
     overrides = [one_of(o) for o in cli.for_hydra(given) if o not in ("-m", "--help")]
     with initialize_config_dir(str(CONF), version_base="1.3"):
