@@ -1,6 +1,9 @@
+import math
+
 import pytest
 
-from ganzoo.schedules.images import crossed, ema_beta
+from ganzoo.errors import UserError
+from ganzoo.schedules.images import EpochDecay, crossed, ema_beta
 
 
 def test_crossed_fires_once_per_multiple_whatever_the_batch():
@@ -40,3 +43,8 @@ def test_ema_rampup_bounds_the_half_life():
     assert ema_beta(64, 10, 0.05, 10**9) == ema_beta(64, 10, None, 0)
     assert ema_beta(64, 0, None, 1000) == 0
     assert ema_beta(10**6, 1e-9, None, 1000) == 0
+
+
+def test_a_decay_without_end_is_refused():
+    with pytest.raises(UserError, match="total_kimg=inf of a decay is no length"):
+        EpochDecay(math.inf)

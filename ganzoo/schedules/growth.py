@@ -18,6 +18,8 @@ base_grid = partial(halved_grid, least=4, times=1)
 
 TICKS = {4: 160, 8: 140, 16: 120, 32: 100, 64: 80, 128: 60, 256: 40, 512: 20, 1024: 10}
 
+MOST = 1_000_000  # images of an iteration, and repetitions; more never ends
+
 
 @dataclass(frozen=True)
 class Growth:
@@ -49,10 +51,11 @@ class Growth:
     def __post_init__(self) -> None:
         base_grid(self.image_size)  # raises
         for name in ("train_kimg", "fade_kimg", "rampup_kimg"):
-            if (getattr(self, name) or 0) < 0:
-                raise UserError(f"{name}={getattr(self, name)} is negative: give 0 or more.")
-        if min([self.batch_size, self.repeats, *self.batch_sizes.values()]) < 1:
-            raise UserError("batch_size, batch_sizes and repeats have to be at least 1.")
+            if not 0 <= (getattr(self, name) or 0) < math.inf:
+                raise UserError(f"{name}={getattr(self, name)} is no length: give 0 or more.")
+        counts = [self.batch_size, self.repeats, *self.batch_sizes.values()]
+        if not 1 <= min(counts) <= max(counts) <= MOST:
+            raise UserError(f"batch_size, batch_sizes and repeats have to be from 1 to {MOST}.")
         for name in ("batch_sizes", "max_per_process", "lr_factors", "ticks_kimg"):
             # From a command line a key is a string, and it comes after the file's own.
             table = {

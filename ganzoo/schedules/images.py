@@ -3,6 +3,7 @@
 A kimg is a thousand real images shown to the discriminator.
 """
 
+import math
 from dataclasses import dataclass
 
 from ganzoo.errors import UserError
@@ -44,7 +45,7 @@ class EpochDecay:
         early: whether everything happens one epoch sooner and the last epoch has a rate of 0, as in
             newer versions of that code.
 
-    Raises UserError unless 0 <= constant < epochs.
+    Raises UserError unless 0 <= constant < epochs, and the length is finite.
     """
 
     total_kimg: float
@@ -58,6 +59,8 @@ class EpochDecay:
                 f"a decay after {self.constant} of {self.epochs} epochs has no length: let "
                 f"0 <= constant < epochs."
             )
+        if not 0 <= self.total_kimg < math.inf:
+            raise UserError(f"total_kimg={self.total_kimg} of a decay is no length: give a number.")
 
     def __call__(self, images_seen: int) -> float:
         epoch = 1 + images_seen * self.epochs // max(1, round(1000 * self.total_kimg)) + self.early
