@@ -53,7 +53,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--frames", type=cli.at_least(1), help="frames from one seed or class to the next"
     )
     parser.add_argument(
-        "--scale", type=cli.at_least(1),
+        "--scale", type=cli.at_least(1, 64),
         help="enlarge pictures by this whole factor (small images until they are "
         f"{TILE} pixels wide in a grid, and {ALONE} alone in a GIF; 1 for files of single images)",
     )  # fmt: skip

@@ -119,6 +119,7 @@ def test_slerp_keeps_to_the_sphere() -> None:
         (["RUN", "--out", "x.gif", "--walk", "1"], "at least two seeds"),
         (["RUN", "--out", "x.gif", "--walk", "1,2", "--columns", "2"], "--columns belongs"),
         (["RUN", "--out", "folder", "--columns", "2"], "--columns belongs"),
+        (["RUN", "--out", "x.png", "--scale", "100000"], "from 1 to 64"),
         (["RUN", "--out", "x.png", "--frames", "2"], "--frames belongs"),
         (["RUN", "--out", ".png"], "NAME.png"),
         (["RUN", "--out", ""], "nothing is given"),
