@@ -98,6 +98,7 @@ def test_a_class_has_the_parameters_that_it_passes_on() -> None:
         ("model.seed=abc", "model.seed must be a whole number"),
         ("model.nz=0", "model.nz must be a whole number from 1 to 1000000, not 0."),
         ("model.ema_beta=-1", "model.ema_beta must be a number from 0 to 1 or null, not -1."),
+        ("+model.generator.eps=-1", "model.generator.eps must be a number of at least 0, not -1."),
         ("model.r1=-1", "model.r1 must be a number of at least 0, not -1."),
         ("callbacks.grid.seeds=100000000000000000000", "callbacks.grid.seeds must be a list ("),
         ("callbacks.grid.seeds=[-1]", "callbacks.grid.seeds must be a list (a whole number from"),

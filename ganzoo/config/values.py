@@ -29,6 +29,7 @@ Sides = Side | Sequence[Side]  # of an image: one number, or [height, width]
 Kimg = Annotated[float, Range(0, 1e9)]
 Positive = Annotated[int, Range(1)]
 Natural = Annotated[int, Range(0)]
+Layers = Annotated[int, Range(0, 1000)]
 NotNegative = Annotated[float, Range(0)]
 Workers = Annotated[int, Range(0, 256)]  # processes: more only stop a machine
 Share = Annotated[float, Range(0, 1)]

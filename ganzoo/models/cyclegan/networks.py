@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ganzoo.config.values import Count, Natural, Share
+from ganzoo.config.values import Count, Layers, Share
 from ganzoo.errors import UserError, check_choice
 from ganzoo.nn.layers import normal_init
 
@@ -38,8 +38,8 @@ class ResNetGenerator(nn.Module):
         inputs: Count = 3,
         outputs: Count = 3,
         ngf: Count = 64,
-        blocks: Natural = 9,
-        halvings: Natural = 2,
+        blocks: Layers = 9,
+        halvings: Layers = 2,
         norm: Norm = "instance",
         dropout: Share = 0.0,
     ) -> None:
@@ -99,7 +99,7 @@ class UNetGenerator(nn.Module):
         inputs: Count = 3,
         outputs: Count = 3,
         ngf: Count = 64,
-        halvings: Natural = 8,
+        halvings: Layers = 8,
         norm: Norm = "instance",
         dropout: Share = 0.0,
     ) -> None:
@@ -164,7 +164,7 @@ class PatchDiscriminator(nn.Module):
     """
 
     def __init__(
-        self, inputs: Count = 3, ndf: Count = 64, layers: Natural = 3, norm: Norm = "instance"
+        self, inputs: Count = 3, ndf: Count = 64, layers: Layers = 3, norm: Norm = "instance"
     ) -> None:
         super().__init__()
         self.least = 3 * 2**layers
@@ -233,8 +233,8 @@ class SmallGenerator(nn.Module):
         inputs: Count = 3,
         outputs: Count = 3,
         ngf: Count = 64,
-        blocks: Natural = 6,
-        halvings: Natural = 3,
+        blocks: Layers = 6,
+        halvings: Layers = 3,
         norm: Norm = "batch",
         dropout: Share = 0.0,
     ) -> None:
@@ -267,7 +267,7 @@ class SmallDiscriminator(nn.Module):
     """
 
     def __init__(
-        self, inputs: Count = 3, ndf: Count = 64, layers: Natural = 4, norm: Norm = "batch"
+        self, inputs: Count = 3, ndf: Count = 64, layers: Layers = 4, norm: Norm = "batch"
     ) -> None:
         super().__init__()
         widths = [ndf * 2**i for i in range(layers)]
