@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ganzoo.errors import UserError
+from ganzoo.nn.piecewise import Piecewise
 
 
 class Loss(Protocol):
@@ -180,7 +181,8 @@ def _gradient(discriminator: Callable[[Tensor], Tensor], images: Tensor) -> Tens
     dtype = torch.promote_types(images.dtype, torch.float32)
     images = images.detach().to(dtype).requires_grad_()
     with torch.autocast(images.device.type, enabled=False):
-        logits = discriminator(images)
+        with Piecewise():
+            logits = discriminator(images)
         # The sum's gradient is that of each image's own logits, as they depend on no other image.
         (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
     return gradient.flatten(1)
