@@ -43,18 +43,18 @@ from ganzoo.distributed.batchnorm import BatchNormSync
 from ganzoo.engine import stopping
 from ganzoo.engine.checkpoint import AtomicCheckpointIO, initialize_from, read, restore
 from ganzoo.engine.gan import GAN
+from ganzoo.engine.precision import choose_precision, is_measured
 from ganzoo.engine.preflight import Preflight
 from ganzoo.engine.rollback import go_back
 from ganzoo.engine.stopping import Stopped
 from ganzoo.errors import NotFinite, UserError, check_choice
 from ganzoo.loggers.csv import MetricsCSV
+from ganzoo.metrics.pretrained import cache_folder
 from ganzoo.runs import sweeps
 from ganzoo.runs.names import in_sweep
 from ganzoo.runs.record import check_same_run, is_done, recording, write_config, write_done
 
 log = logging.getLogger(__name__)
-
-PRECISIONS = ("auto", "32-true", "bf16-mixed", "64-true")
 
 
 def train(*overrides: str | DictConfig, **keys: Any) -> GAN:
@@ -131,6 +131,8 @@ def attempt(cfg: DictConfig, run_dir: Path, children: list[Any]) -> tuple[GAN, l
     images_seen = 0
     if resuming:
         saved = read(last)["ganzoo"]
+        if cfg.precision == "fastest":  # which it was when the run began
+            cfg.precision = config["precision"] = saved["config"]["precision"]
         check_same_run(saved["config"], config)
         images_seen = saved["images_seen"]
 
@@ -228,7 +230,9 @@ def make_trainer(cfg: DictConfig, run_dir: Path, images_seen: int) -> L.Trainer:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = bool(cfg.tf32)
 
     check_trainer(cfg.trainer)
-    callbacks = [Preflight(), *(make(c, f"callbacks.{k}") for k, c in cfg.callbacks.items() if c)]
+    measured = is_measured(cfg.precision, on_gpu)
+    preflight = Preflight(cache_folder() / "precision" if measured else None)
+    callbacks = [preflight, *(make(c, f"callbacks.{k}") for k, c in cfg.callbacks.items() if c)]
     check_callbacks(callbacks)
     # What a checkpoint holds was done by the others before.
     callbacks.sort(key=lambda callback: isinstance(callback, SaveLast))
@@ -345,25 +349,6 @@ def check_callbacks(callbacks: list[L.Callback]) -> None:
                 raise UserError(
                     f"{type(callback).__name__} cannot be used here: {instead}. Leave it out."
                 )
-
-
-def choose_precision(precision: str, on_gpu: bool) -> tuple[str, str]:
-    """Lightning's name of a precision, and why it was chosen.
-
-    `auto` is bf16-mixed if the hardware is fast at it, else 32-true. Raises `UserError` for a
-    precision that was not shown to be right.
-    """
-    check_choice("precision", precision, PRECISIONS)
-    if precision != "auto":
-        return precision, "as given"
-    if on_gpu:
-        if torch.cuda.get_device_capability() >= (8, 0):
-            return "bf16-mixed", "the GPU is an Ampere or newer"
-        return "32-true", "the GPU is older than Ampere"
-    # Without AMX, CPUs emulate bfloat16, which is slower than float32.
-    if torch.cpu._is_amx_tile_supported():
-        return "bf16-mixed", "the CPU has AMX"
-    return "32-true", "the CPU has no AMX"
 
 
 def describe(gan: GAN) -> str:

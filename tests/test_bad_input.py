@@ -19,11 +19,11 @@ from PIL import Image
 import ganzoo
 from ganzoo.config import make
 from ganzoo.data.stream import Stream
+from ganzoo.engine.precision import choose_precision
 from ganzoo.engine.report import Report
 from ganzoo.engine.saving import check_room
 from ganzoo.errors import UserError
 from ganzoo.models.dcgan import DCGAN
-from ganzoo.train import choose_precision
 from ganzoo.train import train_config as train
 
 QUIET = ("~callbacks.ticks", "~callbacks.grid", "~callbacks.bar")

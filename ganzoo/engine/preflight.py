@@ -16,6 +16,7 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from ganzoo.engine import stopping
 from ganzoo.engine.gan import GAN
 from ganzoo.engine.memory import forget_peak, peak_memory
+from ganzoo.engine.precision import take_fastest
 from ganzoo.engine.saving import check_room, checkpoint_bytes
 from ganzoo.errors import UserError
 
@@ -28,7 +29,13 @@ class Preflight(Callback):
     Shows that the data can be read, that the step fits into memory, that gradients are finite, and
     that the run folder has room for checkpoints. If a model has several stages, each is tried, and
     a table shows their memory and time.
+
+    Args:
+        precisions: the folder of measured precisions, if the precision is to be measured now.
     """
+
+    def __init__(self, precisions: Path | None = None) -> None:
+        self.precisions = precisions
 
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:  # type: ignore[override]
         # Replaces Lightning's SIGTERM handler, which starts a collective inside of the handler.
@@ -47,6 +54,12 @@ class Preflight(Callback):
             check_room(run_dir, checkpoint_bytes(gan))
         stages = gan.stages()
         with put_back(trainer, gan):
+            if self.precisions is not None:
+                # The last stage, as networks that grow spend most of their time at full size.
+                at, name = max(stages.items())
+                take_fastest(
+                    trainer, gan, lambda: try_stage(trainer, gan, at, name).seconds, self.precisions
+                )
             tried = [
                 try_stage(trainer, gan, at, name, 2 if len(stages) > 1 else 1)
                 for at, name in stages.items()
