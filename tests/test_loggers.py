@@ -34,6 +34,26 @@ def test_csv_takes_new_columns_and_missing_values(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]
 
 
+def test_a_column_that_comes_late_has_its_place_from_the_start(tmp_path, monkeypatch) -> None:
+    rewritten: list[int] = []
+    rewrite = MetricsCSV._rewrite
+
+    def counting(self: MetricsCSV, rows: list[dict[str, str]]) -> None:
+        rewritten.append(len(rows))
+        rewrite(self, rows)
+
+    monkeypatch.setattr(MetricsCSV, "_rewrite", counting)
+    accuracy = (
+        "{_target_: ganzoo.callbacks.accuracy.DiscriminatorAccuracy, every_kimg: 0.04, num: 8}"
+    )
+    keys = (f"callbacks.accuracy={accuracy}", "callbacks.ticks.every_kimg=0.008")
+    train(config(*keys, f"run_dir={tmp_path}"))
+    first, *_, last = table(tmp_path / "metrics.csv")
+    assert first["accuracy/fakes"] == ""
+    assert 0 <= float(last["accuracy/fakes"]) <= 1
+    assert rewritten == [0]
+
+
 def test_csv_of_a_resumed_run_drops_what_comes_again(tmp_path: Path) -> None:
     first = MetricsCSV(tmp_path)
     for seen in (10, 20, 30):

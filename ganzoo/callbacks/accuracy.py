@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from ganzoo.callbacks.trainer import data_of, log_numbers, maintenance
+from ganzoo.callbacks.trainer import data_of, declare_numbers, log_numbers, maintenance
 from ganzoo.config.values import Count, NotNegative
 from ganzoo.data.pixels import to_float
 from ganzoo.data.reference import Reference, mixed
@@ -50,6 +50,9 @@ class DiscriminatorAccuracy(Callback):
                 self.reals[domain]["held_out"] = Reference(images, self.num, mirror=False)
         except UserError as error:
             log.info("accuracy: only on training images and fakes. %s", error)
+        for domain, kinds in self.reals.items():
+            prefix = f"accuracy/{domain}/" if domain else "accuracy/"
+            declare_numbers(trainer, [f"{prefix}{kind}" for kind in (*kinds, "fakes")])
 
     def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *_: Any) -> None:
         if not crossed(gan.images_before, gan.images_seen, self.every_kimg):

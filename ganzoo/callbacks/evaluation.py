@@ -11,7 +11,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from ganzoo.callbacks.saving import save_checkpoint
-from ganzoo.callbacks.trainer import data_of, log_numbers, loggers_of, maintenance
+from ganzoo.callbacks.trainer import data_of, declare_numbers, log_numbers, loggers_of, maintenance
 from ganzoo.config.values import Count, NotNegative
 from ganzoo.disk import write_whole
 from ganzoo.distributed.collectives import any_process
@@ -84,6 +84,8 @@ class Evaluate(Callback):
             )
         if gan.control.dry:
             return
+        declare_numbers(trainer, [f"metrics/{name}" for name in self.scorer.names])
+        declare_numbers(trainer, ["speed/metrics_seconds", "speed/maintenance_share"])
         if trainer.is_global_zero:
             for sentence in self.scorer.lowered:
                 log.info("metrics: %s", sentence)

@@ -28,7 +28,7 @@ from ganzoo.callbacks.alarms import (
     WINS,
 )
 from ganzoo.callbacks.signs import Diversity, Growth
-from ganzoo.callbacks.trainer import data_of, log_numbers, maintenance
+from ganzoo.callbacks.trainer import data_of, declare_numbers, log_numbers, maintenance
 from ganzoo.config.values import Count, Natural, NotNegative, Range
 from ganzoo.disk import write_whole
 from ganzoo.distributed.collectives import average_over_processes
@@ -123,6 +123,7 @@ class Sentinel(Callback):
         self._diversity = None
         if isinstance(gan, FromSeeds):
             self._diversity = Diversity(gan, data_of(trainer).domains[""], self.num)
+        declare_numbers(trainer, ["sentinel/growth"])  # which is not measured at first
         if gan.images_seen == 0:
             self._spectrum_growth()  # what it will be compared with
             self._keep(trainer, gan)

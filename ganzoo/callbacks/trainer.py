@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import cast
 
@@ -26,6 +26,13 @@ def data_of(trainer: L.Trainer) -> ImageData | Unpaired:
 def loggers_of(trainer: L.Trainer) -> Sequence[RunLogger]:
     """The loggers of the run that take more than numbers; others of Lightning take only these."""
     return [logger for logger in trainer.loggers if isinstance(logger, RunLogger)]
+
+
+def declare_numbers(trainer: L.Trainer, names: Iterable[str]) -> None:
+    """Give numbers that come late in a run columns of `metrics.csv` before its first row."""
+    for logger in trainer.loggers:
+        if isinstance(logger, MetricsCSV):
+            logger.declare(names)
 
 
 def log_numbers(

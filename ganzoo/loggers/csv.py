@@ -3,7 +3,7 @@
 import csv
 import logging
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ class MetricsCSV(RunLogger):
         self.path = Path(run_dir) / "metrics.csv"
         self._resumed_at = images_seen
         self._columns: list[str] = []
+        self._declared: list[str] = []
 
     @property
     def name(self) -> str:
@@ -36,25 +37,29 @@ class MetricsCSV(RunLogger):
     def version(self) -> str:
         return ""
 
+    def declare(self, names: Iterable[str]) -> None:
+        """Give these numbers columns from the first row on.
+
+        A number without a column gets one by writing the file again, which takes long late in a
+        run.
+        """
+        self._declared += names
+
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *_: Any, **__: Any) -> None:
         """Ignore the config, which has its own file."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        if not self._columns:
-            self._start()
         row = {"images_seen": self.images_seen(step), **metrics}
-        if new := [name for name in row if name not in self._columns]:
+        if any(name not in self._columns for name in row):
             rows = read_rows(self.path)
-            self._columns += new
+            if not self._columns:  # the first row
+                rows = [r for r in rows if int(r["images_seen"]) <= self._resumed_at]
+                row = dict.fromkeys([*row, *self._declared]) | row
+            self._columns = list(dict.fromkeys([*self._columns, *(rows[0] if rows else ()), *row]))
             self._rewrite(rows)
         with self.path.open("a", newline="") as file:
             csv.DictWriter(file, self._columns).writerow(row)
-
-    def _start(self) -> None:
-        rows = [r for r in read_rows(self.path) if int(r["images_seen"]) <= self._resumed_at]
-        self._columns = list(rows[0]) if rows else ["images_seen"]
-        self._rewrite(rows)
 
     def _rewrite(self, rows: list[dict[str, str]]) -> None:
         with whole(self.path) as partial, partial.open("w", newline="") as file:
