@@ -294,6 +294,8 @@ class GAN(L.LightningModule):
         if self.channels_last:
             self.to(memory_format=torch.channels_last)
         for name in self.compiled:
+            # Networks that grow are compiled in each stage; torch gives up after 8 by itself.
+            torch._dynamo.config.recompile_limit = 64
             network = self.get_submodule(name)
             for part in network.values() if isinstance(network, nn.ModuleDict) else [network]:
                 part.compile()
