@@ -123,7 +123,8 @@ class Sentinel(Callback):
         self._diversity = None
         if isinstance(gan, FromSeeds):
             self._diversity = Diversity(gan, data_of(trainer).domains[""], self.num)
-        declare_numbers(trainer, ["sentinel/growth"])  # which is not measured at first
+        names = ("d_loss", "diversity", "growth", "alarms")
+        declare_numbers(trainer, [f"sentinel/{name}" for name in names])
         if gan.images_seen == 0:
             self._spectrum_growth()  # what it will be compared with
             self._keep(trainer, gan)
