@@ -38,43 +38,60 @@ from ganzoo.train import make_trainer
 
 MARKS = (0.25, 0.5, 1.0)  # shares of the time
 NUM_FAKE, NUM_REAL = 500, 1000
-OURS = "ganzoo"
+FASHION = "data.source.root=/usr/share/datasets/fashion-mnist"
 
 
 @dataclass(frozen=True)
 class Arena:
-    """Images, our keys for them, and the projects that train on them.
+    """Images, and what trains on them.
 
-    `peers` maps names in `PEERS` to the names of checkouts.
+    `ours` are recipes of this project, the first of which says what the images are; `peers` maps
+    names in `PEERS` to the names of checkouts.
     """
 
     title: str
-    keys: list[str]
+    ours: dict[str, list[str]]
     peers: dict[str, str]
     classes: bool = False
     translates: bool = False
+
+    @property
+    def keys(self) -> list[str]:
+        """Of the recipe that says what the images are."""
+        return next(iter(self.ours.values()))
+
+    @property
+    def programs(self) -> list[str]:
+        return [*self.ours, *self.peers]
 
 
 ARENAS = {
     "emoji64": Arena(
         "3,421 emoji, 64 px",
-        ["model=dcgan_small", "data=emoji", "image_size=64"],
+        {"ganzoo": ["model=dcgan_small", "data=emoji", "image_size=64"]},
         {"examples": "examples", "zoo_dcgan": "pytorch_GAN_zoo", "lightweight": "lightweight-gan"},
     ),
     "emoji32": Arena(
-        "3,421 emoji, 32 px, growing networks",
-        ["experiment=pggan_emoji"],
+        "3,421 emoji, 32 px",
+        {
+            "ganzoo_pggan": ["experiment=pggan_emoji"],
+            "ganzoo_dcgan": ["model=dcgan_small", "data=emoji"],
+            "ganzoo_biggan": ["experiment=biggan_emoji"],
+        },
         {"zoo_pgan": "pytorch_GAN_zoo"},
     ),
     "fashion": Arena(
         "Fashion-MNIST, 60,000 images, 32 px, ten classes",
-        ["experiment=biggan_fashion"],
+        {
+            "ganzoo_biggan": ["experiment=biggan_fashion"],
+            "ganzoo_dcgan": ["model=dcgan_small", "data=fashion_mnist", "channels=1", FASHION],
+        },
         {"ajbrock": "BigGAN-PyTorch"},
         classes=True,
     ),
     "translation": Arena(
         "Noto's emoji to Twemoji's, 3,421 each, 32 px",
-        ["experiment=cyclegan_emoji"],
+        {"ganzoo": ["experiment=cyclegan_emoji"]},
         {"junyanz": "contrastive-unpaired-translation"},
         translates=True,
     ),
@@ -172,8 +189,10 @@ def train(arena: Arena, program: str, args: argparse.Namespace, out: Path, seed:
         print(f"{program} {seed}: {seconds / 60:.2f} minutes, {kimg:g} kimg", flush=True)
 
     marks = [60 * args.minutes * share for share in MARKS]
-    if program == OURS:
-        cfg = config([*arena.keys, *args.keys, f"seed={seed}"], folder / "run")
+    if program in arena.ours:
+        cfg = config(
+            [*arena.ours[program], "total_kimg=1000000", *args.keys, f"seed={seed}"], folder / "run"
+        )
         for name in ("grid", "logits", "evaluate", "accuracy", "spectra", "sentinel", "page", "bar",
                      "save", "stages"):  # fmt: skip
             cfg.callbacks[name] = None
@@ -200,7 +219,7 @@ def everyone(name: str, args: argparse.Namespace) -> None:
     arena, out = ARENAS[name], args.out / name
     prepare(arena, out)
     for seed in args.seeds:
-        programs = [p for p in [OURS, *arena.peers] if p in (args.programs or [p])]
+        programs = [p for p in arena.programs if p in (args.programs or [p])]
         for program in programs if seed % 2 == 0 else programs[::-1]:
             if (out / program / str(seed) / "record.json").is_file():
                 continue
@@ -319,7 +338,7 @@ def table(name: str, args: argparse.Namespace) -> None:
     print("|---|---|" + "---|" * len(columns))
     figure, axes = plt.subplots(figsize=(6, 4))
     args.table.mkdir(parents=True, exist_ok=True)
-    for program in [OURS, *arena.peers]:
+    for program in arena.programs:
         runs = [json.loads(p.read_text()) for p in sorted((out / program).glob("*/scores.json"))]
         if not runs:
             continue
@@ -328,7 +347,7 @@ def table(name: str, args: argparse.Namespace) -> None:
         for number, run in enumerate(runs):
             axes.plot(
                 [row["minutes"] for row in run], [row["fd_effnet"] for row in run], marker="o",
-                color=f"C{[OURS, *arena.peers].index(program)}",
+                color=f"C{arena.programs.index(program)}",
                 label=program if number == 0 else None,
             )  # fmt: skip
         first = min((out / program).glob("*/scores.json")).parent / str(len(MARKS) - 1)

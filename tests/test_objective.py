@@ -1,14 +1,23 @@
 """The objective against its formula: penalties, their scale, augmentation, and its checks."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from makers.shared import KINDS
 from torch import Tensor, nn
 
+from ganzoo import train
 from ganzoo.draws import Draws
 from ganzoo.errors import UserError
 from ganzoo.nn.augment import DiffAugment
 from ganzoo.nn.losses import Hinge, LeastSquares, Relativistic, Wasserstein
 from ganzoo.nn.objective import Objective
+
+MORE = {
+    "dcgan": ["model.discriminator.norm=none"],
+    "pggan": ["++model.growth.batch_sizes={4: 2, 8: 2, 16: 2}"],
+}
 
 
 def scores(weight: float):
@@ -78,3 +87,38 @@ def test_penalties_refuse_batchnorm_and_compilation(penalty: str) -> None:
     objective.check_compiled(["generator"])
     Objective(Hinge()).check_batchnorm(network)
     Objective(Hinge()).check_compiled(["discriminator"])
+
+
+def test_a_lazy_penalty_comes_every_third_time_three_times_as_strong() -> None:
+    real, fake = torch.randn(2, 4, 3, 2, 2, dtype=torch.float64)
+    mix, loss = torch.rand(4, dtype=torch.float64), torch.tensor(7.0, dtype=torch.float64)
+    weights = {"gradient_penalty": 10.0, "r1": 3.0, "r2": 5.0, "scale": 0.5}
+    given = (loss, scores(2.0), scores(-3.0), real, fake, mix)
+    always = Objective(Wasserstein(), **weights).penalized(*given)
+    lazy = [Objective(Wasserstein(), **weights, every=3).penalized(*given, i) for i in range(6)]
+    torch.testing.assert_close(lazy[0] - loss, 3 * (always - loss))
+    assert [one is loss for one in lazy] == [False, True, True] * 2
+
+
+@pytest.mark.parametrize("model", ["dcgan", "pggan", "biggan", "cyclegan"])
+def test_models_number_their_iterations_by_the_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str
+) -> None:
+    """A resumed run goes on counting."""
+    numbers, every = set(), []
+
+    def penalized(self: Objective, *given: object) -> object:
+        numbers.add(given[6])
+        every.append(self.every)
+        return given[0]
+
+    monkeypatch.setattr(Objective, "penalized", penalized)
+    keys = [*KINDS[model], *MORE.get(model, []), "model.r1=1", "model.penalty_every=2",
+            "batch_size=2", "image_size=16", "trainer=cpu", "logger=none", f"run_dir={tmp_path}",
+            *(f"callbacks.{name}=null" for name in ("grid", "logits", "evaluate", "accuracy",
+                                                    "spectra", "sentinel", "page"))]  # fmt: skip
+    train(*keys, total_kimg=0.006)
+    assert numbers == {0, 1, 2}
+    train(*keys, total_kimg=0.01)
+    assert numbers == {0, 1, 2, 3, 4}
+    assert set(every) == {2}

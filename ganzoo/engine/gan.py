@@ -125,6 +125,7 @@ class GAN(L.LightningModule):
         self.class_names: list[str] | None = None
         # The clock: images shown to the discriminator, over all processes; before the last step.
         self.images_seen = self.images_before = 0
+        self.iteration = 0  # number of the current one, if all before had been of its size
         self.rollbacks = 0  # how often the run went back to an earlier state
         self.draws = Draws(seed)  # of the current iteration
         self.config: dict[str, Any] | None = None  # that `ganzoo.load` rebuilds the model from
@@ -238,10 +239,11 @@ class GAN(L.LightningModule):
                 k: v.contiguous(memory_format=torch.channels_last) if v.dim() == 4 else v
                 for k, v in batch.items()
             }
+        images = self.images_in(batch)
+        self.iteration = self.images_seen // images
         losses = self.step(batch)
         self.note(**{f"losses/{name}": loss for name, loss in losses.items()})
         average_over_processes(self._synced_buffers())
-        images = self.images_in(batch)
         # The clock first: how far the average follows depends on the images seen by now.
         self.images_before, self.images_seen = self.images_seen, self.images_seen + images
         if self.average is not None:

@@ -44,7 +44,7 @@ class DCGAN(FromSeeds):
         loss: adversarial loss; see `ganzoo.nn.losses`.
         nz: length of the latent vectors.
         prior: distribution of the latents; see `ganzoo.draws`.
-        augment, gradient_penalty, r1, r2: see `Objective`.
+        augment, gradient_penalty, r1, r2, penalty_every: see `Objective`.
         shared: the arguments of `GAN`.
     """
 
@@ -59,11 +59,14 @@ class DCGAN(FromSeeds):
         gradient_penalty: NotNegative = 0.0,
         r1: NotNegative = 0.0,
         r2: NotNegative = 0.0,
+        penalty_every: Count = 1,
         **shared: Any,
     ) -> None:
         super().__init__(generator, discriminator, nz, prior, **shared)
         self.loss = loss or NonSaturating()
-        self.objective = Objective(self.loss, gradient_penalty, r1, r2, augment=augment)
+        self.objective = Objective(
+            self.loss, gradient_penalty, r1, r2, augment=augment, every=penalty_every
+        )
         self.objective.check_batchnorm(discriminator)
         self.objective.check_compiled(self.compiled)
         self.boundary, self.loss_at_chance = self.loss.boundary, self.objective.at_chance
@@ -101,7 +104,7 @@ class DCGAN(FromSeeds):
     ) -> Tensor:
         of_reals, of_fakes = partial(self._logits, u=u_real), partial(self._logits, u=u_fake)
         loss = self.discriminator_loss(of_reals(real), of_fakes(fake))
-        return self.objective.penalized(loss, of_reals, of_fakes, real, fake, mix)
+        return self.objective.penalized(loss, of_reals, of_fakes, real, fake, mix, self.iteration)
 
     def _generator_loss(self, fake: Tensor, real: Tensor, u_fake: Tensor, u_real: Tensor) -> Tensor:
         real_logits = self.objective.real_logits(lambda: self._logits(real, u_real))
