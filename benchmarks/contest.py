@@ -304,7 +304,8 @@ def by_fidelity(fake: Path, real: Path, subset: int) -> dict[str, float]:
             raise
     told = torch_fidelity.calculate_metrics(
         input1=str(fake), input2=str(real), cuda=False, fid=True, kid=True, kid_subsets=100,
-        kid_subset_size=subset, feature_extractor="effnet", verbose=False, cache=False,
+        kid_subset_size=subset, feature_extractor="effnet", verbose=False, save_cpu_ram=True,
+        cache_root=str(real.parent / "features"), input2_cache_name="real",
     )  # fmt: skip
     return {"fidelity_fd": told["frechet_inception_distance"],
             "fidelity_kid": told["kernel_inception_distance_mean"]}  # fmt: skip

@@ -16,6 +16,8 @@ from ganzoo.nn.objective import Objective
 
 MORE = {
     "dcgan": ["model.discriminator.norm=none"],
+    "biggan": ["model.discriminator_steps=1"],
+    "cyclegan": ["model.discriminator.layers=1", "model.lr_factors=null"],
     "pggan": ["++model.growth.batch_sizes={4: 2, 8: 2, 16: 2}"],
 }
 
