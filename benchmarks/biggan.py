@@ -91,7 +91,7 @@ def official_step(checkout: Path, batch: int, steps: int, bf16: bool) -> Step:
 def config(*keys: str) -> DictConfig:
     quiet = [
         f"callbacks.{name}=null"
-        for name in ("ticks", "grid", "evaluate", "accuracy", "stages", "save", "bar")
+        for name in ("ticks", "grid", "metrics", "accuracy", "stages", "save", "bar")
     ]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("train", [*keys, *quiet, "logger=none", "run_dir=unused", "total_kimg=1e6"])

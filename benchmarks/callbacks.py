@@ -28,7 +28,7 @@ from ganzoo.engine.gan import GAN
 from ganzoo.train import describe, make_trainer
 
 LOGGING = ("log_metrics", "log_picture", "log_facts", "log_checkpoint")
-METRICS = "evaluate"  # told apart from the rest
+METRICS = "metrics"  # told apart from the rest
 
 
 def plus(a: Moment, b: Moment) -> Moment:

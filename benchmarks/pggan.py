@@ -97,7 +97,7 @@ def run(args: argparse.Namespace, size: int, other: Step | None) -> Turns:
         f"model.growth.batch_sizes={{4: {args.batch}, 8: {args.batch}, 16: {args.batch}, "
         f"32: {args.batch}, 64: {args.batch}}}", "run_dir=unused",
     ]  # fmt: skip
-    keys += [f"callbacks.{name}=null" for name in ("grid", "evaluate", "accuracy", "save", "bar")]
+    keys += [f"callbacks.{name}=null" for name in ("grid", "metrics", "accuracy", "save", "bar")]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("train", [*keys, "callbacks.ticks=null", "callbacks.stages=null"])
     torch.manual_seed(0)

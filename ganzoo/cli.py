@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from ganzoo import __version__
 from ganzoo.disk import reason
-from ganzoo.errors import UserError, shown
+from ganzoo.errors import UserError, WrongUsage, shown
 
 if TYPE_CHECKING:
     import torch
@@ -104,11 +104,14 @@ def for_hydra(arguments: Sequence[str]) -> list[str]:
     KEY=~/x becomes KEY=HOME/x, because shells only expand ~ at the start of a word; logger=[A,B]
     becomes logger=A +logger@logger.B=B. The option of a group is text, whatever it looks like.
 
-    Raises UserError: a run folder without a name, for which Hydra would take the current folder; a
-    sweeper or launcher without -m, which Hydra would ignore.
+    Raises UserError: a name of an earlier version; a run folder without a name, for which Hydra
+    would take the current folder; a sweeper or launcher without -m, which Hydra would ignore.
     """
     from ganzoo.config import CONF
+    from ganzoo.config.renamed import check_names
 
+    own = any(re.match(r"--config-dir|-cd|hydra\.searchpath", word) for word in arguments)
+    check_names((re.split("[=@]", word)[0].lstrip("+~") for word in arguments), own)
     several = [word for word in arguments if word in ("-m", "--multirun")]
     result, home = several[:], os.path.expanduser("~")  # first: Hydra takes no keys on both sides
     for argument in (word for word in arguments if word not in several):
@@ -143,8 +146,12 @@ def exits(name: str) -> Iterator[None]:
     except UserError as error:
         said = str(error)
         if name in ("doctor", "prepare"):  # whose keys are those of data.source
-            said = re.sub(r"\bdata\.(source\.|(?=[ab]\.))", "", said)
-        sys.exit(f"ganzoo.{name}: {shown(said)}")
+            said = re.sub(r"\bdata\.(source\.|(?=[ab]\.|root\b))", "", said)
+        said = f"ganzoo.{name}: {shown(said)}"
+        if not isinstance(error, WrongUsage):
+            sys.exit(said)
+        print(said, file=sys.stderr)
+        sys.exit(2)
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and "allocate memory" not in str(error):
             raise  # torch has no type of its own for the memory of a CPU

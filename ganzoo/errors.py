@@ -14,6 +14,10 @@ class NotFinite(UserError):
     """A loss, a gradient or another number of training became NaN or infinite."""
 
 
+class WrongUsage(UserError):
+    """A command line that cannot be meant; commands exit with code 2."""
+
+
 class AnotherRun(UserError):
     """The run folder belongs to another run, and is left unchanged."""
 

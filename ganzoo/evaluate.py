@@ -55,32 +55,49 @@ log = logging.getLogger(__name__)
 
 
 def evaluate(cfg: DictConfig) -> Scores | list[Scores]:
-    """Score what the config describes, log and write the scores; with `sweep` at each threshold."""
+    """Score what the config describes, log and write the scores; at each of its `truncations`."""
     check_keys(cfg, EVALUATE)
     if (cfg.ckpt is None) == (cfg.fake is None):
         raise UserError("Give either ckpt=RUN_OR_CKPT, or fake=FOLDER and real=FOLDER.")
     if cfg.fake is not None and cfg.real is None:
         raise UserError("Give real=FOLDER, the images to compare with.")
-    if cfg.sweep is not None and (cfg.ckpt is None or cfg.truncation is not None):
-        raise UserError("A sweep needs ckpt=RUN_OR_CKPT, without truncation.")
+    if cfg.truncations is not None and (cfg.ckpt is None or cfg.truncation is not None):
+        raise UserError("truncations needs ckpt=RUN_OR_CKPT, without truncation.")
     check_effect(cfg)
     device = cli.device(cfg.device)
     if cfg.out:
         check_out(Path(cfg.out))
     path = None if cfg.ckpt is None else find(cfg.ckpt)
-    if cfg.sweep is not None and path is not None:
-        return of_sweep(cfg, path, device)
-    if path is None:
-        scores = of_folders(cfg, device)
-    else:
-        (scores,) = of_checkpoint(cfg, path, device, [cfg.truncation])
+    several = cfg.truncations is not None
+    thresholds = cfg.truncations if several else [cfg.truncation]
+    out = out_of(cfg, path, "truncation.json" if several else "{}.metrics.json")
+    if several:
+        check_thresholds(thresholds)
+        if out is None:
+            raise UserError("Say where to write the scores: give out=FILE.json.")
+    found = (
+        [of_folders(cfg, device)] if path is None else of_checkpoint(cfg, path, device, thresholds)
+    )
     if rank() == 0:
-        for line in scores.lines():
+        for scores in found if several else []:
+            name = threshold_name(threshold_of(scores))
+            log.info("truncation %s: %s", name, "  ".join(scores.rows()))
+        last = found[-1]
+        for line in [*last.protocols(), *last.notes] if several else last.lines():
             log.info("%s", line)
-        if out := out_of(cfg, path, "{}.metrics.json"):
-            write(out, scores)
-            log.info("written to %s", out)
-    return scores
+        if out:
+            report(out, found, several)
+    return found if several else found[0]
+
+
+def report(out: Path, found: list[Scores], several: bool) -> None:
+    """Write scores to a file, and those at several truncations as a plot next to it, too."""
+    for scores in found:
+        write(out, scores)
+    picture = out.with_suffix(".png")
+    if several:
+        plot(picture, found)
+    log.info("written to %s", f"{out} and {picture}" if several else out)
 
 
 # Keys that only have an effect next to others, and their defaults.
@@ -110,7 +127,7 @@ def of_checkpoint(
     """Scores of a checkpoint, the same seeds at each threshold of truncation."""
     gan = load(path, device, cfg.trust)
     if isinstance(gan, Translating) and list(thresholds) != [None]:
-        raise UserError("Translations have no latents to truncate: leave out truncation and sweep.")
+        raise UserError("Translations have no latents to truncate: leave out truncation.")
     if isinstance(gan, Translating) and cfg.standing is not None:
         raise UserError("Translations use no standing statistics: leave out standing.")
     data = data_of(cfg, path, gan)
@@ -146,29 +163,9 @@ def statistics_of(
     """See `FromSeeds.standing_statistics`; models that translate have none."""
     if not isinstance(gan, FromSeeds):
         return nullcontext()
-    truncated = threshold is not None or bool(cfg.sweep)
+    truncated = threshold is not None or bool(cfg.truncations)
     batches = batches_for(gan, cfg.standing, truncated)
     return gan.standing_statistics(threshold, batches, raw=cfg.raw)
-
-
-def of_sweep(cfg: DictConfig, path: Path, device: torch.device) -> list[Scores]:
-    """Scores of a checkpoint at several thresholds, written as JSON and a plot."""
-    check_thresholds(cfg.sweep)
-    found = of_checkpoint(cfg, path, device, cfg.sweep)
-    if rank() == 0:
-        for scores in found:
-            name = threshold_name(threshold_of(scores))
-            log.info("truncation %s: %s", name, "  ".join(scores.rows()))
-        log.info("%s", "\n".join([*found[-1].protocols(), *found[-1].notes]))
-        out = out_of(cfg, path, "truncation.json")
-        if out is None:
-            raise UserError("Say where to write the sweep: give out=FILE.json.")
-        for scores in found:
-            write(out, scores)
-        picture = out.with_suffix(".png")
-        plot(picture, found)
-        log.info("written to %s and %s", out, picture)
-    return found
 
 
 def of_folders(cfg: DictConfig, device: torch.device) -> Scores:
@@ -278,6 +275,7 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    sys.argv[1:] = cli.for_hydra(sys.argv[1:])
+    with cli.exits("evaluate"):
+        sys.argv[1:] = cli.for_hydra(sys.argv[1:])
     with cli.key_hints("evaluate"):
         main()

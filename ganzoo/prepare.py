@@ -69,7 +69,7 @@ def run_pack(args: argparse.Namespace) -> None:
     for sentence in skipped.values():
         print(sentence)
     left_out = f" ({len(skipped)} left out, each named above)" if skipped else ""
-    print(f"{args.out} is packed{left_out}: train with data=pack data.source.root={args.out}")
+    print(f"{args.out} is packed{left_out}: train with data=pack data.root={args.out}")
 
 
 def run_weights(args: argparse.Namespace) -> None:

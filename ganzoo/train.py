@@ -314,7 +314,7 @@ OUR_KEYS = {
     "logger": "logger",
     "callbacks": "callbacks",
     "default_root_dir": "run_dir",
-    "val_check_interval": "callbacks.evaluate.every_kimg",
+    "val_check_interval": "callbacks.metrics.every_kimg",
     "limit_val_batches": "metrics.num_fake",
     "overfit_batches": "data.subset",
     "enable_progress_bar": "callbacks.bar",
@@ -337,10 +337,10 @@ def check_trainer(trainer: DictConfig) -> None:
 def check_callbacks(callbacks: list[L.Callback]) -> None:
     """Raise `UserError` for a callback of Lightning that could never act here."""
     ours = {
-        Checkpoint: "callbacks.save, callbacks.stages and callbacks.evaluate (best.ckpt) write "
+        Checkpoint: "callbacks.save, callbacks.stages and callbacks.metrics (best.ckpt) write "
         "checkpoints",
         EarlyStopping: "it acts when an epoch ends, and a run has none; "
-        "callbacks.evaluate.patience=3 ends a run that no longer improves",
+        "callbacks.metrics.patience=3 ends a run that no longer improves",
         LightningsBar: "callbacks.bar shows the progress",
     }
     for callback in callbacks:

@@ -45,7 +45,7 @@ SHARED = (
     *(
         f"callbacks.{name}=null"
         for name in (
-            "ticks", "grid", "logits", "evaluate", "accuracy", "spectra", "sentinel", "stages",
+            "ticks", "grid", "logits", "metrics", "accuracy", "spectra", "sentinel", "stages",
         )
     ),
 )  # fmt: skip

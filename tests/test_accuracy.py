@@ -38,7 +38,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 def test_a_discriminator_that_memorized_images_is_found_out(photos, tmp_path) -> None:
-    keys = ("data=folder", f"data.source.root={photos}", "data.source.held_out=0.5")
+    keys = ("data=folder", f"data.root={photos}", "data.source.held_out=0.5")
     source = make(config(*BASE, *keys, tiny=False).data).source
     assert len(source) == 12
     Memorizer.known = source.__getitems__(list(range(12)))["image"]
@@ -47,7 +47,7 @@ def test_a_discriminator_that_memorized_images_is_found_out(photos, tmp_path) ->
 
 
 def test_without_a_held_out_set_it_says_so(photos, tmp_path) -> None:
-    told = trained(tmp_path / "run", "data=folder", f"data.source.root={photos}")
+    told = trained(tmp_path / "run", "data=folder", f"data.root={photos}")
     assert [set(row) for row in told] == 2 * [{"training", "fakes"}]
     log = (tmp_path / "run" / "train.log").read_text()
     assert "accuracy: only on training images and fakes. " in log

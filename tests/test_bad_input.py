@@ -128,9 +128,9 @@ def test_precision(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
-    told = refused(tmp_path / "run", "data=folder", f"data.source.root={tmp_path}/none")
+    told = refused(tmp_path / "run", "data=folder", f"data.root={tmp_path}/none")
     assert "There is no folder" in told
-    assert "data.source.root" in told
+    assert "data.root" in told
 
 
 def test_a_disk_without_room(tmp_path: Path, monkeypatch) -> None:
@@ -164,12 +164,12 @@ def photos(tmp_path: Path) -> Path:
 
 
 def of_folder(photos: Path) -> tuple[str, ...]:
-    return ("data=folder", f"data.source.root={photos}", "data.mirror=false", "data.workers=0")
+    return ("data=folder", f"data.root={photos}", "data.mirror=false", "data.workers=0")
 
 
 def test_a_file_that_is_no_image_is_found_at_the_start(photos: Path, tmp_path: Path) -> None:
     (photos / "17.png").write_bytes(b"not an image")
-    told = refused(tmp_path / "run", "data=folder", f"data.source.root={photos}")
+    told = refused(tmp_path / "run", "data=folder", f"data.root={photos}")
     assert "17.png" in told
     assert not (tmp_path / "run" / "last.ckpt").exists()
 

@@ -362,7 +362,7 @@ def test_the_number_of_classes_is_the_datas() -> None:
     for given in ("data.source.classes=3", "data.source.classes=7"):
         cfg = config(*SMALL, *NARROW, given, "data.source.num=70", tiny=False)
         assert cfg.model.classes == cfg.model.generator.classes == int(given[-1])
-    cfg = config(*SMALL, *NARROW, "data.classes=[class 1,class 4]", tiny=False)
+    cfg = config(*SMALL, *NARROW, "data.only=[class 1,class 4]", tiny=False)
     assert cfg.model.classes == 2
 
 

@@ -11,6 +11,7 @@ from makers.tiny import config
 import ganzoo
 from ganzoo import UserError
 from ganzoo.config import make
+from ganzoo.data.choosing import training_data
 from ganzoo.data.pixels import to_uint8
 from ganzoo.engine.checkpoint import AtomicCheckpointIO, find, initialize_from, read
 from ganzoo.engine.gan import GAN
@@ -190,3 +191,20 @@ def test_options_of_another_version_are_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"written by ganzoo 0\.0\.9.*forgotten") as told:
         ganzoo.load(tmp_path)
     assert "\n" not in str(told.value)
+
+
+def test_a_run_with_the_old_name_of_its_classes_resumes(tmp_path: Path) -> None:
+    """As 0.2 has written it while `data.only` was `data.classes`, and before `data.root`."""
+    keys = ("data.only=[class 1,class 4]", f"run_dir={tmp_path}")
+    train(config(*keys, "total_kimg=0.032"))
+    path = tmp_path / "last.ckpt"
+    saved = torch.load(path, weights_only=True)
+    config_ = saved["ganzoo"]["config"]
+    config_["data"]["classes"] = config_["data"].pop("only")
+    for part, old, new in (("callbacks", "evaluate", "metrics"), ("metrics", "metrics", "scores")):
+        config_[part][old] = config_[part].pop(new)
+    torch.save(saved, path)
+    assert training_data(path, ganzoo.load(path).config).source.classes == ["class 1", "class 4"]
+    assert train(config(*keys, "total_kimg=0.064")).images_seen == 64
+    with pytest.raises(UserError, match=r"data\.only \(\['class 1', 'class 4'\] there, None now"):
+        train(config(f"run_dir={tmp_path}", "total_kimg=0.096"))

@@ -3,6 +3,7 @@
 import argparse
 import errno
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ganzoo import __version__, cli
-from ganzoo.config import PACKAGE
+from ganzoo.config import CONF, PACKAGE
 from ganzoo.errors import UserError
 
 GROUND = {"__init__", "__main__", "errors", "draws", "disk", "cli"}
@@ -131,7 +132,7 @@ def test_the_script_finds_packages_in_the_current_folder(tmp_path: Path) -> None
             1,
             r"ganzoo.x: cannot read or write a\nb (Permission denied).",
         ),
-        (UserError("Set data.source.root."), 1, "ganzoo.x: Set data.source.root."),
+        (UserError("Set data.root."), 1, "ganzoo.x: Set data.root."),
         (MemoryError(), 1, "ganzoo.x: not enough memory"),
         (
             RuntimeError("DefaultCPUAllocator: can't allocate memory: 9"),
@@ -212,8 +213,8 @@ def test_wrong_arguments(kind: Callable[[str], object], text: str) -> None:
 
 def test_home_in_keys(monkeypatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
-    given = ["data=folder", "data.source.root=~/photos", "--help", "a=b~/c"]
-    assert cli.for_hydra(given) == [given[0], "data.source.root=/home/me/photos", *given[2:]]
+    given = ["data=folder", "data.root=~/photos", "--help", "a=b~/c"]
+    assert cli.for_hydra(given) == [given[0], "data.root=/home/me/photos", *given[2:]]
 
 
 @pytest.mark.parametrize(
@@ -243,3 +244,41 @@ def test_several_runs_are_asked_for_anywhere() -> None:
 def test_a_run_folder_has_a_name(given: str) -> None:
     with pytest.raises(UserError, match=r"is not the path of a folder: give \w+_dir=FOLDER"):
         cli.for_hydra([given])
+
+
+@pytest.mark.parametrize(
+    ("given", "today"),
+    [
+        ("data.source.root=PHOTOS", "data.root"),
+        ("data.classes=[cat]", "data.only"),
+        ("metrics.metrics.is.splits=5", "metrics.scores.is.splits"),
+        ("metrics/extractor@metrics.extractor=effnet", "metrics/network"),
+        ("++callbacks.evaluate.patience=3", "callbacks.metrics.patience"),
+        ("~callbacks.evaluate", "callbacks.metrics"),
+        ("sweep=[0.5,1]", "truncations"),
+    ],
+)
+def test_an_old_name_ends_with_todays_and_the_code_of_wrong_usage(given, today, capsys) -> None:
+    with pytest.raises(SystemExit) as stop, cli.exits("train"):
+        cli.for_hydra(["seed=1", given])
+    assert stop.value.code == 2
+    assert re.fullmatch(
+        rf"ganzoo.train: \S+ is now {re.escape(today)}\.\n", capsys.readouterr().err
+    )
+
+
+def test_names_that_only_look_like_old_ones_are_left_alone() -> None:
+    given = ["sweep_dir=x", "data.source.classes=3", "callbacks.evaluated=1", "data.a.root=x"]
+    assert cli.for_hydra(given) == given
+    # Data of the user's own may have its root where it likes.
+    own = ["--config-dir=conf", "data=mine", "data.source.root=PHOTOS"]
+    assert cli.for_hydra(own) == own
+
+
+def test_the_help_of_evaluate_lists_the_options_that_there_are() -> None:
+    text = (CONF / "evaluate.yaml").read_text()
+    listed = text.partition("Groups and their options:")[2].partition("All keys")[0]
+    groups = dict(re.findall(r"^ +(data|metrics|metrics/network): ([^:]*)$", listed, re.MULTILINE))
+    for group in ("data", "metrics", "metrics/network"):
+        there = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+        assert re.split(r",\s+", groups[group].strip()) == there

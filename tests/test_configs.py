@@ -119,6 +119,8 @@ def test_experiments_fit_the_code_and_their_header(experiment: str) -> None:
     # Keys that the counts depend on are in parentheses behind them.
     stated, keys = re.fullmatch(r"(.+ / [\d,x ]+\d)(?: \((.+)\))?", note["Parameters"]).groups()
     cfg = config(f"experiment={experiment}", *(keys or "").split(), tiny=False)
+    if OmegaConf.is_missing(cfg.data, "root"):
+        cfg.data.root = "x"
     assert OmegaConf.to_container(cfg, resolve=True)
     with torch.device("meta"):
         gan = make(cfg.model)

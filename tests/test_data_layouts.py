@@ -174,7 +174,7 @@ def test_a_database_that_is_cut_off_is_not_read(tmp_path: Path) -> None:
 
 def test_lsun_trains(tmp_path: Path) -> None:
     write_lmdb(tmp_path / "church_outdoor_train_lmdb", 9)
-    root = (f"data.source.root={tmp_path}", "data.source.category=church_outdoor")
+    root = (f"data.root={tmp_path}", "data.source.category=church_outdoor")
     check_run(tmp_path / "run", "data=lsun", *root, "data.workers=1")
 
 
@@ -339,7 +339,7 @@ def test_imagenet_refuses(ilsvrc: Path) -> None:
 
 
 def test_imagenet_trains(ilsvrc: Path) -> None:
-    overrides = ("data=imagenet", f"data.source.root={ilsvrc}", "data.workers=1")
+    overrides = ("data=imagenet", f"data.root={ilsvrc}", "data.workers=1")
     check_run(ilsvrc / "run", *overrides)
 
 

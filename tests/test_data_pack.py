@@ -278,6 +278,6 @@ def test_a_named_data_set_is_packed_with_its_keys(tmp_path, capsys) -> None:
     prepare.main(
         ["pack", "emoji", str(tmp_path / "pack"), "vendor=twemoji", "--size", "16", "split=test"]
     )
-    assert "data=pack data.source.root=" in capsys.readouterr().out
+    assert "data=pack data.root=" in capsys.readouterr().out
     source = Emoji("twemoji", split="test", image_size=16)
     assert torch.equal(pixels(Pack(str(tmp_path / "pack"))), pixels(source))

@@ -48,7 +48,7 @@ def test_celeba(kind: str, tmp_path: Path) -> None:
     root = write_images(tmp_path / "img_align_celeba")
     if kind == "zip":
         root = zip_of(root, tmp_path / "img_align_celeba.zip")
-    trained(tmp_path / "run", "data=celeba", f"data.source.root={root}", "data.workers=2")
+    trained(tmp_path / "run", "data=celeba", f"data.root={root}", "data.workers=2")
     assert "CelebA: 12 images of 16x16, 3 channels, without labels." in log_of(tmp_path / "run")
 
 
@@ -56,7 +56,7 @@ def test_celeba_hq(tmp_path: Path) -> None:
     (tmp_path / "faces").mkdir()
     for i, photo in enumerate(crops(4, 128, 128)):
         photo.save(tmp_path / "faces" / f"{i:05d}.png")
-    options = ("data=celeba_hq", f"data.source.root={tmp_path / 'faces'}", "data.workers=0")
+    options = ("data=celeba_hq", f"data.root={tmp_path / 'faces'}", "data.workers=0")
     trained(tmp_path / "run", *options, "image_size=32")
     with Image.open(tmp_path / "run" / "progress.png") as picture:
         assert picture.width > 64
@@ -64,19 +64,19 @@ def test_celeba_hq(tmp_path: Path) -> None:
 
 def test_cifar10(tmp_path: Path, monkeypatch) -> None:
     write_cifar10(tmp_path, monkeypatch)
-    trained(tmp_path / "run", "data=cifar10", f"data.source.root={tmp_path}", "image_size=32")
+    trained(tmp_path / "run", "data=cifar10", f"data.root={tmp_path}", "image_size=32")
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
 def test_mnist(name: str, tmp_path: Path) -> None:
     write_fashion(tmp_path, packed=True)
-    options = (f"data={name}", f"data.source.root={tmp_path}", "image_size=32", "channels=1")
+    options = (f"data={name}", f"data.root={tmp_path}", "image_size=32", "channels=1")
     trained(tmp_path / "run", *options)
 
 
 def test_a_run_goes_on_without_the_key_that_fetched_its_data(tmp_path: Path) -> None:
     write_fashion(tmp_path, packed=True)
-    options = ("data=mnist", f"data.source.root={tmp_path}", "image_size=32", "channels=1")
+    options = ("data=mnist", f"data.root={tmp_path}", "image_size=32", "channels=1")
     trained(tmp_path / "run", *options, "data.source.download=true")
     trained(tmp_path / "run", *options)
     with pytest.raises(UserError, match=r"another config: data.source.split \(train there"):
@@ -85,7 +85,7 @@ def test_a_run_goes_on_without_the_key_that_fetched_its_data(tmp_path: Path) -> 
 
 @pytest.mark.skipif(not DEBIAN.is_dir(), reason="Debian's dataset-fashion-mnist is not installed")
 def test_fashion_mnist_on_the_real_files(tmp_path: Path) -> None:
-    options = ("data=fashion_mnist", f"data.source.root={DEBIAN}", "image_size=32", "channels=1")
+    options = ("data=fashion_mnist", f"data.root={DEBIAN}", "image_size=32", "channels=1")
     trained(tmp_path / "run", *options)
     told = log_of(tmp_path / "run")
     assert "60000 images of 32x32, 1 channel, 10 classes with 6000 to 6000 images" in told
@@ -96,7 +96,7 @@ def test_a_pack(tmp_path: Path) -> None:
         (tmp_path / "photos" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
         photo.save(tmp_path / "photos" / "ab"[i % 2] / f"{i}.jpg")
     write_pack(Folder(str(tmp_path / "photos"), 32), tmp_path / "pack", levels=True, workers=0)
-    options = ("data=pack", f"data.source.root={tmp_path / 'pack'}")
+    options = ("data=pack", f"data.root={tmp_path / 'pack'}")
     trained(tmp_path / "run", *options)
     assert "10 images of 16x16, 3 channels, 2 classes: a 5, b 5." in log_of(tmp_path / "run")
     assert Pack(str(tmp_path / "pack"), 16).shape == (3, 16, 16)
@@ -106,8 +106,8 @@ def test_the_same_run_from_folder_and_pack(tmp_path: Path) -> None:
     """Also the same weights in the end, since the same images come in the same order."""
     write_images(tmp_path / "photos")
     write_pack(Folder(str(tmp_path / "photos"), 16), tmp_path / "pack", workers=0)
-    folder = ("data=folder", f"data.source.root={tmp_path / 'photos'}", "data.workers=1")
-    pack = ("data=pack", f"data.source.root={tmp_path / 'pack'}", "data.workers=2")
+    folder = ("data=folder", f"data.root={tmp_path / 'photos'}", "data.workers=1")
+    pack = ("data=pack", f"data.root={tmp_path / 'pack'}", "data.workers=2")
     one = trained(tmp_path / "one", *folder).state_dict()
     other = trained(tmp_path / "other", *pack).state_dict()
     assert all(one[key].equal(other[key]) for key in one)
@@ -128,7 +128,7 @@ def test_rectangles_of_any_number_of_channels(channels: int, tmp_path: Path) -> 
             photo.save(photos / f"{i}.png")
         else:
             photo.save(photos / f"{i}.jpg")
-    options = ("data=folder", f"data.source.root={photos}", "data.workers=0")
+    options = ("data=folder", f"data.root={photos}", "data.workers=0")
     gan = trained(tmp_path / "run", *options, "image_size=[48,80]", f"channels={channels}")
     assert gan.sample([0]).shape == (1, channels, 48, 80)
     grid = tiles(tmp_path / "run", (48, 80))
@@ -143,7 +143,7 @@ def test_rectangles_of_any_number_of_channels(channels: int, tmp_path: Path) -> 
 
 def test_pictures_are_refused_where_six_channels_are_wanted(tmp_path: Path) -> None:
     write_images(tmp_path / "photos")
-    options = ("data=folder", f"data.source.root={tmp_path / 'photos'}", "channels=6")
+    options = ("data=folder", f"data.root={tmp_path / 'photos'}", "channels=6")
     with pytest.raises(
         UserError, match=r"12 of 12 .* \(000001\.jpg.*at most 4 channels; 6 channels need"
     ):
@@ -160,7 +160,7 @@ def test_a_run_knows_its_images_by_their_content(tmp_path: Path, monkeypatch) ->
     monkeypatch.setenv("HOME", str(tmp_path))
 
     def part(root: str, kimg: float, *options: str) -> None:
-        keys = (f"data.source.root={root}", f"total_kimg={kimg}", f"run_dir={tmp_path / 'run'}")
+        keys = (f"data.root={root}", f"total_kimg={kimg}", f"run_dir={tmp_path / 'run'}")
         train(config(*BASE, "data=folder", "data.workers=0", *keys, *options, tiny=False))
 
     for i, root in enumerate((tmp_path / "photos", "photos/", "./photos", "link", "'~/photos'")):
@@ -177,7 +177,7 @@ def test_a_run_knows_its_images_by_their_content(tmp_path: Path, monkeypatch) ->
 
 def test_a_run_folder_among_its_images_is_refused(tmp_path: Path) -> None:
     write_images(tmp_path / "photos")
-    options = ("data=folder", f"data.source.root={tmp_path / 'photos'}", "data.workers=0")
+    options = ("data=folder", f"data.root={tmp_path / 'photos'}", "data.workers=0")
     with pytest.raises(UserError, match="choose a run_dir outside of it"):
         trained(tmp_path / "photos" / "run", *options)
 
@@ -190,7 +190,7 @@ def test_a_thread_reads_where_workers_cannot(obstacle, tmp_path: Path, monkeypat
         monkeypatch.setattr("ganzoo.engine.preflight.check_room", lambda *_: None)
     else:
         monkeypatch.setattr("ganzoo.data.loader.tempfile.gettempdir", lambda: "/tmp/" + "x" * 90)
-    options = ("data=folder", f"data.source.root={tmp_path / 'photos'}", "data.workers=1")
+    options = ("data=folder", f"data.root={tmp_path / 'photos'}", "data.workers=1")
     trained(tmp_path / "run", *options)
     assert "A thread reads the images instead of 1 processes" in log_of(tmp_path / "run")
     assert obstacle in log_of(tmp_path / "run")

@@ -396,10 +396,10 @@ def test_configs_deliver_what_the_top_level_asks_for(name, channels, tmp_path) -
     overrides = [f"data={name}", f"channels={channels}", "batch_size=4", "seed=7"]
     if name == "fashion_mnist":
         write_fashion(tmp_path)
-        overrides.append(f"data.source.root={tmp_path}")
+        overrides.append(f"data.root={tmp_path}")
     if name == "folder":
         save(tmp_path / "a.png", gray(0))
-        overrides.append(f"data.source.root={tmp_path}")
+        overrides.append(f"data.root={tmp_path}")
     data = make(config(*overrides, tiny=False).data)
     assert isinstance(data, ImageData)
     assert (data.image_size, data.batch_size, data.seed) == ((32, 32), 4, 7)
@@ -481,7 +481,7 @@ def test_held_out_images_are_read_like_those_of_training(data) -> None:
 
 
 def test_held_out_images_of_some_classes() -> None:
-    data = ImageData(Emoji(), 64, 3, 8, seed=0, classes=["Flags", "Objects"], subset=10)
+    data = ImageData(Emoji(), 64, 3, 8, seed=0, only=["Flags", "Objects"], subset=10)
     assert list(data.domains) == [""]
     test = data.held_out()[""]
     labels = Emoji(split="test").labels()

@@ -57,7 +57,7 @@ def test_number_and_classes_together_without_labels_too() -> None:
     [
         (Synthetic(10, 8), {"count": 11}, "more than the 10 images"),
         (Synthetic(10, 8), {"classes": []}, "is empty"),
-        (Synthetic(10, 8), {"classes": ["cat"]}, "no class cat: data.classes may name class 0,"),
+        (Synthetic(10, 8), {"classes": ["cat"]}, "no class cat: data.only may name class 0,"),
         (Synthetic(10, 8, classes=0), {"classes": ["cat"]}, "has no classes to choose from"),
     ],
 )
@@ -68,7 +68,7 @@ def test_what_there_is_not(source, options, says) -> None:
 
 def test_keys_of_the_data_module(caplog) -> None:
     source = Synthetic(30, 4, 1, classes=3)
-    data = make(source, classes=["class 2", "class 0"], subset=15, balanced=True, batch_size=6)
+    data = make(source, only=["class 2", "class 0"], subset=15, balanced=True, batch_size=6)
     attach(data)
     with caplog.at_level("INFO"):
         data.setup("fit")

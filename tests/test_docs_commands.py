@@ -53,10 +53,9 @@ ELSEWHERE = {
         "python -m ganzoo.train trainer=ddp trainer.devices=2 trainer.accelerator=cpu",
     ],
     "SLURM; tests/test_cluster.py has a stand-in": [
-        "sbatch docs/slurm.sbatch experiment=dcgan_64 data=folder data.source.root=PHOTOS",
-        "sbatch docs/slurm.sbatch experiment=dcgan_64 data=folder data.source.root=/data/photos",
-        "sbatch --nodes=2 docs/slurm.sbatch experiment=dcgan_64 data=folder "
-        "data.source.root=/data/photos",
+        "sbatch docs/slurm.sbatch experiment=dcgan_64 data=folder data.root=PHOTOS",
+        "sbatch docs/slurm.sbatch experiment=dcgan_64 data=folder data.root=/data/photos",
+        "sbatch --nodes=2 docs/slurm.sbatch experiment=dcgan_64 data=folder data.root=/data/photos",
         "python -m ganzoo.train -m seed=0,1 hydra/launcher=submitit_slurm "
         "hydra.launcher.gpus_per_node=1 hydra.launcher.timeout_min=600",
         "python -m ganzoo.train -m seed=0,1 hydra/launcher=submitit_slurm "
@@ -153,7 +152,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         of = (
             []
             if kind == "cyclegan"
-            else ["data=folder", f"data.source.root={root}/PHOTOS", "data.workers=0"]
+            else ["data=folder", f"data.root={root}/PHOTOS", "data.workers=0"]
         )
         (root / name).mkdir(parents=True)
         shared.write(root / name / "last.ckpt", kind, *of, f"run_dir={root / name}")
@@ -198,10 +197,10 @@ NETWORKS = {
     "biggan": [f"model.{network}.{key}" for network in ("generator", "discriminator")
                for key in ("ch=4", "attention=[8]")],
 }  # fmt: skip
-OFF = ("ticks", "grid", "logits", "evaluate", "accuracy", "spectra", "sentinel", "page")
+OFF = ("ticks", "grid", "logits", "metrics", "accuracy", "spectra", "sentinel", "page")
 FEW = ["trainer=cpu", "logger=csv", "data.workers=0", *(f"callbacks.{name}=null" for name in OFF)]
 SHORT = ["image_size=32", "batch_size=8", "total_kimg=0.016"]
-SCORED = ["metrics=quick", *TINY_METRICS, "callbacks.evaluate.every_kimg=0.016"]
+SCORED = ["metrics=quick", *TINY_METRICS, "callbacks.metrics.every_kimg=0.016"]
 
 
 def tiny(given: list[str]) -> list[str]:
@@ -216,10 +215,10 @@ def tiny(given: list[str]) -> list[str]:
     if "imagenet" in text.lower() or "small_data" in text:
         keys += ["model.classes=2"]
     if "fashion" in text:
-        keys += ["data.source.root=fashion"]
+        keys += ["data.root=fashion"]
     short = SHORT
     if "sweeper=search" in text:
-        keys, short = [key for key in keys if "evaluate" not in key], [*SHORT, *SCORED]
+        keys, short = [key for key in keys if key != "callbacks.metrics=null"], [*SHORT, *SCORED]
         short.append("hydra.sweeper.n_trials=2")
     given_keys = [key.partition("=")[0].lstrip("+") for key in given]
     above = {*given_keys, *(".".join(key.split(".")[:n]) for key in given_keys for n in (1, 2))}

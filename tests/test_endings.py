@@ -47,7 +47,7 @@ def test_a_run_that_the_trainer_cuts_short_is_not_done(tmp_path, caplog, key) ->
 
 
 SCORED = (
-    "callbacks.evaluate={_target_: ganzoo.callbacks.evaluation.Evaluate, suite: '${metrics}', "
+    "callbacks.metrics={_target_: ganzoo.callbacks.evaluation.Evaluate, suite: '${metrics}', "
     "every_kimg: 0.016, patience: 2}",
     *TINY_METRICS,
 )
@@ -67,7 +67,7 @@ def test_patience_ends_and_completes_a_run(tmp_path, monkeypatch, caplog) -> Non
     train(config(*keys))  # run again, it stays as it is
     assert_same_tensors(before, checkpoint(tmp_path))
     assert state(tmp_path) == ("done", "")
-    train(config(*keys, "callbacks.evaluate.patience=null"))  # more patience trains longer
+    train(config(*keys, "callbacks.metrics.patience=null"))  # more patience trains longer
     assert checkpoint(tmp_path)["ganzoo"]["images_seen"] == 80
 
 
@@ -125,7 +125,7 @@ def test_pictures_of_the_end_are_made_up_for(tmp_path, monkeypatch) -> None:
 
 
 def test_metrics_of_the_end_are_made_up_for(tmp_path, monkeypatch) -> None:
-    keys = (f"run_dir={tmp_path}", "callbacks.evaluate={_target_: ganzoo.callbacks.evaluation."
+    keys = (f"run_dir={tmp_path}", "callbacks.metrics={_target_: ganzoo.callbacks.evaluation."
             "Evaluate, suite: ${metrics}, every_kimg: 1}", *TINY_METRICS)  # fmt: skip
     inner = Evaluate._evaluate
 

@@ -30,8 +30,8 @@ from ganzoo.runs.folder import look
 from ganzoo.runs.sweeps import objective
 from ganzoo.train import train_config as train
 
-BASE = [o for o in TINY if o != "callbacks.evaluate=null"]
-OFTEN = ("callbacks.evaluate.every_kimg=0.024",)
+BASE = [o for o in TINY if o != "callbacks.metrics=null"]
+OFTEN = ("callbacks.metrics.every_kimg=0.024",)
 SCRIPT = str(Path(__file__).parent / "makers" / "worlds.py")
 
 
@@ -73,21 +73,21 @@ def test_numbers_go_everywhere_with_their_protocol(tmp_path) -> None:
 
 
 def test_best_is_the_best(tmp_path) -> None:
-    trained(tmp_path, "callbacks.evaluate.monitor=kid")
+    trained(tmp_path, "callbacks.metrics.monitor=kid")
     file = told(tmp_path)
     assert file["monitor"] == "kid_tiny"
     best = min(file["evaluations"], key=lambda e: e["values"]["kid_tiny"])
     assert file["best"]["images_seen"] == best["images_seen"]
     gan = ganzoo.load(tmp_path / "best.ckpt")
     assert gan.images_seen == best["images_seen"]
-    trained(tmp_path / "is", "callbacks.evaluate.monitor=is_tiny")
+    trained(tmp_path / "is", "callbacks.metrics.monitor=is_tiny")
     best = max(told(tmp_path / "is")["evaluations"], key=lambda e: e["values"]["is_tiny"])
     assert ganzoo.load(tmp_path / "is" / "best.ckpt").images_seen == best["images_seen"]
 
 
 def test_metrics_do_not_change_the_run(tmp_path) -> None:
     trained(tmp_path / "with")
-    trained(tmp_path / "without", "callbacks.evaluate=null")
+    trained(tmp_path / "without", "callbacks.metrics=null")
     one, other = checkpoint(tmp_path / "with"), checkpoint(tmp_path / "without")
     for part in ("state_dict", "optimizer_states"):
         assert_same_tensors(one[part], other[part])
@@ -143,13 +143,13 @@ def test_a_monitor_that_is_no_metric(tmp_path) -> None:
     with pytest.raises(
         UserError, match=r"No metric gives fid: .* one of fd_tiny, kid_tiny, is_tiny"
     ):
-        trained(tmp_path, "callbacks.evaluate.monitor=fid")
+        trained(tmp_path, "callbacks.metrics.monitor=fid")
 
 
 def test_metrics_are_fitted_to_few_images(tmp_path, caplog) -> None:
     """40 real images and 24 fakes: the subsets become smaller, and the protocol says so."""
     with caplog.at_level(logging.INFO):
-        trained(tmp_path, "metrics.metrics.kid.subset_size=30")
+        trained(tmp_path, "metrics.scores.kid.subset_size=30")
     assert "kid uses subset_size=24, because there are 40 real and 24 fake images" in caplog.text
     (protocol,) = told(tmp_path)["protocols"].values()
     assert protocol["metrics"]["kid"]["subset_size"] == 24
@@ -158,12 +158,12 @@ def test_metrics_are_fitted_to_few_images(tmp_path, caplog) -> None:
 @pytest.mark.parametrize(
     ("key", "sentence"),
     [
-        ("callbacks.evaluate.monitor=psnr", "monitor=psnr is not measured"),
+        ("callbacks.metrics.monitor=psnr", "monitor=psnr is not measured"),
         ("callbacks.grid.seeds=0", r"seeds must be .* from 1"),
         ("callbacks.ticks.every_kimg=abc", "every_kimg must be a number"),
-        ("metrics.metrics.kid.subsets=0", r"subsets must be .* from 1"),
-        ("metrics.metrics.kid.subset_size=-5", r"subset_size must be .* of at least 2"),
-        ("metrics.metrics.is.splits=0", r"splits must be .* from 1"),
+        ("metrics.scores.kid.subsets=0", r"subsets must be .* from 1"),
+        ("metrics.scores.kid.subset_size=-5", r"subset_size must be .* of at least 2"),
+        ("metrics.scores.is.splits=0", r"splits must be .* from 1"),
     ],
 )
 def test_a_dry_run_refuses_what_a_run_refuses(tmp_path, key, sentence) -> None:
@@ -200,7 +200,7 @@ class Plain(torchmetrics.Metric):
 
 @pytest.mark.parametrize("kind", [Forgetful, Plain])
 def test_metrics_that_would_forget_the_reals_are_refused(kind) -> None:
-    with pytest.raises(UserError, match=rf"metrics\.metrics\.own: {kind.__name__} must be"):
+    with pytest.raises(UserError, match=rf"metrics\.scores\.own: {kind.__name__} must be"):
         Suite({"own": kind()})
 
 
@@ -260,7 +260,7 @@ def test_command_takes_other_data(tmp_path) -> None:
     photos.mkdir()
     for i, photo in enumerate(crops(40, 20, 20)):
         photo.save(photos / f"{i}.png")
-    scores = evaluated(f"ckpt={tmp_path}", "data=folder", f"data.source.root={photos}")
+    scores = evaluated(f"ckpt={tmp_path}", "data=folder", f"data.root={photos}")
     assert scores.protocol["real"]["data"] == "photos"
     assert scores.protocol["real"]["shape"] == [3, 16, 16]
     with pytest.raises(UserError, match="needs data of one domain"):
@@ -331,7 +331,7 @@ def test_data_of_a_strange_checkpoint_are_not_called(tmp_path) -> None:
 def test_default_run_without_weights_says_what_it_uses(tmp_path, monkeypatch, caplog) -> None:
     """All defaults but for the numbers of images: the network that comes along, on the emoji."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    few = ("metrics.num_real=12", "metrics.num_fake=8", "metrics.metrics.kid.subset_size=4")
+    few = ("metrics.num_real=12", "metrics.num_fake=8", "metrics.scores.kid.subset_size=4")
     keys = [o for o in BASE if not o.startswith(("data", "callbacks.accuracy"))]
     with caplog.at_level(logging.INFO):
         train(config(*keys, *few, f"run_dir={tmp_path / 'run'}", "image_size=32", tiny=False))
@@ -390,10 +390,10 @@ def test_truncations_that_cannot_be(tmp_path) -> None:
     """Before the first image, and not by drawing forever."""
     for value in (0, -1):
         with pytest.raises(UserError, match="above 0"):
-            trained(tmp_path, f"callbacks.evaluate.truncation={value}")
+            trained(tmp_path, f"callbacks.metrics.truncation={value}")
     with pytest.raises(UserError, match=r"at least 0\.01"):
         latents_of([0], 8, normal, 1e-9)
-    truncated = (*TRANSLATING, "callbacks.evaluate.truncation=0.5", f"run_dir={tmp_path}")
+    truncated = (*TRANSLATING, "callbacks.metrics.truncation=0.5", f"run_dir={tmp_path}")
     with pytest.raises(UserError, match="no latents to truncate"):
         train(config(*truncated, tiny=False))
     assert not (tmp_path / "metrics.csv").exists()

@@ -68,10 +68,10 @@ def test_torch_fidelity_gives_the_exported_graph_the_fid_of_the_run(
     )["frechet_inception_distance"]
     ours = evaluated(
         "metrics=standard",
-        "metrics/extractor=inception",
-        f"metrics.extractor.weights={weights}",
-        "metrics.metrics.kid.subset_size=12",
-        "metrics.metrics.is.splits=2",
+        "metrics/network=inception",
+        f"metrics.network.weights={weights}",
+        "metrics.scores.kid.subset_size=12",
+        "metrics.scores.is.splits=2",
         f"metrics.num_fake={FAKES}",
         f"ckpt={run}",
         "data=synthetic",

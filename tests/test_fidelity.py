@@ -55,12 +55,12 @@ def test_every_number_is_that_of_torch_fidelity(
     )
     ours = evaluated(
         "metrics=standard",
-        "metrics/extractor=inception",
-        f"metrics.extractor.weights={random_inception}",
-        "metrics.metrics.kid.subset_size=12",
-        "metrics.metrics.kid.subsets=10",
-        "metrics.metrics.is.splits=5",
-        "+metrics.metrics.manifold._target_=ganzoo.metrics.manifold.Manifold",
+        "metrics/network=inception",
+        f"metrics.network.weights={random_inception}",
+        "metrics.scores.kid.subset_size=12",
+        "metrics.scores.kid.subsets=10",
+        "metrics.scores.is.splits=5",
+        "+metrics.scores.manifold._target_=ganzoo.metrics.manifold.Manifold",
         f"fake={fake}",
         f"real={real}",
         tiny=False,

@@ -75,7 +75,7 @@ def test_packing_names_all_and_goes_on_when_told(root, fate, tmp_path) -> None:
         pixels = folder.__getitems__([folder.listing.names.index(name)])["image"]
         assert torch.equal(pack.__getitems__([i])["image"], pixels), name
 
-    options = ("data=pack", f"data.source.root={tmp_path / 'pack'}", "total_kimg=0.016")
+    options = ("data=pack", f"data.root={tmp_path / 'pack'}", "total_kimg=0.016")
     train(config(*BASE, *options, f"run_dir={tmp_path / 'run'}", tiny=False))
     assert (tmp_path / "run" / "done").exists()
     told = (tmp_path / "run" / "train.log").read_text()
@@ -83,7 +83,7 @@ def test_packing_names_all_and_goes_on_when_told(root, fate, tmp_path) -> None:
 
 
 def test_training_refuses_at_the_start(root, fate, tmp_path) -> None:
-    options = ("data=folder", f"data.source.root={root}", f"run_dir={tmp_path / 'run'}")
+    options = ("data=folder", f"data.root={root}", f"run_dir={tmp_path / 'run'}")
     with pytest.raises(UserError) as told:
         train(config(*BASE, *options, tiny=False))
     message = str(told.value)

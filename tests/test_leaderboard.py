@@ -29,7 +29,7 @@ from ganzoo.runs.record import recorded
 from ganzoo.train import train_config as train
 
 EVALUATE = (
-    "callbacks.evaluate={_target_:ganzoo.callbacks.evaluation.Evaluate,"
+    "callbacks.metrics={_target_:ganzoo.callbacks.evaluation.Evaluate,"
     "suite:${metrics},every_kimg:0.016}"
 )
 SHORT = (*TINY_METRICS, EVALUATE, "total_kimg=0.032", "metrics.cache=false")

@@ -22,7 +22,7 @@ from ganzoo.runs.record import about
         ),
         (["model.optimizers.generator.lr=-1"], "lr--1"),
         (["image_size=[64,48]"], "image_size-64-48"),
-        (["experiment=pggan_emoji", "+data.classes=[cat,dog]"], "pggan_emoji_classes-cat-dog"),
+        (["experiment=pggan_emoji", "+data.only=[cat,dog]"], "pggan_emoji_only-cat-dog"),
         (["~model.augment"], "without-augment"),
         (["model.augment=null"], "augment-null"),
         # What does not make it another run.
@@ -42,11 +42,11 @@ def test_only_some_keys_are_told() -> None:
 def test_names_are_those_of_folders() -> None:
     """Hydra could not read `=` back, and what was cut off still tells runs apart."""
     odd = [
-        "data.source.root='/photos/my cats & dogs'",
-        "data.source.root=/other/my",
-        "data.source.root=/another/my",
-        f"data.source.root=/a/{'x' * 300}",
-        "data.source.root='a=b'",
+        "data.root='/photos/my cats & dogs'",
+        "data.root=/other/my",
+        "data.root=/another/my",
+        f"data.root=/a/{'x' * 300}",
+        "data.root='a=b'",
     ]
     names = [run_name([o]) for o in odd]
     assert len(set(names)) == len(odd)

@@ -128,7 +128,7 @@ def test_a_single_point_is_visible_and_the_floor_a_line(tmp_path: Path) -> None:
 def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "<b>run & more"
     evaluate = (
-        "callbacks.evaluate={_target_: ganzoo.callbacks.evaluation.Evaluate, "
+        "callbacks.metrics={_target_: ganzoo.callbacks.evaluation.Evaluate, "
         "suite: ${metrics}, every_kimg: 0.04, monitor: fd}"
     )
     train(config(f"run_dir='{folder}'", PAGE, evaluate, *TINY_METRICS))

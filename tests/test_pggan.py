@@ -388,7 +388,7 @@ def test_a_stage_that_does_not_fit_is_split_or_named(tmp_path: Path, monkeypatch
 def test_a_pack_with_levels_is_read_at_the_level_that_is_shown(tmp_path: Path) -> None:
     source = Synthetic(64, 16)
     write_pack(source, tmp_path / "pack", levels=True, workers=0)
-    keys = ["data=pack", f"data.source.root={tmp_path / 'pack'}", f"run_dir={tmp_path / 'run'}"]
+    keys = ["data=pack", f"data.root={tmp_path / 'pack'}", f"run_dir={tmp_path / 'run'}"]
     shapes, inner = [], PGGAN.step
 
     def step(self: PGGAN, batch: dict[str, Tensor]) -> Any:

@@ -326,7 +326,7 @@ def counted(row: str) -> tuple[int, int]:
 
 @pytest.mark.parametrize("row", ROWS)
 def test_constants_of_the_rows(row: str) -> None:
-    cfg = config(f"experiment=pggan_ablation_{row}", "data.source.root=x", tiny=False)
+    cfg = config(f"experiment=pggan_ablation_{row}", "data.root=x", tiny=False)
     with torch.device("meta"):
         gan = make(cfg.model)
     lr, beta2, batch, steps, beta, nz, normalized, drift, norm, judge = ROWS[row]
@@ -371,7 +371,7 @@ def test_constants_of_the_rows(row: str) -> None:
 
 @pytest.mark.parametrize("row", ["a", "g"])
 def test_rows_on_bedrooms(row: str) -> None:
-    keys = ["data=lsun", "data.source.root=x", "~data.source.crop", "data.mirror=false"]
+    keys = ["data=lsun", "data.root=x", "~data.source.crop", "data.mirror=false"]
     data = make(config(f"experiment=pggan_ablation_{row}", *keys, tiny=False).data)
     assert (data.source.shape, data.mirror) == ((3, 128, 128), False)
 
@@ -457,7 +457,7 @@ def flags_of(gan: PGGAN) -> set[str]:
 @pytest.mark.parametrize("flag", [None, *FLAGS])
 def test_flags_of_the_official_code(flag: str | None) -> None:
     keys = FLAGS[flag].split() if flag else []
-    cfg = config("experiment=pggan_v2_1gpu", "data.source.root=x", *keys, tiny=False)
+    cfg = config("experiment=pggan_v2_1gpu", "data.root=x", *keys, tiny=False)
     with torch.device("meta"):
         gan = make(cfg.model)
     assert flags_of(gan) == ({flag} if flag else set())
@@ -495,7 +495,7 @@ def test_the_mode_test_trains(variant: str, tmp_path: Path) -> None:
         *TRAINING,
         *MODES[variant],
         "experiment=pggan_mnist_rgb",
-        f"data.source.root={tmp_path}",
+        f"data.root={tmp_path}",
         "total_kimg=0.001",
         f"run_dir={tmp_path / 'run'}",
     ]

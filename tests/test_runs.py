@@ -105,7 +105,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     os.environ["GANZOO_CACHE"] = str(folder / "cache")
     overrides = [
         *TINY_METRICS,
-        "callbacks.evaluate={_target_:ganzoo.callbacks.evaluation.Evaluate,suite:${metrics},every_kimg:0.04}",
+        "callbacks.metrics={_target_:ganzoo.callbacks.evaluation.Evaluate,suite:${metrics},every_kimg:0.04}",
         "callbacks.ticks.every_kimg=0.016",
         f"run_dir={folder / 'tiny' / 'run'}",
         "seed=3",

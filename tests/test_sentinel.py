@@ -169,7 +169,7 @@ def test_a_generator_that_stops_varying_is_seen(tmp_path, monkeypatch) -> None:
 
 def test_memorization_is_reported_and_does_not_stop_the_run(tmp_path) -> None:
     photos = write_crops(tmp_path / "photos")
-    data = ("data=folder", f"data.source.root={photos}", "data.source.held_out=0.5")
+    data = ("data=folder", f"data.root={photos}", "data.source.held_out=0.5")
     keys = [key for key in (*TINY, *keys_of(*data, "data.workers=0", action="stop"))]
     unwanted = ("data=synthetic", "data.source.num=40", "callbacks.accuracy=null")
     keys = [key for key in keys if key not in unwanted]

@@ -81,7 +81,7 @@ def test_help_explains_what_can_be_chosen(name: str) -> None:
     for group in [key for key in chosen if not key.startswith("override")]:
         assert re.search(rf"^ *{group}[ =]", text, re.MULTILINE), group
     for key in re.findall(r"^ *([a-z_.]+)=", text, re.MULTILINE):
-        assert key in config or key in chosen or key == "data.source.root", key
+        assert key in config or key in chosen or key == "data.root", key
 
 
 # -- pages -----------------------------------------------------------------------------------------
@@ -213,13 +213,13 @@ def test_a_package_of_the_pages_trains(tmp_path: Path, monkeypatch: pytest.Monke
         (tmp_path / name).write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
-    tiny = [key for key in TINY if not key.startswith(("data", "logger", "callbacks.evaluate"))]
+    tiny = [key for key in TINY if not key.startswith(("data", "logger", "callbacks.metrics"))]
     metrics = [key for key in TINY_METRICS if "num_real" not in key]
     ganzoo.train(
         f"hydra.searchpath=[file://{tmp_path}/myconf]", "data=stripes", "data.source.num=40",
-        "logger=lines", "callbacks.evaluate.every_kimg=0.08", "run_dir=run", *tiny, *metrics,
-        "metrics.num_real=40", "callbacks.evaluate.monitor=brightness",
-        "+metrics.metrics.brightness._target_=mypackage.brightness.Brightness",
+        "logger=lines", "callbacks.metrics.every_kimg=0.08", "run_dir=run", *tiny, *metrics,
+        "metrics.num_real=40", "callbacks.metrics.monitor=brightness",
+        "+metrics.scores.brightness._target_=mypackage.brightness.Brightness",
         "+callbacks.hello._target_=mypackage.hello.Hello", "+callbacks.hello.every_kimg=0.04",
     )  # fmt: skip
     lines = (tmp_path / "lines.txt").read_text().splitlines()
@@ -258,7 +258,7 @@ def test_the_notebook_that_translates_runs(tmp_path: Path, monkeypatch: pytest.M
     assert sum(bool(cell["outputs"]) for cell in cells) > 2, "outputs are kept"
     skipped = ("model=", "data=", "callbacks.")
     tiny = [key for key in TRANSLATING if not key.startswith(skipped)]
-    named = dict(key.split("=", 1) for key in (*tiny, "callbacks.evaluate=null"))
+    named = dict(key.split("=", 1) for key in (*tiny, "callbacks.metrics=null"))
     train = ganzoo.train
     monkeypatch.setattr(
         ganzoo,

@@ -59,7 +59,7 @@ def pixels(reference: Reference) -> Tensor:
 
 def suite_of(**options: object) -> Suite:
     metrics = {"fd": FrechetDistance(), "kid": KernelDistance(4, 10), "is": InceptionScore()}
-    return Suite(**{"metrics": metrics, "extractor": TinyExtractor(), "num_fake": 24, **options})
+    return Suite(**{"scores": metrics, "network": TinyExtractor(), "num_fake": 24, **options})
 
 
 def noise(num: int = 24, side: int = SIDE) -> Fakes:
@@ -161,7 +161,7 @@ def test_features_are_computed_once(photos, monkeypatch) -> None:
 
 def test_another_network_has_its_own_entry(photos) -> None:
     for seed in (0, 1):
-        suite_of(extractor=TinyExtractor(seed)).prepare(Reference(data_of(photos)), CPU)
+        suite_of(network=TinyExtractor(seed)).prepare(Reference(data_of(photos)), CPU)
     assert len(list(kept.folder().iterdir())) == 2
 
 
@@ -222,7 +222,7 @@ def test_batch_size_does_not_matter(photos) -> None:
 
 
 def test_scoring_twice_gives_the_same(photos) -> None:
-    suite = suite_of(metrics={"fd": FrechetDistance(), "swd": SlicedWasserstein(patches=4)})
+    suite = suite_of(scores={"fd": FrechetDistance(), "swd": SlicedWasserstein(patches=4)})
     suite.prepare(Reference(data_of(photos), num=24), CPU)
     state = torch.get_rng_state()
     first, second = suite.score(noise()), suite.score(noise())
@@ -288,10 +288,10 @@ def test_protocol_tells_numbers_apart_that_cannot_be_compared(photos) -> None:
         protocol(truncated),
         protocol(noise(), num=30),
         protocol(noise(), mirror=True),
-        protocol(noise(), extractor=TinyExtractor(1)),
-        protocol(noise(), metrics={"fd": FrechetDistance()}),
-        protocol(noise(), metrics={"is": InceptionScore(splits=2)}),
-        protocol(noise(), metrics={"is": InceptionScore(splits=3)}),
+        protocol(noise(), network=TinyExtractor(1)),
+        protocol(noise(), scores={"fd": FrechetDistance()}),
+        protocol(noise(), scores={"is": InceptionScore(splits=2)}),
+        protocol(noise(), scores={"is": InceptionScore(splits=3)}),
     ]
     assert len({base, *others}) == 1 + len(others)
 
@@ -307,7 +307,7 @@ def test_lines_say_how_numbers_came_about(photos) -> None:
 
 
 def test_few_images_are_warned_of(photos) -> None:
-    suite = suite_of(metrics={"fd": FrechetDistance()})
+    suite = suite_of(scores={"fd": FrechetDistance()})
     suite.prepare(Reference(data_of(photos)), CPU)
     assert suite.score(noise()).notes == []
     (note,) = suite.score(noise(6)).notes
@@ -338,7 +338,7 @@ def test_too_few_images(photos) -> None:
     suite = suite_of()
     suite.prepare(Reference(data_of(photos)), CPU)
     with pytest.raises(
-        UserError, match=r"kid needs at least 10 .* lower metrics.metrics.kid.subset_size"
+        UserError, match=r"kid needs at least 10 .* lower metrics.scores.kid.subset_size"
     ):
         suite.score(noise(9))
     with pytest.raises(UserError, match="too few for metrics"):
@@ -356,7 +356,7 @@ def test_too_few_images_are_refused_before_any_is_read(photos, monkeypatch) -> N
 def test_metrics_that_cannot_be() -> None:
     with pytest.raises(UserError, match="names no metric"):
         Suite({"fd": None})
-    with pytest.raises(UserError, match="fd needs an extractor"):
+    with pytest.raises(UserError, match="fd needs a network"):
         Suite({"fd": FrechetDistance()})
     blind = TinyExtractor()
     blind.classifier = None

@@ -57,7 +57,7 @@ def value(run_dir: Path) -> float:
 
 def with_metrics(*overrides: str) -> list[str]:
     """Keys of runs that are scored."""
-    return [*TINY_METRICS, "callbacks.evaluate.every_kimg=0.04", *overrides]
+    return [*TINY_METRICS, "callbacks.metrics.every_kimg=0.04", *overrides]
 
 
 def needs(package: str, least: str = "0") -> pytest.MarkDecorator:
@@ -66,7 +66,7 @@ def needs(package: str, least: str = "0") -> pytest.MarkDecorator:
     return pytest.mark.skipif(missing, reason=f"{package} is not installed: make setup-all")
 
 
-SCORED = tuple(key for key in SMALL if key != "callbacks.evaluate=null")
+SCORED = tuple(key for key in SMALL if key != "callbacks.metrics=null")
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def test_a_bad_run_of_a_search_ends_early(tmp_path: Path) -> None:
             "number": 2, "pruner": {"_target_": "optuna.pruners.MedianPruner",
                                     "n_startup_trials": 1}}  # fmt: skip
     evaluate = "{_target_: ganzoo.callbacks.evaluation.Evaluate, suite: '${metrics}', every_kimg: "
-    cfg = config(*TINY_METRICS, f"callbacks.evaluate={evaluate}0.016}}", f"run_dir={tmp_path}/run")
+    cfg = config(*TINY_METRICS, f"callbacks.metrics={evaluate}0.016}}", f"run_dir={tmp_path}/run")
     with open_dict(cfg):
         cfg.callbacks.pruning = node
     gan = train_config(cfg)
@@ -264,7 +264,7 @@ def test_a_bad_run_of_a_search_ends_early(tmp_path: Path) -> None:
     ("keys", "sentence"),
     [
         (["run_dir=somewhere", "seed=0,1"], "give sweep_dir"),
-        (["hydra/sweeper=search", "seed=choice(0,1)"], "keep callbacks.evaluate"),
+        (["hydra/sweeper=search", "seed=choice(0,1)"], "keep callbacks.metrics"),
         (["seed=0,1", "trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"], "torchrun"),
     ],
 )
@@ -300,7 +300,7 @@ def test_a_search_in_the_wrong_direction_is_refused(tmp_path: Path) -> None:
     line = [sys.executable, "-m", "ganzoo.train", "-m", *SCORED, f"sweep_dir={tmp_path}"]
     for keys_, wanted in (
         (["hydra.sweeper.direction=maximize"], "minimize"),
-        (["callbacks.evaluate.monitor=is"], "maximize"),
+        (["callbacks.metrics.monitor=is"], "maximize"),
     ):
         result = run([*line, *with_metrics(*TINY_DCGAN), *keys, *keys_], env=ENVIRONMENT)
         assert result.returncode == 1

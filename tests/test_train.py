@@ -94,7 +94,7 @@ def test_training_in_a_thread_shows_its_progress(tmp_path: Path, capsys) -> None
     assert len(lines) - len(ticks) <= 11, "at most ten lines at the start, and one at the end"
 
 
-@pytest.mark.parametrize("keys", [("data=folder", "data.source.root=nowhere"), ("dry=true",)])
+@pytest.mark.parametrize("keys", [("data=folder", "data.root=nowhere"), ("dry=true",)])
 def test_what_trains_nothing_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: tuple[str, ...]
 ) -> None:

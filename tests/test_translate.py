@@ -34,7 +34,7 @@ SMALL = (
     "model=cyclegan", "data=emoji_unpaired", "image_size=16", "batch_size=4", "total_kimg=0.008",
     "model.generator.ngf=4", "model.generator.blocks=1", "model.discriminator.ndf=4",
     "model.discriminator.layers=1", "model.ema_kimg=0.001", "logger=csv", "trainer=cpu",
-    "callbacks.evaluate=null", "callbacks.accuracy=null", "~callbacks.grid", "~callbacks.ticks",
+    "callbacks.metrics=null", "callbacks.accuracy=null", "~callbacks.grid", "~callbacks.ticks",
 )  # fmt: skip
 
 

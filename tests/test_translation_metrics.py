@@ -321,7 +321,7 @@ def test_the_best_is_that_of_the_mean_or_of_a_direction(finished: Path, tmp_path
     assert file["monitor"] == "fd_tiny"
     assert file["best"] == {"images_seen": best["images_seen"], "value": value(best)}
     assert ganzoo.load(finished / "best.ckpt").images_seen == best["images_seen"]
-    trained(tmp_path, "callbacks.evaluate.monitor=BtoA/psnr")
+    trained(tmp_path, "callbacks.metrics.monitor=BtoA/psnr")
     file = told(tmp_path)
     best = max(file["evaluations"], key=lambda entry: entry["values"]["BtoA/psnr"])
     assert file["best"]["value"] == best["values"]["BtoA/psnr"]
@@ -332,10 +332,10 @@ def test_the_best_is_that_of_the_mean_or_of_a_direction(finished: Path, tmp_path
 @pytest.mark.parametrize(
     ("keys", "sentence"),
     [
-        (("callbacks.evaluate.monitor=AtoC/fd",), "AtoC/fd_tiny is not measured here"),
-        (("callbacks.evaluate.monitor=l2",), "No metric gives l2"),
+        (("callbacks.metrics.monitor=AtoC/fd",), "AtoC/fd_tiny is not measured here"),
+        (("callbacks.metrics.monitor=l2",), "No metric gives l2"),
         (
-            ("callbacks.evaluate.monitor=l1", "data.test_pairs=false"),
+            ("callbacks.metrics.monitor=l1", "data.test_pairs=false"),
             "monitor=l1 is not measured here",
         ),
     ],
@@ -346,7 +346,7 @@ def test_what_is_not_measured_cannot_be_monitored(keys, sentence: str, tmp_path:
 
 
 def test_what_is_watched_does_not_change_the_run(finished: Path, tmp_path: Path) -> None:
-    trained(tmp_path, "callbacks.evaluate=null", "~callbacks.grid", "~callbacks.accuracy")
+    trained(tmp_path, "callbacks.metrics=null", "~callbacks.grid", "~callbacks.accuracy")
     one, other = checkpoint(finished), checkpoint(tmp_path)
     for part in ("state_dict", "optimizer_states"):
         assert_same_tensors(one[part], other[part])

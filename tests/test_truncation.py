@@ -276,7 +276,7 @@ def swept(run: Path, *keys: str) -> list[evaluate.Scores]:
 
 def test_a_sweep_scores_every_threshold(run_dir, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("GANZOO_CACHE", str(tmp_path / "cache"))
-    found = swept(run_dir, "sweep=[0.2,1.0,null]", "standing=2")
+    found = swept(run_dir, "truncations=[0.2,1.0,null]", "standing=2")
     assert [s.protocol["fake"]["truncation"] for s in found] == [0.2, 1.0, None]
     assert {json.dumps(s.protocol["fake"]["standing_statistics"]) for s in found} == {
         '{"batches": 2, "size": 64}'
@@ -297,15 +297,15 @@ def test_a_sweep_without_inception_score_is_drawn_over_thresholds(
 ) -> None:
     monkeypatch.setenv("GANZOO_CACHE", str(tmp_path / "cache"))
     out = tmp_path / "here.json"
-    swept(plain, "sweep=[0.5,null]", "metrics.metrics.is=null", f"out={out}")
+    swept(plain, "truncations=[0.5,null]", "metrics.scores.is=null", f"out={out}")
     assert Image.open(tmp_path / "here.png").width > 900, "two panels"
 
 
 @pytest.mark.parametrize(
     ("keys", "says"),
     [
-        (["sweep=[0,1]"], "above 0"),
-        (["sweep=[0.5]", "truncation=0.5"], "without truncation"),
+        (["truncations=[0,1]"], "above 0"),
+        (["truncations=[0.5]", "truncation=0.5"], "without truncation"),
     ],
 )
 def test_sweeps_that_cannot_be(keys, says, run_dir) -> None:

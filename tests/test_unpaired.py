@@ -386,7 +386,7 @@ def test_what_is_missing_is_named(published: Path, tmp_path: Path) -> None:
     shutil.copytree(published, tmp_path / "monet2photo")  # another set is none of ours
     sentence = refused(lambda: horses(tmp_path).check())
     assert "horse2zebra.zip" in sentence
-    assert "data.source.root" in sentence
+    assert "data.root" in sentence
     lacking = tmp_path / "horse2zebra"
     shutil.copytree(published, lacking)
     shutil.rmtree(lacking / "testA")

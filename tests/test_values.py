@@ -136,7 +136,7 @@ def test_training_names_the_key(override, sentence, tmp_path) -> None:
         (["truncation=-1"], "truncation must be a number of at least 0 or null"),
         (["image_size=32"], "image_size would have no effect without fake=FOLDER or data=NAME"),
         (["real=here"], "real would have no effect without"),
-        (["sweep=[]", "seed=1"], "seed would have no effect"),
+        (["truncations=[]", "seed=1"], "seed would have no effect"),
         (["ckpt=null", "fake=a", "real=b", "truncation=1", "raw=true"], "raw and truncation would"),
     ],
 )
@@ -147,13 +147,13 @@ def test_evaluation_names_the_key(overrides, sentence) -> None:
 
 
 def test_a_value_that_must_be_given_is_named() -> None:
-    with pytest.raises(UserError, match=r"^data\.source\.root must be given"):
+    with pytest.raises(UserError, match=r"^data\.root must be given"):
         make(config("data=folder", tiny=False).data)
 
 
 def test_an_option_of_a_nested_group_is_named() -> None:
-    cfg = config("metrics.extractor=inception", tiny=False)
-    with pytest.raises(UserError, match="use metrics/extractor=inception"):
+    cfg = config("metrics.network=inception", tiny=False)
+    with pytest.raises(UserError, match="use metrics/network=inception"):
         make(cfg.metrics)
 
 

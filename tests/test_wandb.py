@@ -29,7 +29,7 @@ from ganzoo.workspace import main as save_view
 EVERYTHING = (
     *(key for key in TINY if not (key.startswith("callbacks.") and key.endswith("=null"))),
     *TINY_METRICS,
-    *("callbacks.evaluate.every_kimg=0.04", "callbacks.accuracy.every_kimg=0.04"),
+    *("callbacks.metrics.every_kimg=0.04", "callbacks.accuracy.every_kimg=0.04"),
     *("callbacks.sentinel.every_kimg=0.04", "callbacks.spectra.every_kimg=0.04"),
     *("callbacks.accuracy.num=16", "callbacks.sentinel.num=16", "callbacks.logits.every_kimg=0.04"),
 )
@@ -186,8 +186,8 @@ def alike(a: Image.Image, b: Image.Image) -> bool:
 def test_checkpoints_are_versions_of_an_artifact(which, aliases, tmp_path: Path) -> None:
     keys = (
         *("total_kimg=0.048", "callbacks.grid=null", "callbacks.save.every_kimg=0.016"),
-        *("callbacks.evaluate.every_kimg=0.016", "logger=wandb", f"logger.checkpoints={which}"),
-        "callbacks.evaluate._target_=test_wandb.EverBetter",
+        *("callbacks.metrics.every_kimg=0.016", "logger=wandb", f"logger.checkpoints={which}"),
+        "callbacks.metrics._target_=test_wandb.EverBetter",
     )
     train(config(*EVERYTHING, *keys, f"run_dir={tmp_path}", tiny=False))
     (told,) = kept(tmp_path)

@@ -70,7 +70,7 @@ class Evaluate(Callback):
         self._began = time.perf_counter()
         if self.truncation is not None and isinstance(gan, Translating):
             raise UserError(
-                "Translations have no latents to truncate: set callbacks.evaluate.truncation=null."
+                "Translations have no latents to truncate: set callbacks.metrics.truncation=null."
             )
         data = data_of(trainer)
         with maintenance(gan, "computing features of the real images, once"):
@@ -79,7 +79,7 @@ class Evaluate(Callback):
         if monitored(self.monitor, dict.fromkeys(self.scorer.names, 0.0)) is None:
             known = ", ".join(n for n in self.scorer.names if not n.endswith("_std"))
             raise UserError(
-                f"callbacks.evaluate.monitor={self.monitor} is not measured here: choose one of "
+                f"callbacks.metrics.monitor={self.monitor} is not measured here: choose one of "
                 f"{known}."
             )
         if gan.control.dry:

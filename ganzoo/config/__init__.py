@@ -5,6 +5,7 @@ call.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,8 @@ def check_keys(cfg: DictConfig, kinds: Mapping[str, Any]) -> None:
 def _in_a_sentence(error: OmegaConfBaseException) -> UserError:
     # Of an error in a resolver, OmegaConf keeps only the name of its type and the message.
     message = str(error).partition("\n")[0]
+    if found := re.search(r"Missing mandatory value: ([\w.]+)$", message):  # what a key refers to
+        return UserError(f"{found[1]} must be given: add {found[1]}=VALUE.")
     name, _, resolving = message.partition(" raised while resolving ")
     message = resolving.partition(": ")[2] if resolving else message
     if name == UserError.__name__:

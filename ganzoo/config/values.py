@@ -165,7 +165,7 @@ EVALUATE: dict[str, Any] = {
     "raw": bool,
     "truncation": NotNegative | None,
     "standing": Natural | None,
-    "sweep": Sequence[float | None] | None,
+    "truncations": Sequence[float | None] | None,
     "fake": str | None,
     "real": str | None,
     "out": str | None,

@@ -38,9 +38,7 @@ def open_files(root: Path) -> Files:
     if root.is_dir():
         return Tree(root)
     if not root.exists():
-        raise UserError(
-            f"There is no folder, zip or tar {root}: set data.source.root to your images."
-        )
+        raise UserError(f"There is no folder, zip or tar {root}: set data.root to your images.")
     try:
         if root.is_file():  # opening a pipe would wait forever
             if tarfile.is_tarfile(root):  # before zip: any file that ends in a zip passes for one
@@ -50,7 +48,7 @@ def open_files(root: Path) -> Files:
     except OSError as error:
         raise UserError(f"{root} cannot be read ({error.strerror}).") from error
     raise UserError(
-        f"{root} is not a folder, zip or tar, or is damaged: set data.source.root to your images."
+        f"{root} is not a folder, zip or tar, or is damaged: set data.root to your images."
     )
 
 

@@ -98,7 +98,7 @@ def _classes(source: Source, record: Record) -> Iterator[Finding]:
         yield Finding(
             f"{len(few)} of {len(classes)} classes have fewer than {FEW_IN_CLASS} images "
             f"({first(few)}), which is not enough to learn a class: add images, or leave these "
-            "classes out with data.classes.",
+            "classes out with data.only.",
             True,
         )
     if filled[largest] > IMBALANCE * filled[smallest]:

@@ -34,8 +34,9 @@ class ImageData(DataModule):
         seed: random seed of the order and of the crops.
         mirror: show every image twice an epoch, once flipped left to right.
         crop: None, "random" (another window of the image each time), or "center".
-        subset, classes: number of images to use, names of classes to use; see `Subset`.
+        subset, only: number of images to use, names of classes to use; see `Subset`.
         balanced: show every class equally often.
+        root: unused here; where the files are, which a config passes on to its source.
     """
 
     def __init__(
@@ -48,15 +49,16 @@ class ImageData(DataModule):
         mirror: bool = True,
         crop: str | None = None,
         subset: Positive | None = None,
-        classes: Sequence[str] | None = None,
+        only: Sequence[str] | None = None,
         balanced: bool = False,
         workers: Workers | None = 0,
         accept_changed: bool = False,
+        root: str | None = None,
     ) -> None:
         super().__init__(batch_size, workers, accept_changed)
         check_choice("data.crop", crop, [None, "random", "center"])
-        if subset is not None or classes is not None:
-            source = Subset(source, classes, subset)
+        if subset is not None or only is not None:
+            source = Subset(source, only, subset)
         self.source, self.image_size, self.channels = source, pair(image_size), channels
         self.seed, self.mirror, self.crop, self.balanced = seed, mirror, crop, balanced
 

@@ -59,7 +59,7 @@ def open_originals(src: Path, channels: int, results: int) -> Originals:
         single = src.is_file() and extension(src.name) in EXTENSIONS
         files = One(src) if single else open_files(src)
     except UserError as error:
-        message = str(error).replace("set data.source.root to", "give the path of")
+        message = str(error).replace("set data.root to", "give the path of")
         raise UserError(message) from error
     source = Originals(files, channels, keep_alpha=results in (1, 3))
     if not len(source):

@@ -26,7 +26,7 @@ class Subset(Source):
         self, source: Source, classes: Sequence[str] | None = None, count: int | None = None
     ) -> None:
         if classes is not None and not classes:
-            raise UserError("data.classes is empty: name some classes, or set it to null.")
+            raise UserError("data.only is empty: name some classes, or set it to null.")
         # Hydra reads the names of folders such as 0 and 10 as numbers.
         self.chosen = None if classes is None else [str(name) for name in classes]
         self.source, self.count = source, count
@@ -109,11 +109,11 @@ class Subset(Source):
         """Labels of all images as numbers of the chosen classes, -1 for other classes."""
         labels, classes = self.source.labels(), self.source.classes
         if labels is None or classes is None or self.chosen is None:
-            raise UserError(f"{self.name} has no classes to choose from: set data.classes=null.")
+            raise UserError(f"{self.name} has no classes to choose from: set data.only=null.")
         unknown = [name for name in self.chosen if name not in classes]
         if unknown:
             known = first(classes, 30)
-            raise UserError(f"There is no class {first(unknown)}: data.classes may name {known}.")
+            raise UserError(f"There is no class {first(unknown)}: data.only may name {known}.")
         number = torch.tensor(
             [self.chosen.index(name) if name in self.chosen else -1 for name in classes]
         )

@@ -43,6 +43,7 @@ class Unpaired(DataModule):
         crop: None, "random" (another window of the image each time), or "center".
         subset: number of images of each domain to use; see `Subset`.
         test_pairs: whether image i of A's test images and image i of B's show the same thing.
+        root: unused here; where the files are, which a config passes on to `source`.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Unpaired(DataModule):
         test_pairs: bool = False,
         workers: Workers | None = 0,
         accept_changed: bool = False,
+        root: str | None = None,
     ) -> None:
         super().__init__(batch_size, workers, accept_changed)
         self.image_size, self.test_pairs = pair(image_size), test_pairs

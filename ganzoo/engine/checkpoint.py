@@ -17,6 +17,7 @@ from torch import Tensor
 from ganzoo import __version__
 from ganzoo.config import make
 from ganzoo.config import trust as trusted
+from ganzoo.config.renamed import rename_stored
 from ganzoo.disk import whole
 from ganzoo.engine.gan import GAN
 from ganzoo.engine.saving import FORMAT, shape_of
@@ -86,6 +87,7 @@ def read(path: str | Path, device: Any = "cpu") -> dict[str, Any]:
             f"{path} was written by ganzoo {written.get('version')}, whose checkpoints ganzoo "
             f"{__version__} cannot read: install that version to use it."
         )
+    rename_stored(written.get("config"))
     return checkpoint
 
 

@@ -110,7 +110,7 @@ def class_counts(
     if (counts > 0).sum() < 2:
         name = repr(names[int(counts.argmax())]) if names else "one"
         raise UserError(
-            f"All images are of one class, {name}: if classes are folders, set data.source.root to "
+            f"All images are of one class, {name}: if classes are folders, set data.root to "
             f"the folder above them, {without}."
         )
     return counts

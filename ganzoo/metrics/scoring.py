@@ -105,7 +105,7 @@ class TranslationScorer:
         if min(counts.values()) < 2:
             raise UserError(
                 f"There are too few test images for scores, {counts}: hold out more, or set "
-                "callbacks.evaluate=null."
+                "callbacks.metrics=null."
             )
         reals = {
             name: Reference(test, suite.num_real, suite.mirror) for name, test in self.tests.items()

@@ -45,47 +45,47 @@ class Suite:
     """Metrics that share one pass of an extractor over the fakes.
 
     Args:
-        metrics: metrics by label; see `SuiteMetric`. The extractor gives their values the full
+        scores: metrics by label; see `SuiteMetric`. The network gives their values the full
             names (`fd` becomes `fid` with Inception, `fd_effnet` with EfficientNet), except for
             metrics of the images alone.
-        extractor: network for the features; None if no metric needs any.
+        network: makes the features; None if no metric needs any.
         num_real: number of real images to compare with; None for all.
         num_fake: number of fakes that a caller should make.
         mirror: whether the real images are also flipped; None to do as in training.
-        batch_size: batch size of the extractor and the generator.
+        batch_size: batch size of the network and the generator.
         cache: whether to keep the features of real images on the disk.
     """
 
     def __init__(
         self,
-        metrics: Mapping[str, SuiteMetric | None],
-        extractor: Extractor | None = None,
+        scores: Mapping[str, SuiteMetric | None],
+        network: Extractor | None = None,
         num_real: int | None = 50000,
         num_fake: Annotated[int, Range(2)] = 50000,
         mirror: bool | None = None,
         batch_size: Count = 64,
         cache: bool = True,
     ) -> None:
-        self.metrics = {label: metric for label, metric in metrics.items() if metric is not None}
+        self.metrics = {label: metric for label, metric in scores.items() if metric is not None}
         if not self.metrics:
-            raise UserError("metrics.metrics names no metric: keep at least one.")
+            raise UserError("metrics.scores names no metric: keep at least one.")
         for label, metric in self.metrics.items():
             kind = TwoSets if "real" in self._takes(label) else SuiteMetric
             if not isinstance(metric, kind):  # others would forget real images between evaluations
                 raise UserError(
-                    f"metrics.metrics.{label}: {type(metric).__name__} must be a subclass of "
+                    f"metrics.scores.{label}: {type(metric).__name__} must be a subclass of "
                     f"ganzoo.metrics.base.{kind.__name__}."
                 )
         needing = [label for label in self.metrics if self._takes(label) & {"features", "logits"}]
         for label in needing:
-            if extractor is None:
-                raise UserError(f"{label} needs an extractor: set metrics/extractor=auto.")
-            if "logits" in self._takes(label) and extractor.classifier is None:
+            if network is None:
+                raise UserError(f"{label} needs a network: set metrics/network=auto.")
+            if "logits" in self._takes(label) and network.classifier is None:
                 raise UserError(
-                    f"{label} needs a classifier, which {extractor.name} is not: leave it out with "
-                    f"metrics.metrics.{label}=null, or choose another metrics/extractor."
+                    f"{label} needs a classifier, which {network.name} is not: leave it out with "
+                    f"metrics.scores.{label}=null, or choose another metrics/network."
                 )
-        self.extractor = extractor if needing else None
+        self.extractor = network if needing else None
         self.num_real, self.num_fake, self.mirror = num_real, num_fake, mirror
         self.batch_size, self.cache = batch_size, cache
         self.lowered: list[str] = []  # sentences on metrics that use fewer images than they should
@@ -257,9 +257,7 @@ class Suite:
                 if name in (key, full):
                     return full, bool(metric.higher_is_better)
         known = ", ".join(name for name in self.names() if not name.endswith("_std"))
-        raise UserError(
-            f"No metric gives {name}: set callbacks.evaluate.monitor to one of {known}."
-        )
+        raise UserError(f"No metric gives {name}: set callbacks.metrics.monitor to one of {known}.")
 
     def _look(self, made: Mapping[str, Tensor], index: Tensor, num: int) -> None:
         places = mixed(index, num).to(self.device)
@@ -311,9 +309,9 @@ class Suite:
             if min(reals, fakes) < least:
                 raise UserError(
                     f"{label} needs at least {least} images, and there are {reals} real ones and "
-                    f"{fakes} fakes: raise metrics.num_real and num_fake, lower metrics.metrics."
+                    f"{fakes} fakes: raise metrics.num_real and num_fake, lower metrics.scores."
                     f"{label}.{metric.limit or 'num'}, or leave it out with "
-                    f"metrics.metrics.{label}=null."
+                    f"metrics.scores.{label}=null."
                 )
 
     def _protocol(self, fakes: Fakes, floor: tuple[int, int]) -> dict[str, Any]:

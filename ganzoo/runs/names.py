@@ -20,7 +20,7 @@ from ganzoo.runs.text import endings
 
 # Where images are. A resumed run may find them elsewhere, because they are identified by what they
 # contain: see `Source.fingerprint`.
-PLACES = ("data.source.root", "data.a.root", "data.b.root")
+PLACES = ("data.root", "data.source.root", "data.a.root", "data.b.root")
 # Keys that may change when a run is resumed.
 CHANGEABLE = ("run_dir", "sweep_dir", "total_kimg", "model.total_kimg", "trainer", "callbacks",
               "metrics", "logger", "data.workers", "data.source.download", "data.source.unpack",

@@ -20,7 +20,9 @@ from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, read_write
 
+from ganzoo import cli
 from ganzoo.callbacks.evaluation import Evaluate
+from ganzoo.config.renamed import check_names
 from ganzoo.config.values import Count, described, fits
 from ganzoo.errors import AnotherRun, UserError
 from ganzoo.runs.leaderboard import leaderboard
@@ -45,14 +47,16 @@ class Folders(Callback):
         _made(config.hydra.run.dir)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        with cli.exits("train"):
+            check_names(swept(config), own_data="root" not in config.data)
         if "run_dir" in (o.partition("=")[0].lstrip("+") for o in given(config)):
             _stop(
                 "A sweep makes a run folder for each of its runs: instead of run_dir, give "
                 "sweep_dir, the folder for all of them."
             )
-        if "direction" in config.hydra.sweeper and config.callbacks.get("evaluate") is None:
+        if "direction" in config.hydra.sweeper and config.callbacks.get("metrics") is None:
             _stop(
-                "A search needs a metric: keep callbacks.evaluate, or sweep without hydra/sweeper."
+                "A search needs a metric: keep callbacks.metrics, or sweep without hydra/sweeper."
             )
         if "sampler" in config.hydra.sweeper and find_spec("optuna") is None:
             _stop('A search needs Optuna: pip install -e ".[sweep]".')

@@ -16,7 +16,7 @@ from ganzoo.sharing import artifacts
 BASE = (
     "trainer=cpu",
     "logger=none",
-    "callbacks.evaluate=null",
+    "callbacks.metrics=null",
     "image_size=16",
     "sweep_dir=unused",
 )
@@ -83,7 +83,7 @@ def save(gan: GAN, path: Path) -> None:
 
 # Of someone who tells nobody where the photos are; the model is the same.
 PRIVATE = {
-    "dcgan": ("data=folder", "data.source.root=/alice-folder/secret photos", "logger=wandb",
+    "dcgan": ("data=folder", "data.root=/alice-folder/secret photos", "logger=wandb",
               "+logger.entity=alice-folder", "callbacks.grid=null", "run_dir=/alice-folder/runs"),
 }  # fmt: skip
 

@@ -35,7 +35,7 @@ TINY = (
     "callbacks.grid.seeds=4",
     "callbacks.save.every_kimg=0.04",
     "callbacks.logits=null",
-    "callbacks.evaluate=null",
+    "callbacks.metrics=null",
     "callbacks.accuracy=null",
     "callbacks.spectra=null",
     "callbacks.sentinel=null",
@@ -46,12 +46,12 @@ PAGE = "callbacks.page={_target_: ganzoo.callbacks.page.Page, every_kimg: 0.04}"
 
 # Metrics that take no time; a module of its own, since configs name it.
 TINY_METRICS = (
-    "metrics.extractor._target_=makers.tiny.TinyExtractor",
+    "metrics.network._target_=makers.tiny.TinyExtractor",
     "metrics.num_real=40",
     "metrics.num_fake=24",
     "metrics.batch_size=5",
-    "metrics.metrics.kid.subset_size=10",
-    "metrics.metrics.kid.subsets=4",
+    "metrics.scores.kid.subset_size=10",
+    "metrics.scores.kid.subsets=4",
 )
 
 
@@ -60,7 +60,7 @@ TRANSLATING = (
     "model=cyclegan", "data=emoji_unpaired", "image_size=16", "batch_size=4", "total_kimg=0.048",
     "model.generator.ngf=4", "model.generator.blocks=1", "model.discriminator.ndf=4",
     "model.discriminator.layers=1", "model.pool=8", "logger=csv", "trainer=cpu",
-    "callbacks.evaluate.every_kimg=0.016", "callbacks.grid.every_kimg=0.024",
+    "callbacks.metrics.every_kimg=0.016", "callbacks.grid.every_kimg=0.024",
     "callbacks.grid.images=3", "callbacks.accuracy.every_kimg=0.024", "callbacks.accuracy.num=20",
     *TINY_METRICS,
 )  # fmt: skip

@@ -82,10 +82,10 @@ def normalized(total_kimg: float = 0.08) -> DCGAN:
 
 
 ALL_METRICS = (
-    "metrics.metrics.swd.num=24",
-    "metrics.metrics.swd.patches=4",
-    "metrics.metrics.ms_ssim=null",  # wants larger images
-    "metrics.metrics.is.splits=2",
+    "metrics.scores.swd.num=24",
+    "metrics.scores.swd.patches=4",
+    "metrics.scores.ms_ssim=null",  # wants larger images
+    "metrics.scores.is.splits=2",
 )
 
 
@@ -238,8 +238,8 @@ def resumed(folder: Path) -> Any:
 
 def evaluated(folder: Path) -> Any:
     """All metrics at two moments of a run."""
-    options = (*TINY_METRICS, "callbacks.evaluate.every_kimg=0.04", *ALL_METRICS)
-    keys = [key for key in (*TINY, *options) if key != "callbacks.evaluate=null"]
+    options = (*TINY_METRICS, "callbacks.metrics.every_kimg=0.04", *ALL_METRICS)
+    keys = [key for key in (*TINY, *options) if key != "callbacks.metrics=null"]
     cfg = config(
         *keys,
         *DDP,
@@ -297,7 +297,7 @@ def translated_resumed(folder: Path) -> Any:
 def translations(folder: Path) -> Any:
     """Scores of translations, in both directions, and accuracies, at two moments of a run."""
     cfg = config(
-        *(key for key in TINY if not key.startswith(("data", "model", "callbacks.evaluate=null"))),
+        *(key for key in TINY if not key.startswith(("data", "model", "callbacks.metrics=null"))),
         *TINY_METRICS,
         *DDP,
         "model=cyclegan",
@@ -308,7 +308,7 @@ def translations(folder: Path) -> Any:
         "model.discriminator.layers=1",
         "precision=64-true",
         "metrics.num_real=71",
-        "callbacks.evaluate.every_kimg=0.04",
+        "callbacks.metrics.every_kimg=0.04",
         "+callbacks.accuracy={_target_: ganzoo.callbacks.accuracy.DiscriminatorAccuracy, "
         "every_kimg: 0.04}",
         f"run_dir={folder}",

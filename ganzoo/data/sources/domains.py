@@ -44,7 +44,7 @@ class Domain(Folder):
             raise UserError(
                 f"There is no {self.set} in {self.root.resolve()}: get {self.set}.zip with "
                 "datasets/download_cyclegan_dataset.sh of junyanz/pytorch-CycleGAN-and-pix2pix and "
-                "put it there, unpacked or not, or set data.source.root to its folder."
+                "put it there, unpacked or not, or set data.root to its folder."
             )
         self.root = found
         return super()._list()

@@ -55,15 +55,14 @@ class Folder(EncodedImages):
     def _list(self) -> Listing:
         if (self.root / "pack.json").is_file():
             raise UserError(
-                f"{self.root} is a packed data set: read it with data=pack "
-                f"data.source.root={self.root}."
+                f"{self.root} is a packed data set: read it with data=pack data.root={self.root}."
             )
         files = open_files(self.root)
         names = images_among(files.names)
         notes, warnings = self._left_out(files, len(names))
         if not names:
             raise UserError(
-                f"{self.root} has no images ({', '.join(EXTENSIONS)}): set data.source.root to a "
+                f"{self.root} has no images ({', '.join(EXTENSIONS)}): set data.root to a "
                 f"folder that has some. {' '.join([*files.problems[:1], *warnings])}".strip()
             )
         classes, labels = self._classes(files, names)

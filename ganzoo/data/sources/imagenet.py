@@ -74,7 +74,7 @@ class ImageNet(EncodedImages):
         unpack = f"set data.source.unpack=true with {archives} in {self.root}"
         if not folder.is_dir():
             raise UserError(
-                f"ImageNet's {self.split} is not in {self.root}: set data.source.root to the "
+                f"ImageNet's {self.split} is not in {self.root}: set data.root to the "
                 f"folder that contains {self.split}/n01440764/*.JPEG, or {unpack}."
             )
         files = Tree(folder)

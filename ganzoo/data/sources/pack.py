@@ -122,7 +122,7 @@ class Pack(Source):
         except FileNotFoundError as error:
             raise UserError(
                 f"There is no pack at {self.root}: make one with python -m ganzoo.prepare pack SRC "
-                f"{self.root}, or set data.source.root to one."
+                f"{self.root}, or set data.root to one."
             ) from error
         except (OSError, ValueError) as error:
             raise damaged(path, f"cannot be read ({error})") from error
