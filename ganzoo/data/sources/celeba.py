@@ -47,8 +47,8 @@ class CelebA(EncodedImages):
     name = "CelebA"
     test_split = "test"
     license = (
-        "CelebA by the Multimedia Laboratory of the Chinese University of Hong Kong (Liu et al. "
-        "2015), for non-commercial research only."
+        "CelebA (Liu et al. 2015), for non-commercial research only; the images are from the "
+        "Internet, and not its authors' own."
     )
 
     def __init__(
@@ -80,7 +80,7 @@ class CelebA(EncodedImages):
         place = self._images()
         if place is None:
             raise UserError(
-                f"CelebA is not in {self.root.resolve()}: set data.source.root to it, or "
+                f"CelebA is not in {self.root.resolve()}: set data.root to it, or "
                 f"data.source.download=true. {by_hand(self.root)}"
             )
         files = open_files(place)

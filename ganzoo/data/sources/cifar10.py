@@ -22,7 +22,7 @@ class CIFAR10(Source):
 
     shape = (3, 32, 32)
     test_split = "test"
-    license = "CIFAR-10 by Alex Krizhevsky (Krizhevsky 2009), who states no license."
+    license = "CIFAR-10 (Krizhevsky 2009), no license known: see cs.toronto.edu/~kriz/cifar.html."
 
     def __init__(self, root: str = "data", split: str = "train", download: bool = False) -> None:
         check_choice("data.source.split", split, ["train", "test"])
@@ -56,6 +56,6 @@ class CIFAR10(Source):
             return torchvision.datasets.CIFAR10(self.root, train=self.split == "train")
         except RuntimeError as error:  # missing files or wrong checksums
             raise UserError(
-                f"CIFAR-10 is missing or incomplete in {self.root}: set data.source.root to the "
+                f"CIFAR-10 is missing or incomplete in {self.root}: set data.root to the "
                 "folder that contains cifar-10-batches-py, or data.source.download=true."
             ) from error

@@ -28,7 +28,7 @@ class LSUN(EncodedImages):
     """
 
     test_split = "val"
-    license = "LSUN (Yu et al. 2015), whose authors state no license."
+    license = "LSUN (Yu et al. 2015), no license known: see github.com/fyu/lsun."
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class LSUN(EncodedImages):
         raise UserError(
             f"LSUN's {names[0]} is not in {self.root}, which contains "
             f"{first(sorted(there), 40) or 'no databases'}: unzip it there, choose another "
-            "data.source.category or split, or set data.source.root to the folder that contains it."
+            "data.source.category or split, or set data.root to the folder that contains it."
         )
 
 

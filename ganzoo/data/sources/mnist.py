@@ -35,7 +35,7 @@ class MNIST(Source):
 
     test_split = "test"
     title = "MNIST"
-    license = "MNIST by Yann LeCun and Corinna Cortes, CC BY-SA 3.0."
+    license = "MNIST by Yann LeCun and Corinna Cortes, CC BY-SA 3.0 (according to Keras)."
     reader = torchvision.datasets.MNIST
 
     def __init__(
@@ -104,7 +104,7 @@ class MNIST(Source):
         if path is None:
             raise UserError(
                 f"{self.title} ({FILES[self.split]}-{kind}-ubyte) is not in {self.root}: set "
-                "data.source.root to the folder with its files, or data.source.download=true."
+                "data.root to the folder with its files, or data.source.download=true."
             )
         try:
             data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
