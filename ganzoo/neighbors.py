@@ -41,7 +41,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--num", type=cli.at_least(1), default=8, help="use seeds 0 to NUM - 1 (%(default)s)"
     )
     which.add_argument("--seeds", type=cli.numbers, help="seeds such as 0-7 or 1,5,8-11")
-    parser.add_argument("--label", type=int, help="class of the samples")
+    parser.add_argument(
+        "--class", type=cli.classes, dest="label", help="class of the samples, by number or name"
+    )
     parser.add_argument("--truncation", type=float, help="limit of the latents")
     parser.add_argument(
         "--neighbors", type=cli.at_least(1), default=4,
@@ -65,6 +67,7 @@ def run(args: argparse.Namespace) -> None:
     from ganzoo.metrics.extractors import auto
     from ganzoo.metrics.nearest import by_features, by_pixels
     from ganzoo.pictures.saving import save_png
+    from ganzoo.sample import labels_of
 
     gan = only_from_seeds(load(args.checkpoint, device, args.trust))
     data = training_data(args.checkpoint, gan.config, args.trust)
@@ -73,7 +76,11 @@ def run(args: argparse.Namespace) -> None:
     data.prepare_data()
     data.check()
     seeds = args.seeds or list(range(args.num))
-    images = gan.sample(seeds, label=args.label, truncation=args.truncation, raw=args.raw)
+    labels = labels_of(gan, args.label) or []
+    if len(labels) > 1:
+        raise UserError("--class is one class: the class of all samples.")
+    label = labels[0] if labels else None
+    images = gan.sample(seeds, label=label, truncation=args.truncation, raw=args.raw)
     reference = Reference(data)
     if len(reference) <= args.neighbors:
         raise UserError(f"There are only {len(reference)} training images: lower --neighbors.")
@@ -92,6 +99,9 @@ def run(args: argparse.Namespace) -> None:
             f"training image as training images are from each other; the nearest is seed "
             f"{seeds[closest]}, {float(shares[closest]):.2f}"
         )
+    print(
+        "Near 0 is a copy; a blurry one is near by pixels only, where a new image is at 1 or more."
+    )
     print(f"{args.out}: each sample, the nearest training images by features, and by pixels")
 
 

@@ -37,7 +37,7 @@ def run_dir(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     keys = [key for key in TINY if not key.startswith("data")]
     folder = tmp_path_factory.mktemp("run")
-    given = (*KEYS, f"data.source.root={photos}", "total_kimg=0.016", f"run_dir={folder}")
+    given = (*KEYS, f"data.root={photos}", "total_kimg=0.016", f"run_dir={folder}")
     train(config(*keys, *given, tiny=False))
     return folder
 
@@ -49,7 +49,7 @@ def _tiny_extractor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def reference(photos: Path) -> Reference:
-    keys = (*KEYS, f"data.source.root={photos}", "image_size=16", "batch_size=8")
+    keys = (*KEYS, f"data.root={photos}", "image_size=16", "batch_size=8")
     data = make(config(*keys, tiny=False).data)
     assert data.mirror
     return Reference(data)
@@ -93,8 +93,23 @@ def test_the_nearest_are_those_of_all_distances(way, photos) -> None:
     torch.testing.assert_close(near.distances.double(), best.values[:, :4], rtol=1e-4, atol=1e-5)
     assert near.places.tolist() == best.indices[:, :4].tolist()
     among = (rows[1][:, None] - rows[1][None]).square().sum(2).sqrt().fill_diagonal_(torch.inf)
-    usual = among.min(1).values
+    mirrored = torch.arange(200).roll(100)  # an image and its mirror image are one
+    usual = among.scatter(1, mirrored[:, None], torch.inf).min(1).values
     assert usual.quantile(0.4) <= near.usual <= usual.quantile(0.6), "a sample of them"
+
+
+def test_a_mirror_image_is_not_another_image(tmp_path) -> None:
+    """Else symmetric photos, whose mirror images are the same, would be no distance apart."""
+    for i, photo in enumerate(crops(8, 16, 16)):
+        half = photo.crop((0, 0, 8, 16))
+        photo.paste(half.transpose(Image.Transpose.FLIP_LEFT_RIGHT), (8, 0))
+        photo.save(tmp_path / f"{i}.png")
+    reals = reference(tmp_path)
+    images = all_of(reals)
+    assert torch.equal(images[:8], images[8:])
+    apart = torch.cdist(images[:8].flatten(1), images[:8].flatten(1)).fill_diagonal_(torch.inf)
+    near = by_pixels(images[:3] * 0.5, reals, 1)
+    assert near.usual == pytest.approx(float(apart.min(1).values.repeat(2).median()), rel=1e-4)
 
 
 def test_the_picture_has_a_row_for_each_sample(photos, run_dir, tmp_path, capsys) -> None:
@@ -124,6 +139,7 @@ def test_the_picture_has_a_row_for_each_sample(photos, run_dir, tmp_path, capsys
     told = capsys.readouterr().out
     assert "by features: samples are" in told
     assert "by pixels" in told
+    assert "Near 0 is a copy" in told
 
 
 def test_other_places_of_the_data(photos, run_dir, tmp_path) -> None:
@@ -146,7 +162,7 @@ def test_other_places_of_the_data(photos, run_dir, tmp_path) -> None:
         (["RUN", "--out", "x.png", "--num", "0"], "from 1 to"),
         (["RUN", "--out", "x.png", "--neighbors", "1000"], "lower --neighbors"),
         (["RUN", "--out", "x.png", "--truncation", "0"], "greater than 0"),
-        (["RUN", "--out", "x.png", "--label", "3"], "no classes"),
+        (["RUN", "--out", "x.png", "--class", "3"], "no classes"),
     ],
 )
 def test_errors_are_sentences(arguments, says, run_dir, tmp_path, monkeypatch, capsys) -> None:

@@ -30,7 +30,7 @@ def by_features(images: Tensor, reference: Reference, extractor: Extractor, num:
     rows = torch.cat([extractor(rgb(to_uint8(part)))[0] for part in images.split(64)]).cpu()
     parts = ((start, real[start : start + BLOCK]) for start in range(0, len(real), BLOCK))
     chosen = torch.tensor(some(len(real), USUAL))
-    return nearest(rows, real[chosen], chosen, parts, num)
+    return nearest(rows, real[chosen], chosen, parts, num, reference.images)
 
 
 def by_pixels(images: Tensor, reference: Reference, num: int) -> Near:
@@ -45,12 +45,14 @@ def by_pixels(images: Tensor, reference: Reference, num: int) -> Near:
     for start, rows in parts((chosen // CHUNK).unique().tolist()):
         reals.append(rows[chosen[(chosen >= start) & (chosen < start + len(rows))] - start])
     rows = images.float().clamp(-1, 1).flatten(1)
-    return nearest(rows, torch.cat(reals), chosen, parts(range(reference.num_chunks)), num)
+    every = parts(range(reference.num_chunks))
+    return nearest(rows, torch.cat(reals), chosen, every, num, reference.images)
 
 
 def nearest(
-    rows: Tensor, reals: Tensor, places: Tensor, parts: Iterable[tuple[int, Tensor]], num: int
-) -> Near:
+    rows: Tensor, reals: Tensor, places: Tensor, parts: Iterable[tuple[int, Tensor]], num: int,
+    images: Tensor,
+) -> Near:  # fmt: skip
     """The nearest of many training images to each of some samples, by Euclidean distance.
 
     Args:
@@ -59,6 +61,7 @@ def nearest(
         places: places of `reals` within the reference [M].
         parts: all training images, as pairs of the first place and rows [n, D].
         num: neighbors to find for each sample.
+        images: number of the image at each place; a flipped one has that of the original.
     """
     queries = torch.cat([rows, reals.to(rows)])
     found = torch.empty(len(queries), 0, dtype=torch.int64)
@@ -67,7 +70,8 @@ def nearest(
         exactly = "donot_use_mm_for_euclid_dist"
         far = torch.cdist(queries, others.to(queries), compute_mode=exactly).cpu()
         here = torch.arange(start, start + len(others)).expand(len(queries), -1)
-        far[len(rows) :][here[len(rows) :] == places[:, None]] = torch.inf  # itself
+        itself = images[here[len(rows) :]] == images[places][:, None]  # or its mirror image
+        far[len(rows) :][itself] = torch.inf
         far, order = torch.cat([distances, far], 1).sort(dim=1, stable=True)
         found = torch.cat([found, here], 1).gather(1, order[:, :num])
         distances = far[:, :num]
