@@ -38,7 +38,7 @@ from ganzoo.train import make_trainer
 
 MARKS = (0.25, 0.5, 1.0)  # shares of the time
 NUM_FAKE, NUM_REAL = 500, 1000
-FASHION = "data.source.root=/usr/share/datasets/fashion-mnist"
+FASHION = "data.root=/usr/share/datasets/fashion-mnist"
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ def train(arena: Arena, program: str, args: argparse.Namespace, out: Path, seed:
         cfg = config(
             [*arena.ours[program], "total_kimg=1000000", *args.keys, f"seed={seed}"], folder / "run"
         )
-        for name in ("grid", "logits", "evaluate", "accuracy", "spectra", "sentinel", "page", "bar",
+        for name in ("grid", "logits", "metrics", "accuracy", "spectra", "sentinel", "page", "bar",
                      "save", "stages"):  # fmt: skip
             cfg.callbacks[name] = None
         L.seed_everything(seed, verbose=False)
@@ -255,7 +255,7 @@ def score(name: str, args: argparse.Namespace) -> None:
             num, subset = len(list(fake.iterdir())), min(250, len(list(fake.iterdir())))
             with initialize_config_dir(str(CONF), version_base="1.3"):
                 cfg = compose("evaluate", [f"fake={fake}", f"real={real}", "metrics=quick",
-                                           "metrics/extractor=effnet", f"metrics.num_fake={num}",
+                                           "metrics/network=effnet", f"metrics.num_fake={num}",
                                            "device=cpu"])  # fmt: skip
             scores = evaluate(cfg)
             row.update(scores.values)  # type: ignore[union-attr]

@@ -284,13 +284,17 @@ def test_what_cannot_be_a_sweep_is_refused(keys: list[str], sentence: str, tmp_p
         (["hydra.sweeper.n_trials=abc"], "n_trials must be a whole number"),
         (["hydra.sweeper.n_jobs=0"], "n_jobs must be a whole number from 1"),
         (["batch_size=8"], "A search needs values to search"),
+        (
+            ["hydra.sweeper.params={callbacks.evaluate.patience: 'choice(1,2)'}"],
+            "is now callbacks.",
+        ),
     ],
 )
 def test_what_cannot_be_a_search_is_refused(keys, sentence, tmp_path: Path, capsys) -> None:
     keys = ["hydra/sweeper=search", "logger=csv", f"sweep_dir={tmp_path / 'sweep'}", *keys]
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit) as stop:
         Folders().on_multirun_start(composed("train", keys, return_hydra_config=True))
-    assert sentence in capsys.readouterr().err
+    assert sentence in f"{stop.value.code} {capsys.readouterr().err}"
     assert not (tmp_path / "sweep").exists()
 
 

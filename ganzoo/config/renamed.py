@@ -33,7 +33,6 @@ def rename_stored(config: Any) -> None:
 
     That is only `data.classes`: paths are stored with their values, and the rest is of a run.
     """
-    data = config.get("data") if isinstance(config, dict) else None
-    ours = isinstance(data, dict) and data.get("_target_") == "ganzoo.data.ImageData"
-    if ours and "classes" in data:
-        data["only"] = data.pop("classes")
+    data = config.get("data", {}) if isinstance(config, dict) else {}
+    if isinstance(data, dict) and data.get("_target_") == "ganzoo.data.ImageData":
+        data.update(only=data.pop("classes", data.get("only")))

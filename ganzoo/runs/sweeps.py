@@ -23,7 +23,7 @@ from omegaconf import DictConfig, read_write
 from ganzoo import cli
 from ganzoo.callbacks.evaluation import Evaluate
 from ganzoo.config.renamed import check_names
-from ganzoo.config.values import Count, described, fits
+from ganzoo.config.values import Count, check_value
 from ganzoo.errors import AnotherRun, UserError
 from ganzoo.runs.leaderboard import leaderboard
 from ganzoo.runs.names import given, in_sweep, torchrun_store
@@ -44,35 +44,14 @@ class Folders(Callback):
         HydraConfig.instance().set_config(config)
         with read_write(config.hydra):  # `set_config` has made it read-only
             config.hydra.run.dir = os.path.expanduser(config.hydra.run.dir)
-        _made(config.hydra.run.dir)
+        with cli.exits("train"):
+            make_folder(Path(config.hydra.run.dir))
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        with cli.exits("train"):
-            check_names(swept(config), own_data="root" not in config.data)
-        if "run_dir" in (o.partition("=")[0].lstrip("+") for o in given(config)):
-            _stop(
-                "A sweep makes a run folder for each of its runs: instead of run_dir, give "
-                "sweep_dir, the folder for all of them."
-            )
-        if "direction" in config.hydra.sweeper and config.callbacks.get("metrics") is None:
-            _stop(
-                "A search needs a metric: keep callbacks.metrics, or sweep without hydra/sweeper."
-            )
-        if "sampler" in config.hydra.sweeper and find_spec("optuna") is None:
-            _stop('A search needs Optuna: pip install -e ".[sweep]".')
-        if "sampler" in config.hydra.sweeper and int(os.environ.get("WORLD_SIZE", 1)) > 1:
-            _stop(
-                "A search cannot run under torchrun, where each process would make its own: use "
-                "hydra/launcher=submitit_slurm for runs of several processes."
-            )
-        if "sampler" in config.hydra.sweeper:
-            for key in ("n_trials", "n_jobs"):
-                if not fits(config.hydra.sweeper[key], Count):
-                    _stop(f"hydra.sweeper.{key} must be {described(Count)}.")
-            if not swept(config):
-                _stop("A search needs values to search: give a key such as seed=choice(0,1,2).")
         config.hydra.sweep.dir = os.path.expanduser(config.hydra.sweep.dir)
-        _made(config.hydra.sweep.dir)
+        with cli.exits("train"):
+            check_sweep(config)
+            make_folder(Path(config.hydra.sweep.dir))
         if "sampler" in config.hydra.sweeper and config.hydra.sweeper.sampler.get("seed") is None:
             # The same trials when the sweep is run again, so that it resumes.
             config.hydra.sweeper.sampler.seed = config.seed
@@ -101,6 +80,34 @@ class Folders(Callback):
             log.warning("%s", error)
         if not verdict(folder):
             sys.exit(1)
+
+
+def check_sweep(config: DictConfig) -> None:
+    """Raise `UserError` for keys of a sweep or a search that cannot be followed."""
+    sweeper = config.hydra.sweeper
+    check_names(swept(config), own_data="root" not in config.data)
+    if "run_dir" in (o.partition("=")[0].lstrip("+") for o in given(config)):
+        raise UserError(
+            "A sweep makes a run folder for each of its runs: instead of run_dir, give "
+            "sweep_dir, the folder for all of them."
+        )
+    if "direction" in sweeper and config.callbacks.get("metrics") is None:
+        raise UserError(
+            "A search needs a metric: keep callbacks.metrics, or sweep without hydra/sweeper."
+        )
+    if "sampler" not in sweeper:
+        return
+    if find_spec("optuna") is None:
+        raise UserError('A search needs Optuna: pip install -e ".[sweep]".')
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise UserError(
+            "A search cannot run under torchrun, where each process would make its own: use "
+            "hydra/launcher=submitit_slurm for runs of several processes."
+        )
+    for key in ("n_trials", "n_jobs"):
+        check_value(f"hydra.sweeper.{key}", sweeper[key], Count)
+    if not swept(config):
+        raise UserError("A search needs values to search: give a key such as seed=choice(0,1,2).")
 
 
 def swept(config: DictConfig) -> set[str]:
@@ -194,15 +201,3 @@ def verdict(sweep_dir: Path) -> bool:
     if len(done) < len(ends):
         log.error("Run the same command with sweep_dir=%s to retry these runs.", sweep_dir)
     return len(done) == len(ends)
-
-
-def _made(folder: str) -> None:
-    try:
-        make_folder(Path(folder))
-    except UserError as error:
-        _stop(str(error))
-
-
-def _stop(sentence: str) -> None:
-    print(sentence, file=sys.stderr)
-    sys.exit(1)
