@@ -99,9 +99,7 @@ def run(args: argparse.Namespace) -> None:
             f"training image as training images are from each other; the nearest is seed "
             f"{seeds[closest]}, {float(shares[closest]):.2f}"
         )
-    print(
-        "Near 0 is a copy; a blurry one is near by pixels only, where a new image is at 1 or more."
-    )
+    print("Near 0 is a copy. A blurry copy is near by pixels only: well below 1.")
     print(f"{args.out}: each sample, the nearest training images by features, and by pixels")
 
 
