@@ -248,7 +248,7 @@ def words(line: str) -> tuple[str, list[str]]:
     given = ["run_dir=new" if word == "run_dir=RUN" else word for word in given]
     if "celeba" in given:
         given = ["root=CELEBA" if word == "root=FOLDER" else word for word in given]
-    if "horse2zebra data.source" in line:
+    if "horse2zebra data.root" in line:
         given = [word.replace("FOLDER", "datasets") for word in given]
     if (
         name in ("doctor", "prepare")
