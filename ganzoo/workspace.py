@@ -31,6 +31,7 @@ CURVES = {
     },
     "Discriminator": {
         "Accuracy": r"^accuracy/",
+        "Adaptive augmentation": r"^augment/",
         "Gradient norms": r"^gradient_norms/",
         "Weight norms": r"^weight_norms/",
     },

@@ -91,9 +91,12 @@ def batch_of(gan: GAN, cfg: DictConfig) -> Batch:
     return {"image": torch.empty(shape, device=META)} | (labels if gan.classes else {})
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
+STEERED = ("biggan_emoji augment=ada", "dcgan_64 augment=ada", "pggan_emoji augment=ada")
+
+
+@pytest.mark.parametrize("experiment", [*EXPERIMENTS, *STEERED])
 def test_an_iteration_never_waits_for_the_device(experiment: str, on_device: Any) -> None:
-    cfg = config(f"experiment={experiment}", tiny=False)
+    cfg = config(*f"experiment={experiment}".split(), tiny=False)
     if isinstance(cfg.model.accumulate, int):
         cfg.model.accumulate = min(cfg.model.accumulate, 2)  # more micro-batches are no different
     gan = on_device(cfg)

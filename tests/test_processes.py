@@ -56,6 +56,21 @@ def test_accumulation_equals_the_whole_batch(result: Callable, world: int) -> No
     assert_same_tensors(result("float64", 1), result("accumulated", world), atol=1e-12)
 
 
+@pytest.mark.parametrize("scenario", ["adapted", "adapted_in_parts"])
+@pytest.mark.parametrize("world", [1, 2])
+def test_an_augmentation_is_steered_alike(result: Callable, scenario: str, world: int) -> None:
+    assert_same_tensors(result("adapted", 1), result(scenario, world), atol=1e-12)
+    steered = result(scenario, world)["state_dict"]
+    assert steered["objective.augment.iterations"] == 10
+    assert steered["objective.augment.recent"][1] == 2 * 16
+    assert steered["objective.augment.level"] in (160 + 128, 160, 160 - 128)
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_a_steered_augmentation_resumes_exactly(result: Callable, world: int) -> None:
+    assert_same_tensors(result("adapted_straight", world), result("adapted_resumed", world))
+
+
 def test_synced_batchnorm_equals_one_process(result: Callable) -> None:
     assert_same_tensors(result("synced", 1), result("synced", 2), atol=1e-11)
 

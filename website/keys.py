@@ -39,6 +39,8 @@ class File:
         """The keys' place in a composed config, such as "data"; "" for the top."""
         if self.name.startswith("hydra/sweeper/pruner"):
             return "hydra.sweeper.pruner"
+        if self.name.startswith("augment"):
+            return "model"
         folder = self.name.rpartition("/")[0].removesuffix("/base")
         return folder.replace("/", ".")
 

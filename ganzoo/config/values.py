@@ -131,7 +131,7 @@ def described(kind: Any) -> str:
     if origin is Annotated:
         return " ".join([described(args[0]), *(str(r) for r in args[1:] if isinstance(r, Range))])
     if origin in (Union, UnionType):
-        return " or ".join(map(described, args))
+        return " or ".join(dict.fromkeys(map(described, args)))
     if origin is Literal:
         return f"one of {', '.join(map(str, args))}"
     if kind in (None, NoneType):

@@ -63,6 +63,14 @@ def average_over_processes(tensors: Iterable[Tensor]) -> None:
             tensor.copy_(mean.view(tensor.shape))
 
 
+def sum_over_processes(tensor: Tensor) -> Tensor:
+    """A new tensor, the sum of those of all processes."""
+    total = tensor.clone()
+    if world_size() > 1:
+        dist.all_reduce(total)
+    return total
+
+
 def largest(number: int, device: torch.device) -> int:
     """The largest of the processes' numbers; the same answer in all of them."""
     if world_size() == 1:

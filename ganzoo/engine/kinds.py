@@ -218,7 +218,7 @@ def _untrained(gan: GAN) -> dict[str, Any]:
     assert gan.config is not None
     model = without(
         gan.config["model"], "lr_factors", "clip", "compile", "accumulate", "ema_rampup",
-        "ema_beta", "ema_start_kimg", "ema_buffers",
+        "ema_beta", "ema_start_kimg", "ema_buffers", "augment",
     )  # fmt: skip
     return {**model, "optimizers": {}, "ema_kimg": 0.0}
 

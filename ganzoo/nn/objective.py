@@ -8,13 +8,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ganzoo.draws import Draws
 from ganzoo.errors import UserError
+from ganzoo.nn.ada import ADA
 from ganzoo.nn.augment import DiffAugment
 from ganzoo.nn.losses import Loss, gradient_penalty, loss_at_chance, zero_centered_penalty
 
 Logits = Callable[[Tensor], Tensor]  # images -> logits, by the discriminator
 
 
-class Objective:
+class Objective(nn.Module):  # one with state, if the augmentation has
     """The loss of both networks, and what is added to the discriminator's.
 
     Args:
@@ -37,10 +38,11 @@ class Objective:
         r1: float = 0.0,
         r2: float = 0.0,
         target: float = 1.0,
-        augment: DiffAugment | None = None,
+        augment: DiffAugment | ADA | None = None,
         scale: float = 1.0,
         every: int = 1,
     ) -> None:
+        super().__init__()
         self.loss, self.augment, self.scale, self.every = loss, augment, scale, every
         self.gradient_penalty, self.target, self.r1, self.r2 = gradient_penalty, target, r1, r2
 
@@ -108,6 +110,20 @@ class Objective:
     def augmented(self, images: Tensor, u: Tensor) -> Tensor:
         """Images as the discriminator sees them; `u` are rows of `draw`."""
         return images if self.augment is None else self.augment(images, u)
+
+    def watch(self, real: Tensor, fake: Tensor) -> None:
+        """Show `ADA` logits of augmented images, [N] each, in a step of the discriminator.
+
+        If only differences of logits count, a real has to be above its fake instead of above a
+        boundary.
+        """
+        if isinstance(self.augment, ADA):
+            boundary = self.loss.boundary
+            self.augment.watch(real, fake if boundary is None else boundary)
+
+    def adapt(self) -> dict[str, Tensor]:
+        """Let `ADA` change its probability at the end of an iteration; the numbers to report."""
+        return self.augment.adapt() if isinstance(self.augment, ADA) else {}
 
     # -- checks -----------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ GROUPS = {
     "logits": "mean logit",
     "gradient_norms": "gradient norm",
     "weight_norms": "weight norm",
+    "augment": "adaptive augmentation",
 }
 METRICS = "metrics"  # the group whose numbers have a panel each
 FEW = 30  # points of a curve that are marked

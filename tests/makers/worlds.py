@@ -28,6 +28,7 @@ from ganzoo.models.dcgan import DCGAN, Discriminator, Generator
 from ganzoo.models.pggan import PGGAN
 from ganzoo.models.pggan import Discriminator as GrowingDiscriminator
 from ganzoo.models.pggan import Generator as GrowingGenerator
+from ganzoo.nn.ada import ADA
 from ganzoo.nn.augment import DiffAugment
 from ganzoo.nn.losses import Wasserstein
 from ganzoo.schedules.growth import Growth
@@ -59,7 +60,7 @@ def plain(total_kimg: float = 0.16, eps: float = 1e-8, **options: Any) -> DCGAN:
         PlainDiscriminator(),
         loss=Wasserstein(),
         nz=8,
-        augment=DiffAugment(),
+        augment=options.pop("augment", None) or DiffAugment(),
         gradient_penalty=10.0,
         r1=1.0,
         optimizers={"generator": adam(eps=eps), "discriminator": adam(eps=eps)},
@@ -170,6 +171,28 @@ def float32(folder: Path) -> Any:
 
 def accumulated(folder: Path) -> Any:
     return fit(folder, plain(accumulate=2), "precision=64-true", *CROPPED)
+
+
+def adapted(folder: Path, *lengths: float, parts: int = 1, bits: int = 64) -> Any:
+    """An augmentation that is steered: ten iterations, p moves at the fourth and the eighth."""
+    for length in (*lengths, 0.16):
+        gan = plain(length, augment=ADA(kimg=0.32, p=0.5), accumulate=parts)
+        old = (folder / "last.ckpt").exists()
+        result = fit(folder, gan, f"precision={bits}-true", *CROPPED, resume=old)
+    return result
+
+
+def adapted_straight(folder: Path) -> Any:
+    return adapted(folder, bits=32)
+
+
+def adapted_resumed(folder: Path) -> Any:
+    """The same, stopped when the signs of five iterations have been counted, and of seven."""
+    return adapted(folder, 0.08, 0.112, bits=32)
+
+
+def adapted_in_parts(folder: Path) -> Any:
+    return adapted(folder, parts=2)
 
 
 def synced(folder: Path) -> Any:
@@ -366,7 +389,9 @@ def biggan_resumed(folder: Path) -> Any:
 
 SCENARIOS = (
     growing, grown_straight, grown_resumed,
-    float64, float32, accumulated, synced, unsynced, noise, traffic, straight, resumed,
+    float64, float32, accumulated, synced,
+    adapted, adapted_in_parts, adapted_straight, adapted_resumed,
+    unsynced, noise, traffic, straight, resumed,
 )  # fmt: skip
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ from ganzoo.models.biggan.networks import (
     Generator,
     ProjectionDiscriminator,
 )
+from ganzoo.nn.ada import ADA
 from ganzoo.nn.augment import DiffAugment
 from ganzoo.nn.losses import Hinge, Loss
 from ganzoo.nn.objective import Objective
@@ -83,7 +84,7 @@ class BigGAN(FromSeeds):
         prior: Sampler = normal,
         truncate: Literal["resample", "truncated_normal", "scale"] = "resample",
         orthogonal: Mapping[str, float] | None = None,
-        augment: DiffAugment | None = None,
+        augment: DiffAugment | ADA | None = None,
         gradient_penalty: NotNegative = 0.0,
         r1: NotNegative = 0.0,
         r2: NotNegative = 0.0,
@@ -146,6 +147,7 @@ class BigGAN(FromSeeds):
                 self.split(self.objective.draw(self.draws, n)),
                 self.split(self.objective.draw(self.draws, n)),
             )
+        self.note(**self.objective.adapt())
         return {"d_loss": d_loss, "g_loss": g_loss}
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
@@ -178,6 +180,7 @@ class BigGAN(FromSeeds):
             None if y_real is None or y_fake is None else torch.cat([y_fake, y_real]),
             torch.cat([u_fake, u_real]),
         ).chunk(2)
+        self.objective.watch(real_logits, fake_logits)
         loss = self.discriminator_loss(real_logits, fake_logits)
         of_reals = partial(self._logits, y=y_real, u=u_real)
         of_fakes = partial(self._logits, y=y_fake, u=u_fake)

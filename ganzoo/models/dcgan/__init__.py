@@ -16,6 +16,7 @@ from ganzoo.engine.kinds import FromSeeds
 from ganzoo.models.dcgan.capacity import CapacityDiscriminator, CapacityGenerator
 from ganzoo.models.dcgan.deep import DeepDiscriminator, DeepGenerator
 from ganzoo.models.dcgan.networks import Discriminator, Generator
+from ganzoo.nn.ada import ADA
 from ganzoo.nn.augment import DiffAugment
 from ganzoo.nn.losses import Loss, NonSaturating
 from ganzoo.nn.objective import Objective
@@ -55,7 +56,7 @@ class DCGAN(FromSeeds):
         loss: Loss | None = None,
         nz: Count = 100,
         prior: Sampler = normal,
-        augment: DiffAugment | None = None,
+        augment: DiffAugment | ADA | None = None,
         gradient_penalty: NotNegative = 0.0,
         r1: NotNegative = 0.0,
         r2: NotNegative = 0.0,
@@ -97,13 +98,16 @@ class DCGAN(FromSeeds):
                 self.split(self.objective.draw(self.draws, len(real))),
                 self.split(self.objective.draw(self.draws, len(real))),
             )
+        self.note(**self.objective.adapt())
         return {"d_loss": d_loss, "g_loss": g_loss}
 
     def _discriminator_loss(
         self, real: Tensor, fake: Tensor, u_real: Tensor, u_fake: Tensor, mix: Tensor
     ) -> Tensor:
         of_reals, of_fakes = partial(self._logits, u=u_real), partial(self._logits, u=u_fake)
-        loss = self.discriminator_loss(of_reals(real), of_fakes(fake))
+        real_logits, fake_logits = of_reals(real), of_fakes(fake)
+        self.objective.watch(real_logits, fake_logits)
+        loss = self.discriminator_loss(real_logits, fake_logits)
         return self.objective.penalized(loss, of_reals, of_fakes, real, fake, mix, self.iteration)
 
     def _generator_loss(self, fake: Tensor, real: Tensor, u_fake: Tensor, u_real: Tensor) -> Tensor:

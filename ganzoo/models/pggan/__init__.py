@@ -27,6 +27,7 @@ from ganzoo.errors import check_choice
 from ganzoo.models.pggan.diagram import describe
 from ganzoo.models.pggan.layers import MinibatchDiscrimination
 from ganzoo.models.pggan.networks import Discriminator, Generator
+from ganzoo.nn.ada import ADA
 from ganzoo.nn.augment import DiffAugment
 from ganzoo.nn.layers import enlarged, shrunk
 from ganzoo.nn.losses import Loss, Wasserstein
@@ -88,7 +89,7 @@ class PGGAN(FromSeeds):
         reset_optimizers: bool = True,
         label_weight: NotNegative = 1.0,
         prior: Sampler = normal,
-        augment: DiffAugment | None = None,
+        augment: DiffAugment | ADA | None = None,
         **shared: Any,
     ) -> None:
         super().__init__(generator, discriminator, generator.nz, prior, **shared)
@@ -252,6 +253,7 @@ class PGGAN(FromSeeds):
                 self.split(self.objective.draw(self.draws, n)),
                 self.split(self.objective.draw(self.draws, n)),
             )
+        self.note(**self.objective.adapt())
         return {"d_loss": d_loss, "g_loss": g_loss}
 
     def _inputs(self, n: int, y: Tensor | None) -> list[tuple[Tensor, Tensor | None]]:
@@ -273,8 +275,9 @@ class PGGAN(FromSeeds):
     ) -> Tensor:
         real_outputs = self._outputs(real, u_real, lod)
         fake_outputs = self._outputs(fake, u_fake, lod)
-        real_scores = self._scores(real_outputs)
-        loss = self.discriminator_loss(real_scores, self._scores(fake_outputs))
+        real_scores, fake_scores = self._scores(real_outputs), self._scores(fake_outputs)
+        self.objective.watch(real_scores, fake_scores)
+        loss = self.discriminator_loss(real_scores, fake_scores)
         # Appendix A.1: keeps scores from drifting away from 0, which the loss leaves open.
         loss = loss + self.drift * real_scores.square().mean()
         if y is not None:  # an auxiliary classifier (Odena et al. 2017), as in the official code
