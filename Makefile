@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-all train test test-slow test-data test-browser-tools lint docs bench dist
+.PHONY: help setup setup-all train test test-slow test-data test-browser-tools lint docs bench results dist
 
 help:
 	@echo "make train      set up, train a DCGAN on the embedded emoji, leave pictures in runs/"
@@ -74,6 +74,17 @@ lint: setup
 docs: setup
 	$(INSTALL) --constraint constraints.txt --editable ".[docs]"
 	$(BIN)/python -m website.build
+
+# Other projects' training scripts and ours for the same time; PEERS is a folder of their checkouts.
+# Two hours and a half of one core for each seed.
+PEERS := peers
+MINUTES := 5
+CONTEST := $(BIN)/python benchmarks/contest.py emoji64 emoji32 fashion translation
+results: setup
+	$(INSTALL) kornia einops adabelief-pytorch fire retry h5py imageio dominate
+	$(CONTEST) --peers $(PEERS) --minutes $(MINUTES)
+	$(CONTEST) --score
+	$(CONTEST) --table docs/results
 
 bench: setup
 	$(BIN)/python benchmarks/engine.py

@@ -69,6 +69,8 @@ class GAN(L.LightningModule):
         clip: for each named network, the largest gradient norm; longer gradients are scaled down.
         lr_factors: for each named network, a function of the images seen that its learning rate
             is multiplied with.
+        penalty_every: iterations from one penalty to the next. Its weight is multiplied by this, so
+            that its mean stays: lazy regularization (Karras et al. 2020, appendix B).
         compile: names of the networks to run through `torch.compile`.
         channels_last: whether to keep weights and images in the channels-last memory format.
     """
@@ -93,6 +95,7 @@ class GAN(L.LightningModule):
         accumulate: Count | str = 1,
         clip: Mapping[str, float] | None = None,
         lr_factors: Mapping[str, Callable[[int], float]] | None = None,
+        penalty_every: Count = 1,
         compile: Sequence[str] = (),
         channels_last: bool = False,
     ) -> None:
@@ -125,7 +128,7 @@ class GAN(L.LightningModule):
         self.class_names: list[str] | None = None
         # The clock: images shown to the discriminator, over all processes; before the last step.
         self.images_seen = self.images_before = 0
-        self.iteration = 0  # number of the current one, if all before had been of its size
+        self.penalty_every, self.penalty_strength = penalty_every, 1  # of the current iteration
         self.rollbacks = 0  # how often the run went back to an earlier state
         self.draws = Draws(seed)  # of the current iteration
         self.config: dict[str, Any] | None = None  # that `ganzoo.load` rebuilds the model from
@@ -240,7 +243,8 @@ class GAN(L.LightningModule):
                 for k, v in batch.items()
             }
         images = self.images_in(batch)
-        self.iteration = self.images_seen // images
+        now = self.images_seen // images % self.penalty_every == 0
+        self.penalty_strength = self.penalty_every if now else 0
         losses = self.step(batch)
         self.note(**{f"losses/{name}": loss for name, loss in losses.items()})
         average_over_processes(self._synced_buffers())

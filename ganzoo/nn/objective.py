@@ -27,8 +27,6 @@ class Objective(nn.Module):  # one with state, if the augmentation has
         augment: augmentation of all images that the discriminator sees, reals and fakes; None for
             none.
         scale: factor of the discriminator's loss and penalties.
-        every: iterations from one penalty to the next. Its weight is multiplied by this, so that
-            its mean stays (Karras et al. 2020, appendix B: lazy regularization).
     """
 
     def __init__(
@@ -40,10 +38,9 @@ class Objective(nn.Module):  # one with state, if the augmentation has
         target: float = 1.0,
         augment: DiffAugment | ADA | None = None,
         scale: float = 1.0,
-        every: int = 1,
     ) -> None:
         super().__init__()
-        self.loss, self.augment, self.scale, self.every = loss, augment, scale, every
+        self.loss, self.augment, self.scale = loss, augment, scale
         self.gradient_penalty, self.target, self.r1, self.r2 = gradient_penalty, target, r1, r2
 
     @property
@@ -62,7 +59,7 @@ class Objective(nn.Module):  # one with state, if the augmentation has
         real: Tensor,
         fake: Tensor,
         mix: Tensor,
-        iteration: int = 0,
+        strength: float = 1.0,
         times: int = 1,
     ) -> Tensor:
         """A discriminator's loss with the penalties on its gradients added.
@@ -72,15 +69,14 @@ class Objective(nn.Module):  # one with state, if the augmentation has
                 fakes. Images between them get those of the reals.
             real, fake: images [N, C, H, W], not augmented: the gradients are with respect to them.
             mix: positions between real and fake, [N], drawn from U[0, 1).
-            iteration: number of this iteration, from 0; most of them have no penalties if `every`
-                is above 1.
+            strength: factor of the penalties, `GAN.penalty_strength`; 0 for no penalties now.
             times: enlargement of images whose means over boxes of `times` x `times` these are:
                 the gradients are with respect to the enlarged images. A pixel's gradient is then
                 spread evenly over times^2 pixels, so that a norm is 1 / times of the norm here.
         """
-        if iteration % self.every:
+        if not strength:
             return loss
-        scale = self.scale * self.every
+        scale = self.scale * strength
         if self.gradient_penalty:
             # (norm / times - target)^2 / target^2 is the penalty with a target times as large.
             penalty = gradient_penalty(of_reals, real, fake, mix, self.target * times)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ganzoo.config.values import Count, NotNegative
+from ganzoo.config.values import NotNegative
 from ganzoo.data.images import ImageData
 from ganzoo.draws import Sampler, integers, normal, unit
 from ganzoo.engine.gan import Batch
@@ -65,7 +65,7 @@ class BigGAN(FromSeeds):
             by the threshold.
         orthogonal: for each named network, the strength of orthogonal regularization (1e-4 in the
             paper).
-        augment, gradient_penalty, r1, r2, penalty_every: see `Objective`.
+        augment, gradient_penalty, r1, r2: see `Objective`.
         shared: the arguments of `GAN`.
     """
 
@@ -88,14 +88,11 @@ class BigGAN(FromSeeds):
         gradient_penalty: NotNegative = 0.0,
         r1: NotNegative = 0.0,
         r2: NotNegative = 0.0,
-        penalty_every: Count = 1,
         **shared: Any,
     ) -> None:
         super().__init__(generator, discriminator, generator.nz, prior, **shared)
         self.loss = loss or Hinge()
-        self.objective = Objective(
-            self.loss, gradient_penalty, r1, r2, augment=augment, every=penalty_every
-        )
+        self.objective = Objective(self.loss, gradient_penalty, r1, r2, augment=augment)
         self.objective.check_compiled(self.compiled)
         self.boundary, self.loss_at_chance = self.loss.boundary, self.objective.at_chance
         self.truncate, self.fake_labels = TRUNCATIONS[truncate], labels
@@ -185,7 +182,7 @@ class BigGAN(FromSeeds):
         of_reals = partial(self._logits, y=y_real, u=u_real)
         of_fakes = partial(self._logits, y=y_fake, u=u_fake)
         return self.objective.penalized(
-            loss, of_reals, of_fakes, reals, images, mix, self.iteration
+            loss, of_reals, of_fakes, reals, images, mix, self.penalty_strength
         )
 
     def _generator_loss(self, real: Part, fake: Part, u_real: Tensor, u_fake: Tensor) -> Tensor:

@@ -78,7 +78,7 @@ class CycleGAN(Translating):
             domain; 0 for none.
         pool: number of earlier fakes that are kept for each discriminator; 0 for none.
         discriminator_scale: factor of the discriminators' loss and penalties; the authors have 1/2.
-        gradient_penalty, r1, r2, penalty_every: see `Objective`.
+        gradient_penalty, r1, r2: see `Objective`.
         growth: schedule by which training images grow, with its batch sizes; None for full-size
             images from the start.
         directions: the directions of translation; a model with only one cannot be trained.
@@ -112,7 +112,6 @@ class CycleGAN(Translating):
         gradient_penalty: NotNegative = 0.0,
         r1: NotNegative = 0.0,
         r2: NotNegative = 0.0,
-        penalty_every: Count = 1,
         growth: Growth | None = None,
         directions: Sequence[str] = tuple(ENDS),
         judged: Sequence[str] = ("A", "B"),
@@ -135,9 +134,7 @@ class CycleGAN(Translating):
         )
         self.directions, self.order, self.channels = tuple(directions), tuple(order), channels
         self.loss = loss or LeastSquares()
-        self.objective = Objective(
-            self.loss, gradient_penalty, r1, r2, scale=discriminator_scale, every=penalty_every
-        )
+        self.objective = Objective(self.loss, gradient_penalty, r1, r2, scale=discriminator_scale)
         self.objective.check_batchnorm(self.discriminator)
         self.objective.check_compiled(self.compiled)
         self.boundary, self.loss_at_chance = self.loss.boundary, self.objective.at_chance
@@ -284,7 +281,7 @@ class CycleGAN(Translating):
             loss = self.discriminator_loss(logits(real), logits(fake), domain, self.objective.scale)
             times = 2 ** int(self.lod)  # penalties are those of full-size images, as in PGGAN
             total = total + self.objective.penalized(
-                loss, logits, logits, real, fake, mix[:, i], self.iteration, times
+                loss, logits, logits, real, fake, mix[:, i], self.penalty_strength, times
             )
         return total
 

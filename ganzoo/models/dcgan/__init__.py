@@ -45,7 +45,7 @@ class DCGAN(FromSeeds):
         loss: adversarial loss; see `ganzoo.nn.losses`.
         nz: length of the latent vectors.
         prior: distribution of the latents; see `ganzoo.draws`.
-        augment, gradient_penalty, r1, r2, penalty_every: see `Objective`.
+        augment, gradient_penalty, r1, r2: see `Objective`.
         shared: the arguments of `GAN`.
     """
 
@@ -60,14 +60,11 @@ class DCGAN(FromSeeds):
         gradient_penalty: NotNegative = 0.0,
         r1: NotNegative = 0.0,
         r2: NotNegative = 0.0,
-        penalty_every: Count = 1,
         **shared: Any,
     ) -> None:
         super().__init__(generator, discriminator, nz, prior, **shared)
         self.loss = loss or NonSaturating()
-        self.objective = Objective(
-            self.loss, gradient_penalty, r1, r2, augment=augment, every=penalty_every
-        )
+        self.objective = Objective(self.loss, gradient_penalty, r1, r2, augment=augment)
         self.objective.check_batchnorm(discriminator)
         self.objective.check_compiled(self.compiled)
         self.boundary, self.loss_at_chance = self.loss.boundary, self.objective.at_chance
@@ -108,7 +105,9 @@ class DCGAN(FromSeeds):
         real_logits, fake_logits = of_reals(real), of_fakes(fake)
         self.objective.watch(real_logits, fake_logits)
         loss = self.discriminator_loss(real_logits, fake_logits)
-        return self.objective.penalized(loss, of_reals, of_fakes, real, fake, mix, self.iteration)
+        return self.objective.penalized(
+            loss, of_reals, of_fakes, real, fake, mix, self.penalty_strength
+        )
 
     def _generator_loss(self, fake: Tensor, real: Tensor, u_fake: Tensor, u_real: Tensor) -> Tensor:
         real_logits = self.objective.real_logits(lambda: self._logits(real, u_real))

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ganzoo.config.values import Count, NotNegative
+from ganzoo.config.values import NotNegative
 from ganzoo.data.images import ImageData
 from ganzoo.distributed.collectives import average_over_processes, world_size
 from ganzoo.draws import Sampler, normal, unit
@@ -58,7 +58,7 @@ class PGGAN(FromSeeds):
         gradient_penalty, target: weight of WGAN-GP's penalty (10 in the paper) and the gradient
             norm that it aims at (1; 750 for CIFAR-10); see `Objective`.
         drift: weight of the mean squared score of reals (0.001 in the paper).
-        r1, r2, penalty_every, augment: see `Objective`.
+        r1, r2, augment: see `Objective`.
         penalty_size: images with respect to which penalties take gradients while the networks grow.
             "full": images of full size, as both official codes do, so that a new level does not
             change a penalty. "grown": images of the present size, as pytorch_GAN_zoo does.
@@ -84,7 +84,6 @@ class PGGAN(FromSeeds):
         drift: NotNegative = 0.001,
         r1: NotNegative = 0.0,
         r2: NotNegative = 0.0,
-        penalty_every: Count = 1,
         penalty_size: Literal["full", "grown"] = "full",
         reset_optimizers: bool = True,
         label_weight: NotNegative = 1.0,
@@ -95,9 +94,7 @@ class PGGAN(FromSeeds):
         super().__init__(generator, discriminator, generator.nz, prior, **shared)
         self.open_schedule = growth.train_kimg is None or growth.fade_kimg is None
         self.growth, self.loss = growth.within(self.total_images / 1000), loss or Wasserstein()
-        self.objective = Objective(
-            self.loss, gradient_penalty, r1, r2, target, augment, every=penalty_every
-        )
+        self.objective = Objective(self.loss, gradient_penalty, r1, r2, target, augment)
         # BatchNorm is not checked: the paper's mode test penalizes a discriminator that has it.
         self.objective.check_compiled(self.compiled)
         self.boundary, self.loss_at_chance = self.loss.boundary, self.objective.at_chance
@@ -288,7 +285,7 @@ class PGGAN(FromSeeds):
         of_fakes = partial(self._score, u=u_fake, lod=lod)
         times = 2 ** int(lod) if self.penalty_size == "full" else 1
         return self.objective.penalized(
-            loss, of_reals, of_fakes, real, fake, mix, self.iteration, times
+            loss, of_reals, of_fakes, real, fake, mix, self.penalty_strength, times
         )
 
     def _generator_loss(
