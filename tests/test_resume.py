@@ -194,6 +194,18 @@ def test_a_complete_run_is_left_alone_and_a_longer_one_goes_on(straight, tmp_pat
     assert [r["losses/d_loss"] for r in ours] == [r["losses/d_loss"] for r in theirs]
 
 
+@pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
+def test_runs_in_other_precisions_go_on_exactly(tmp_path: Path, precision: str) -> None:
+    keys = (f"precision={precision}", "total_kimg=0.2", "model.ema_kimg=0.5",
+            "callbacks.metrics=null")  # fmt: skip
+    train(config(*keys, f"run_dir={tmp_path}/straight"))
+    train(config(*keys, f"run_dir={tmp_path}/parts", "total_kimg=0.1"))
+    train(config(*keys, f"run_dir={tmp_path}/parts"))
+    ours, theirs = checkpoint(tmp_path / "parts"), checkpoint(tmp_path / "straight")
+    assert_same_tensors(ours["state_dict"], theirs["state_dict"])
+    assert_same_tensors(ours["optimizer_states"], theirs["optimizer_states"])
+
+
 def test_two_processes_stop_and_go_on(tmp_path: Path) -> None:
     straight, stopped = tmp_path / "straight", tmp_path / "stopped"
     short = (*TWO, "total_kimg=0.4", "callbacks.ticks.every_kimg=0.05")

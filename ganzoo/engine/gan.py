@@ -297,6 +297,8 @@ class GAN(L.LightningModule):
                 "Plain DDP cannot train two networks that take turns: start with trainer=ddp "
                 "(from Python: Trainer(strategy=ganzoo.distributed.strategy.Replicated()))."
             )
+        # Lightning does so only after it has restored the weights, which float32 would round.
+        self.trainer.strategy.precision_plugin.convert_module(self)
         if self.channels_last:
             self.to(memory_format=torch.channels_last)
         for name in self.compiled:
