@@ -33,7 +33,7 @@ from torch import Tensor
 from ganzoo.config import CONF, make
 from ganzoo.data import choosing  # noqa: F401  defines ${classes:...}
 from ganzoo.data.pixels import rgb, to_float, to_uint8
-from ganzoo.pictures.grids import grid, singles
+from ganzoo.pictures.grids import enlarged, grid, singles
 from ganzoo.train import make_trainer
 
 MARKS = (0.25, 0.5, 1.0)  # shares of the time
@@ -182,9 +182,11 @@ def train(arena: Arena, program: str, args: argparse.Namespace, out: Path, seed:
     folder = out / program / str(seed)
     folder.mkdir(parents=True, exist_ok=True)
     record: list[dict[str, float]] = []
+    side = read(next((out / "real").iterdir())).shape[-1]
 
     def at_mark(mark: int, seconds: float, kimg: float, fakes: Fakes) -> None:
-        write_pngs(fakes(args.num), folder / str(mark))
+        images = fakes(args.num)  # of networks that still grow: enlarged, as ours are
+        write_pngs(enlarged(images, side // images.shape[-1]), folder / str(mark))
         record.append({"minutes": seconds / 60, "kimg": kimg})
         print(f"{program} {seed}: {seconds / 60:.2f} minutes, {kimg:g} kimg", flush=True)
 

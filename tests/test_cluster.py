@@ -145,7 +145,7 @@ def four(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         *("precision=64-true", "sync_batchnorm=true", "data.mirror=false"),
         "+callbacks.seen={_target_: makers.tiny.Seen}",
         "data.source._target_=makers.tiny.Unpacked",
-        "+data.root=${oc.env:UNPACKED}/${oc.env:SLURM_NODEID,0}",
+        "+data.source.folder=${oc.env:UNPACKED}/${oc.env:SLURM_NODEID,0}",
         "callbacks.metrics={_target_: ganzoo.callbacks.evaluation.Evaluate, suite: '${metrics}', "
         "every_kimg: 0.08, monitor: fd}",
         *TINY_METRICS,

@@ -213,7 +213,7 @@ def test_repeats_of_the_emoji_are_those_of_its_own_index() -> None:
 
 def test_a_data_set_of_ones_own(tmp_path) -> None:
     (tmp_path / "data").mkdir()
-    text = "defaults: [synthetic]\nsource: {_target_: makers.tiny.Unpacked, root: unused}\n"
+    text = "defaults: [synthetic]\nsource: {_target_: makers.tiny.Unpacked, folder: unused}\n"
     (tmp_path / "data" / "ours.yaml").write_text(text)
     kind = type(source_of("ours", (16, 16), config_dir=str(tmp_path)))
     assert f"{kind.__module__}.{kind.__name__}" == "makers.tiny.Unpacked"

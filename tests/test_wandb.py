@@ -29,6 +29,7 @@ from ganzoo.workspace import main as save_view
 EVERYTHING = (
     *(key for key in TINY if not (key.startswith("callbacks.") and key.endswith("=null"))),
     *TINY_METRICS,
+    "augment=ada",
     *("callbacks.metrics.every_kimg=0.04", "callbacks.accuracy.every_kimg=0.04"),
     *("callbacks.sentinel.every_kimg=0.04", "callbacks.spectra.every_kimg=0.04"),
     *("callbacks.accuracy.num=16", "callbacks.sentinel.num=16", "callbacks.logits.every_kimg=0.04"),
@@ -94,6 +95,7 @@ def test_every_name_and_x_is_that_of_metrics_csv(offline: Path) -> None:
             "speed",
             "metrics",
             "accuracy",
+            "augment",
             "sentinel",
         ),
     }

@@ -123,7 +123,7 @@ class Sentinel(Callback):
         self._diversity = None
         if isinstance(gan, FromSeeds):
             self._diversity = Diversity(gan, data_of(trainer).domains[""], self.num)
-        names = ("d_loss", "diversity", "growth", "alarms")
+        names = ["d_loss", "growth", "alarms", *(["diversity"] if self._diversity else [])]
         declare_numbers(trainer, [f"sentinel/{name}" for name in names])
         if gan.images_seen == 0:
             self._spectrum_growth()  # what it will be compared with

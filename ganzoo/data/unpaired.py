@@ -186,7 +186,8 @@ class Unpaired(DataModule):
         except UserError as error:
             message = str(error)
             for key in self._makers[name].keywords:
-                message = message.replace(f"data.source.{key}", f"data.{name.lower()}.{key}")
+                for old in (f"data.source.{key}", f"data.{key}"):
+                    message = message.replace(old, f"data.{name.lower()}.{key}")
             raise UserError(message) from error
 
 

@@ -138,17 +138,17 @@ class Seen(Callback):
 class Unpacked(Synthetic):
     """Images that are there once a folder holds `done`; two that make it at once fail."""
 
-    def __init__(self, root: str, **options: Any) -> None:
+    def __init__(self, folder: str, **options: Any) -> None:
         super().__init__(**options)
-        self.root = Path(root)
+        self.folder = Path(folder)
 
     def prepare(self) -> None:
-        if (self.root / "done").exists():
+        if (self.folder / "done").exists():
             return
-        self.root.mkdir(parents=True)
+        self.folder.mkdir(parents=True)
         sleep(0.3)
-        (self.root / "done").write_text(os.environ.get("SLURM_PROCID", ""))
+        (self.folder / "done").write_text(os.environ.get("SLURM_PROCID", ""))
 
     def __getitems__(self, indices: list[int]) -> dict[str, Tensor]:
-        assert (self.root / "done").exists()
+        assert (self.folder / "done").exists()
         return super().__getitems__(indices)
