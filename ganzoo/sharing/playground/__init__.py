@@ -14,7 +14,14 @@ import jinja2
 from markupsafe import Markup
 
 HERE = Path(__file__).parent
-SCRIPTS = ("random.js", "files.js", "seeds.js", "translation.js", "page.js")  # become APP
+SCRIPTS = (
+    "random.js",
+    "files.js",
+    "page.js",
+    "seeds.js",
+    "translation.js",
+    "main.js",
+)  # APP
 APP, WORKER, STYLE, FACTS, INDEX = (
     "app.js",
     "worker.js",
