@@ -76,7 +76,7 @@ docs: setup
 	$(BIN)/python -m website.build
 
 # Other projects' training scripts and ours for the same time; PEERS is a folder of their checkouts.
-# Two hours and a half of one core for each seed.
+# For each seed, 13 programs of MINUTES of one core each, and a minute or two to score each of them.
 PEERS := peers
 MINUTES := 5
 CONTEST := $(BIN)/python benchmarks/contest.py emoji64 emoji32 fashion translation
