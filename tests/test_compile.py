@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.pytorch.plugins import Precision
 from makers.tiny import config
 from torch import nn
 from torch._dynamo.utils import counters
@@ -72,7 +73,8 @@ def test_growth_compiles_once_for_each_stage(monkeypatch):
     small = ("generator.fmap_base=32", "generator.fmap_max=4", "compile=[generator]")
     keys = ("model=pggan", "image_size=8", *(f"model.{key}" for key in small))
     gan = make(config(*keys, tiny=False).model)
-    gan._trainer = SimpleNamespace(strategy=None, global_rank=0)
+    strategy = SimpleNamespace(precision_plugin=Precision())
+    gan._trainer = SimpleNamespace(strategy=strategy, global_rank=0)
     gan.setup("fit")
     stages = [(1.0, 1.0), (0.75, 0.5, 0.1), (0.0, 0.0)]  # levels of detail
     for count, stage in enumerate(stages, start=1):
