@@ -68,7 +68,10 @@ class Arena:
 ARENAS = {
     "emoji64": Arena(
         "3,421 emoji, 64 px",
-        {"ganzoo": ["model=dcgan_small", "data=emoji", "image_size=64"]},
+        {
+            "ganzoo": ["model=dcgan_small", "data=emoji", "image_size=64"],
+            "ganzoo_pggan": ["experiment=pggan_emoji", "image_size=64"],
+        },
         {"examples": "examples", "zoo_dcgan": "pytorch_GAN_zoo", "lightweight": "lightweight-gan"},
     ),
     "emoji32": Arena(
@@ -94,6 +97,21 @@ ARENAS = {
         {"ganzoo": ["experiment=cyclegan_emoji"]},
         {"junyanz": "contrastive-unpaired-translation"},
         translates=True,
+    ),
+    "augmentation": Arena(  # for 3 minutes
+        "Emoji, 32 px: all 3,421, 500 and 152 of them",
+        {
+            f"{augment}_{n}": [
+                "model=dcgan_small",
+                "data=emoji",
+                f"data.subset={n}",
+                f"augment={augment}",
+                *(["model.augment.kimg=50"] if augment == "ada" else []),  # the run is short
+            ]
+            for n in (3421, 500, 152)
+            for augment in ("none", "diffaugment", "ada")
+        },
+        {},
     ),
 }
 
