@@ -5,7 +5,7 @@ All processes must call these functions in the same order.
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -43,24 +43,34 @@ def gather_rows(rows: Tensor) -> Tensor:
     return torch.cat([part[: int(n)] for part, n in zip(gathered, counts, strict=True)])
 
 
-@torch.no_grad()
 def average_over_processes(tensors: Iterable[Tensor]) -> None:
-    """Replace floating-point tensors by their means over all processes.
+    """Replace floating-point tensors by their means over all processes."""
+    start_averaging(tensors)()
 
-    One collective per dtype: many small ones would each wait for the network.
+
+@torch.no_grad()
+def start_averaging(tensors: Iterable[Tensor]) -> Callable[[], None]:
+    """Start to replace floating-point tensors by their means over all processes.
+
+    Call the result to wait for the means; until then, the tensors are unchanged. One collective per
+    dtype: many small ones would each wait for the network.
     """
-    if (world := world_size()) == 1:
-        return
     groups = defaultdict(list)
-    for tensor in tensors:
+    for tensor in tensors if world_size() > 1 else ():
         if tensor.is_floating_point():
             groups[tensor.dtype].append(tensor)
-    for group in groups.values():
-        flat = torch.cat([tensor.reshape(-1) for tensor in group])
-        dist.all_reduce(flat)
-        flat /= world
-        for tensor, mean in zip(group, flat.split([t.numel() for t in group]), strict=True):
-            tensor.copy_(mean.view(tensor.shape))
+    flats = [torch.cat([tensor.reshape(-1) for tensor in group]) for group in groups.values()]
+    works = [dist.all_reduce(flat, async_op=True) for flat in flats]
+
+    @torch.no_grad()
+    def finish() -> None:
+        for group, flat, work in zip(groups.values(), flats, works, strict=True):
+            work.wait()
+            flat /= world_size()
+            for tensor, mean in zip(group, flat.split([t.numel() for t in group]), strict=True):
+                tensor.copy_(mean.view(tensor.shape))
+
+    return finish
 
 
 def sum_over_processes(tensor: Tensor) -> Tensor:

@@ -2,25 +2,29 @@
 
 Plain DDP registers all parameters of the module once and expects each of them to have a gradient
 after every backward pass; a GAN breaks that at its second backward pass. Here the module is not
-wrapped at all: after the backward passes of one network, that network's gradients are averaged in
-one flat collective, and nothing else is sent. So accumulation is a for loop, and any number of
-forward and backward passes, double backward included, may come before a step.
+wrapped at all: after the backward passes of one network, that network's gradients are averaged, and
+nothing else is sent. So accumulation is a for loop, and any number of forward and backward passes,
+double backward included, may come before a step. During the last of them, gradients that are final
+already travel; see `buckets`.
 
-One condition: which parameters have a gradient must not differ between processes, so every branch
-in a model's step must be a function of the images seen.
+One condition: the graph of a loss must not differ between processes, so every branch in a model's
+step must be a function of the images seen.
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import timedelta
 from typing import Any
 
 import torch.distributed as dist
 from lightning.fabric.plugins.environments import ClusterEnvironment
 from lightning.pytorch.strategies import DDPStrategy
+from torch import Tensor
 from torch.optim import Optimizer
 
 from ganzoo.distributed import cluster
-from ganzoo.distributed.collectives import average_over_processes, largest
+from ganzoo.distributed.buckets import Buckets
+from ganzoo.distributed.collectives import largest
 from ganzoo.errors import UserError
 
 
@@ -44,6 +48,7 @@ class Replicated(DDPStrategy):
             **options,
         )
         self.minutes = timeout
+        self.buckets = Buckets()
 
     def set_world_ranks(self) -> None:
         assert self.cluster_environment is not None
@@ -69,10 +74,18 @@ class Replicated(DDPStrategy):
         for tensor in (*module.parameters(), *module.buffers()):
             dist.broadcast(tensor.detach(), src=0)
 
+    def backward(
+        self, closure_loss: Tensor, optimizer: Optimizer | None, *args: Any, **kwargs: Any
+    ) -> Tensor:
+        """Compute gradients; in the last pass before a step, start to average them."""
+        module: Any = self.lightning_module
+        last: bool = module.turns.last_pass
+        with self.buckets.leaving(closure_loss) if last else nullcontext():
+            return super().backward(closure_loss, optimizer, *args, **kwargs)
+
     def optimizer_step(
         self, optimizer: Optimizer, closure: Callable[[], Any], model: Any = None, **kwargs: Any
     ) -> Any:
         """Average the gradients of the optimizer's parameters, then step."""
-        parameters = (p for group in optimizer.param_groups for p in group["params"])
-        average_over_processes([p.grad for p in parameters if p.grad is not None])
+        self.buckets.arrive([p for group in optimizer.param_groups for p in group["params"]])
         return super().optimizer_step(optimizer, closure, model, **kwargs)

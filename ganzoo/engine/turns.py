@@ -26,6 +26,7 @@ class Turns:
         self.makers = dict(optimizers)
         self.clip, self.lr_factors = dict(clip), dict(lr_factors)
         self.current = ""  # the network that is being updated
+        self.last_pass = False  # whether a backward pass now is known to be its step's last one
         for kind, names in (
             ("optimizers", self.makers),
             ("clip", self.clip),
@@ -77,6 +78,7 @@ class Turns:
             yield
             optimizer.step()  # averages over processes and clips before it steps
         finally:
+            self.last_pass = False
             optimizer.zero_grad(set_to_none=True)  # frees the memory until this network's next turn
             for parameter in frozen:
                 parameter.requires_grad_(True)
@@ -91,9 +93,10 @@ class Turns:
         total = torch.zeros((), device=self.model.device)
         micro_batches = list(zip(*parts, strict=True))
         with self.updating(name):
-            for part in micro_batches:
+            for number, part in enumerate(micro_batches, start=1):
                 # The mean over equal micro-batches is the mean over the batch.
                 value = loss(*part) / len(micro_batches)
+                self.last_pass = number == len(micro_batches)
                 self.model.manual_backward(value)
                 total = total + value.detach()
         return total

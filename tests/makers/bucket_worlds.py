@@ -1,0 +1,93 @@
+"""The same runs in several processes, with gradients in buckets and with all of them at once.
+
+Run by the tests in each process:  python bucket_worlds.py FOLDER SCENARIO ...
+Each scenario leaves FOLDER/<scenario>-<rank>.pt.
+"""
+
+import math
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from makers.worlds import RANK, cyclegan, fit, pairs, pggan, plain
+
+from ganzoo.distributed import buckets
+from ganzoo.engine.gan import GAN
+
+SMALL = 256  # bytes of a bucket: several for each of these networks
+
+
+@contextmanager
+def watched(gan: GAN) -> Iterator[list[str | int]]:
+    """What happens in a run: updates, backward passes, and the size of each collective."""
+    events: list[str | int] = []
+    send, backward, updating = dist.all_reduce, gan.manual_backward, gan.turns.updating
+
+    def all_reduce(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        events.append(tensor.numel())
+        return send(tensor, *args, **kwargs)
+
+    def manual_backward(loss: torch.Tensor) -> None:
+        events.append("backward")
+        backward(loss)
+        events.append("end")
+
+    @contextmanager
+    def counted(name: str) -> Iterator[None]:
+        events.append("update")
+        with updating(name):
+            yield
+            having = [p.numel() for p in gan.parameters() if p.grad is not None]
+        events.extend(["stepped", sum(having)])
+
+    dist.all_reduce, gan.turns.updating = all_reduce, counted  # type: ignore[assignment]
+    gan.manual_backward = manual_backward  # type: ignore[method-assign, assignment]
+    try:
+        yield events
+    finally:
+        dist.all_reduce = send
+
+
+def compared(folder: Path, make: Callable[[], GAN], *options: str, data: Any = None) -> Any:
+    """The end of both runs, and the events of the one with buckets."""
+    result: dict[str, Any] = {}
+    for way, size in (("at_once", math.inf), ("in_buckets", SMALL)):
+        buckets.BUCKET = size  # type: ignore[assignment]
+        gan = make()
+        with watched(gan) as events:
+            result[way] = fit(folder / way, gan, *options, data=data and data())
+    return result | {"events": events}
+
+
+def accumulated(folder: Path) -> Any:
+    """Two micro-batches, with penalties, whose graphs contain a backward pass themselves."""
+    return compared(folder, lambda: plain(0.064, accumulate=2))
+
+
+def growing(folder: Path) -> Any:
+    """Through a fade: which parameters have a gradient changes."""
+    return compared(folder, lambda: pggan(0.144), "data.source.num=64")
+
+
+def translating(folder: Path) -> Any:
+    return compared(folder, lambda: cyclegan(0.016), data=pairs)
+
+
+def resumed(folder: Path) -> Any:
+    """A run, and the same stopped when a fade begins; both in buckets."""
+    buckets.BUCKET = SMALL
+    straight = fit(folder / "straight", pggan(0.112), "data.source.num=64")
+    fit(folder / "parts", pggan(0.064), "data.source.num=64")
+    parts = fit(folder / "parts", pggan(0.112), "data.source.num=64", resume=True)
+    return {"straight": straight, "parts": parts}
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    out = Path(sys.argv[1])
+    for scenario in (globals()[name] for name in sys.argv[2:]):
+        torch.save(scenario(out / scenario.__name__), out / f"{scenario.__name__}-{RANK}.pt")
