@@ -20,18 +20,20 @@ import pytest
 import torch
 from makers import shared
 from makers.browser import TOOLS
+from makers.tiny import config
 from PIL import Image
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ganzoo import playground as command
 from ganzoo import prepare
+from ganzoo.config import resolved
 from ganzoo.disk import sha256
 from ganzoo.engine.kinds import FromSeeds
 from ganzoo.engine.playing import STOPS, WithStatistics, directions, played, statistics
 from ganzoo.engine.sharing import alone
 from ganzoo.errors import UserError
 from ganzoo.runs import playing
-from ganzoo.runs.playing import Options, build
+from ganzoo.runs.playing import Options, build, title
 from ganzoo.sharing import playground
 from ganzoo.sharing.playground import Page, runtime, server
 
@@ -154,6 +156,20 @@ def test_names_are_escaped_and_files_embedded(fake_runtime: Path) -> None:
     assert single.count("</script>") == 4  # three files and the scripts
     assert "http:" not in single.replace("http://www.w3.org", "")
     assert base64.b64encode(b"png").decode() in single
+
+
+@pytest.mark.parametrize(
+    ("data", "subject"),
+    [
+        (["data=smileys"], "Smileys & Emotion"),
+        (["data=emoji"], "Emoji"),
+        (["data=folder", "data.root=photos", "data.only=[secret]"], "Pictures"),
+    ],
+)
+def test_a_page_without_a_title_is_called_after_its_data(data: list[str], subject: str) -> None:
+    cfg = resolved(config(*data, tiny=False))
+    assert title("DCGAN", cfg, translates=False) == f"{subject} drawn by a DCGAN"
+    assert title("CycleGAN", cfg, translates=True) == "Photos repainted by a CycleGAN"
 
 
 def test_examples_are_small_copies_without_their_exif(tmp_path: Path) -> None:

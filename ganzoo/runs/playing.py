@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -88,7 +88,7 @@ def build(source: str | Path, options: Options) -> Page:
     about = facts.recipe(gan.config, gan.images_seen)
     about = {key: about[key] for key in ("Data", "Length") if key in about}
     page = Page(
-        title=options.title or title(type(gan).__name__, known, translates),
+        title=options.title or title(type(gan).__name__, gan.config, translates),
         name=(known if nameable and known not in ANYTHING else type(gan).__name__).lower(),
         facts={"arrays": {}, "classes": [], "examples": [], "directions": [], "stops": []},
         rows={
@@ -111,10 +111,14 @@ def build(source: str | Path, options: Options) -> Page:
     return page
 
 
-def title(model: str, data: str, translates: bool) -> str:
+def title(model: str, config: Mapping[str, Any], translates: bool) -> str:
     """A title for a page that was given none."""
     if translates:
         return f"Photos repainted by a {model}"
+    data, nameable = facts.data_of(config)
+    only = config["data"].get("only") or []
+    if nameable and len(only) == 1:  # one class, such as the smileys of the emoji
+        data = str(only[0])
     return f"{'Pictures' if data in ANYTHING else data} drawn by a {model}"
 
 
