@@ -170,7 +170,7 @@ def test_nothing_is_overwritten(tmp_path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_killed_and_run_again(number, tmp_path) -> None:
     out, partial = tmp_path / "pack", tmp_path / "pack.partial"
-    command = [*COMMAND, "synthetic", str(out), "num=12000", "--size", "64", "--workers", "1"]
+    command = [*COMMAND, "synthetic", str(out), "num=4000", "--size", "64", "--workers", "1"]
     started = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
     )
@@ -188,9 +188,9 @@ def test_killed_and_run_again(number, tmp_path) -> None:
     ended = run(command)
     assert ended.returncode == 0, ended.stderr
     Pack(str(out)).check()
-    rows = list(range(0, 12000, 250))
+    rows = list(range(0, 4000, 125))
     got = Pack(str(out)).__getitems__(rows)["image"]
-    assert torch.equal(got, Synthetic(12000, 64).__getitems__(rows)["image"])
+    assert torch.equal(got, Synthetic(4000, 64).__getitems__(rows)["image"])
 
 
 def test_a_disk_without_room(tmp_path, monkeypatch) -> None:

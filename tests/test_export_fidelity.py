@@ -16,7 +16,7 @@ from ganzoo.sharing import artifacts
 
 pytestmark = pytest.mark.skipif("onnxruntime" not in artifacts.versions(), reason="needs export")
 
-FAKES, REALS = 24, 40
+FAKES, REALS = 12, 16
 
 
 class Reals(Dataset):
@@ -48,7 +48,7 @@ class Seeds(torch_fidelity.GenerativeModelONNX):
 def test_torch_fidelity_gives_the_exported_graph_the_fid_of_the_run(
     graphs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """104 images go through Inception."""
+    """56 images go through Inception."""
     monkeypatch.setenv("GANZOO_CACHE", str(tmp_path))
     weights = tmp_path / "random.pth"
     torch.save(makers.inception.random_inception().state_dict(), weights)
@@ -70,7 +70,7 @@ def test_torch_fidelity_gives_the_exported_graph_the_fid_of_the_run(
         "metrics=standard",
         "metrics/network=inception",
         f"metrics.network.weights={weights}",
-        "metrics.scores.kid.subset_size=12",
+        "metrics.scores.kid.subset_size=6",
         "metrics.scores.is.splits=2",
         f"metrics.num_fake={FAKES}",
         f"ckpt={run}",
