@@ -248,7 +248,7 @@ export async function seedsPage(facts, networks) {
   byId("mixing", HTMLElement).hidden = !model.arrays.embeddings;
   /** @returns {[string, string][]} */
   const classes = () => facts.classes.map((name, i) => [`${i}`, name]);
-  fill(select("label"), [["-1", "Each picture its own"], ...classes()]);
+  fill(select("label"), [["-1", "Any of them"], ...classes()]);
   fill(select("mix"), [["-1", "Nothing"], ...classes()]);
   for (const id of ["label", "mix", "share"]) {
     byId(id, HTMLElement).oninput = doing(() => {
