@@ -35,6 +35,7 @@ NEVER = [
         *(p for p in product(rooms, rooms) if i not in (1, len(ORDER) - 1) and p[0] != p[1]),
     ]
 ]
+SLOW = ("timm", "onnx", "onnxruntime", "optuna")
 # Formulas stand on PyTorch alone.
 PLAIN, NEVER_IN_PLAIN = ("nn", "schedules", "draws"), ("lightning", "hydra", "omegaconf", "wandb")
 
@@ -132,6 +133,11 @@ ALL = [found for name, path in FILES.items() for found in imports(name, path.rea
 
 def test_rooms_import_one_way() -> None:
     assert broken_walls(ALL) == []
+
+
+def test_no_command_waits_for_a_library_that_few_need() -> None:
+    """At the start of each command Lightning alone takes seconds to import."""
+    assert [found for found in ALL if found.at_start and found.imported.startswith(SLOW)] == []
 
 
 def test_modules_import_in_no_circle() -> None:

