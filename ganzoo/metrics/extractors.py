@@ -143,7 +143,6 @@ class DINOv2(Extractor):
 
     def __init__(self, weights: str | None = None, precision: str = "float32") -> None:
         import timm  # here, because it takes half a second
-        from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
         state, digest = files.load("dinov2", weights)
         state.pop("mask_token", None)  # for training only
@@ -154,8 +153,9 @@ class DINOv2(Extractor):
             net.load_state_dict(state, assign=True)
         super().__init__(net, None, digest, precision)
         self.num_features = net.num_features
-        for key, value in (("mean", IMAGENET_DEFAULT_MEAN), ("std", IMAGENET_DEFAULT_STD)):
-            self.register_buffer(key, torch.tensor(value).view(3, 1, 1), persistent=False)
+        for key in ("mean", "std"):
+            value = torch.tensor(net.default_cfg[key]).view(3, 1, 1)
+            self.register_buffer(key, value, persistent=False)
 
     def prepared(self, images: Tensor) -> Tensor:
         # Like Pillow: first across, then down, with rounding after each.
