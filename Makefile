@@ -76,15 +76,16 @@ docs: setup
 	$(BIN)/python -m website.build
 
 # Other projects' training scripts and ours for the same time; PEERS is a folder of their checkouts.
-# For each seed, 13 programs of MINUTES of one core each, and a minute or two to score each of them.
+# For each seed, 14 programs of MINUTES of one core each and 9 of two minutes; and a minute to score each.
 PEERS := peers
 MINUTES := 5
 CONTEST := $(BIN)/python benchmarks/contest.py emoji64 emoji32 fashion translation
 results: setup
 	$(INSTALL) kornia einops adabelief-pytorch fire retry h5py imageio dominate
 	$(CONTEST) --peers $(PEERS) --minutes $(MINUTES)
-	$(CONTEST) --score
-	$(CONTEST) --table docs/results
+	$(BIN)/python benchmarks/contest.py augmentation --minutes 2
+	$(CONTEST) augmentation --score
+	$(CONTEST) augmentation --table docs/results
 
 bench: setup
 	$(BIN)/python benchmarks/engine.py
