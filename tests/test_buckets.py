@@ -87,7 +87,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     monkeypatch.setattr(buckets, "world_size", lambda: 2)
     monkeypatch.setattr(buckets, "start_averaging", start)
-    monkeypatch.setattr(buckets, "BUCKET", 1)
+    monkeypatch.setattr(buckets, "capacity", lambda: 1)
     return log
 
 

@@ -19,10 +19,6 @@ from torch.nn import Parameter
 
 from ganzoo.distributed.collectives import start_averaging, world_size
 
-# Bytes at which a bucket leaves. Smaller ones start earlier and leave less for the end; larger ones
-# pay for the start of a collective less often. GANs are small: DCGAN-64 has 11 and 14 MB.
-BUCKET = 4 * 2**20
-
 
 class Buckets:
     """The gradients of one optimizer step on their way."""
@@ -41,6 +37,7 @@ class Buckets:
         order = leaves(loss) if world_size() > 1 else []
         queue, waiting = deque(order), {id(parameter) for parameter in order}
         bucket: list[Tensor] = []
+        full = capacity()
 
         def final(parameter: Tensor) -> None:
             if id(parameter) in self.gone:
@@ -51,7 +48,7 @@ class Buckets:
             waiting.discard(id(parameter))
             while queue and id(queue[0]) not in waiting:
                 bucket.append(queue.popleft())
-                if sum(p.grad.nbytes for p in bucket if p.grad is not None) >= BUCKET:
+                if sum(p.grad.nbytes for p in bucket if p.grad is not None) >= full:
                     self._send(bucket)
                     bucket.clear()
 
@@ -73,6 +70,16 @@ class Buckets:
     def _send(self, parameters: Sequence[Tensor]) -> None:
         self.gone.update(map(id, parameters))
         self.arrivals.append(start_averaging(p.grad for p in parameters if p.grad is not None))
+
+
+def capacity() -> int:
+    """Bytes at which a bucket leaves.
+
+    Small ones start early and leave little for the end, as GANs are small (DCGAN-64: 11 and 14 MB).
+    But a step of a ring carries one of `world_size()` parts of a bucket: in less than 64 KiB or so,
+    its latency would be felt (5 us are 16 KiB at 25 Gbit/s). See `benchmarks/overlap.py`.
+    """
+    return max(4 * 2**20, 2**16 * world_size())
 
 
 def leaves(loss: Tensor) -> list[Parameter]:

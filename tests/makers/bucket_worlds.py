@@ -52,11 +52,15 @@ def watched(gan: GAN) -> Iterator[list[str | int]]:
         dist.all_reduce = send
 
 
+def set_capacity(size: float) -> None:
+    buckets.capacity = lambda: size  # type: ignore[assignment, return-value]
+
+
 def compared(folder: Path, make: Callable[[], GAN], *options: str, data: Any = None) -> Any:
     """The end of both runs, and the events of the one with buckets."""
     result: dict[str, Any] = {}
     for way, size in (("at_once", math.inf), ("in_buckets", SMALL)):
-        buckets.BUCKET = size  # type: ignore[assignment]
+        set_capacity(size)
         gan = make()
         with watched(gan) as events:
             result[way] = fit(folder / way, gan, *options, data=data and data())
@@ -79,7 +83,7 @@ def translating(folder: Path) -> Any:
 
 def resumed(folder: Path) -> Any:
     """A run, and the same stopped when a fade begins; both in buckets."""
-    buckets.BUCKET = SMALL
+    set_capacity(SMALL)
     straight = fit(folder / "straight", pggan(0.112), "data.source.num=64")
     fit(folder / "parts", pggan(0.064), "data.source.num=64")
     parts = fit(folder / "parts", pggan(0.112), "data.source.num=64", resume=True)
