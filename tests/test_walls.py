@@ -41,7 +41,7 @@ PLAIN, NEVER_IN_PLAIN = ("nn", "schedules", "draws"), ("lightning", "hydra", "om
 
 FILE_LINES = 450
 GAN_LINES = 350
-PACKAGE_LINES = 24_717  # 18,000 for training, metrics and runs, the rest for what 0.2.0 has added
+PACKAGE_LINES = 24_731  # 18,000 for training, metrics and runs, the rest for what 0.2.0 has added
 OTHER_ROOT_FILES = 6  # besides the commands: errors, draws, disk, cli
 
 
