@@ -29,7 +29,7 @@ IMPORTS = (
     *(f"ganzoo.{name}" for name in ("train", "evaluate", "sample", "translate", "export")),
     *(f"ganzoo.models.{name}" for name in ("dcgan", "pggan", "cyclegan", "biggan")),
     *("ganzoo.data.sources.synthetic", "ganzoo.metrics.suite", "ganzoo.callbacks.page"),
-    *("torch.distributed.run", "torchmetrics.image", "matplotlib.pyplot", "torchvision.io"),
+    *("torch.distributed.run", "torchmetrics.image", "matplotlib.pyplot", "torchvision.io", "timm"),
 )
 
 
