@@ -2,7 +2,7 @@
 
     python benchmarks/contest.py ARENA... --peers FOLDER_OF_CHECKOUTS --minutes 5 --seeds 0 1 2
     python benchmarks/contest.py ARENA... --score          # distances of what has been made
-    python benchmarks/contest.py ARENA... --table FOLDER   # Markdown, curves and sample sheets
+    python benchmarks/contest.py ARENA... --table FOLDER   # Markdown, curves and samples
 
 Every program trains in a process of its own, with one torch thread, until this process has used the
 given minutes of CPU time since its first step; programs take turns, seed by seed. At a quarter, a
@@ -33,7 +33,7 @@ from torch import Tensor
 from ganzoo.config import CONF, make
 from ganzoo.data import choosing  # noqa: F401  defines ${classes:...}
 from ganzoo.data.pixels import rgb, to_float, to_uint8
-from ganzoo.pictures.grids import enlarged, grid, singles
+from ganzoo.pictures.grids import enlarged, named_rows, singles
 from ganzoo.train import make_trainer
 
 MARKS = (0.25, 0.5, 1.0)  # shares of the time
@@ -348,7 +348,7 @@ def read(path: Path) -> Tensor:
 
 
 def table(name: str, args: argparse.Namespace) -> None:
-    """Print the rows of an arena; write its curves and a sheet of every program's first seed."""
+    """Print the rows of an arena; write its curves, and samples of every program's first seed."""
     import matplotlib.pyplot as plt
 
     arena, out = ARENAS[name], args.out / name
@@ -359,25 +359,33 @@ def table(name: str, args: argparse.Namespace) -> None:
     print("|---|---|" + "---|" * len(columns))
     figure, axes = plt.subplots(figsize=(6, 4))
     args.table.mkdir(parents=True, exist_ok=True)
+    rows = {"inputs": first(out / "images" / "testA")} if arena.translates else {}
     for program in arena.programs:
-        runs = [json.loads(p.read_text()) for p in sorted((out / program).glob("*/scores.json"))]
-        if not runs:
+        files = sorted((out / program).glob("*/scores.json"))
+        if not files:
             continue
+        runs = [json.loads(file.read_text()) for file in files]
         cells = [spread([run[-1][column] for run in runs]) for column in columns]
         print(f"| {program} | {len(runs)} | " + " | ".join(cells) + " |")
-        for number, run in enumerate(runs):
-            axes.plot(
-                [row["minutes"] for row in run], [row["fd_effnet"] for row in run], marker="o",
-                color=f"C{arena.programs.index(program)}",
-                label=program if number == 0 else None,
-            )  # fmt: skip
-        first = min((out / program).glob("*/scores.json")).parent / str(len(MARKS) - 1)
-        images = torch.stack([read(p) for p in sorted(first.iterdir())[:32]])
-        grid(images, 8).save(args.table / f"{name}-{program}.png")
+        marks = list(zip(*runs, strict=True))
+        distances = [[row["fd_effnet"] for row in mark] for mark in marks]
+        minutes = [statistics.mean(row["minutes"] for row in mark) for mark in marks]
+        (line,) = axes.plot(minutes, [*map(statistics.mean, distances)], "o-", label=program)
+        ends = [*map(min, distances)], [*map(max, distances)]
+        axes.fill_between(minutes, *ends, color=line.get_color(), alpha=0.2)
+        rows[program] = first(files[0].parent / str(len(MARKS) - 1))
+    if arena.translates:
+        rows["the artists'"] = first(out / "real")
+    named_rows(rows).save(args.table / f"{name}.png")
     axes.set(xlabel="minutes of CPU time", ylabel="fd_effnet", title=arena.title)
     axes.legend()
-    figure.savefig(args.table / f"{name}.png", dpi=100, bbox_inches="tight")
+    figure.savefig(args.table / f"{name}-curves.png", dpi=100, bbox_inches="tight")
     plt.close(figure)
+
+
+def first(folder: Path) -> Tensor:
+    """The first images of a folder [12, 3, H, W], in [-1, 1]."""
+    return torch.stack([read(path) for path in sorted(folder.iterdir())[:12]])
 
 
 def spread(values: list[float]) -> str:

@@ -109,4 +109,4 @@ def test_scores_by_two_programs_agree(made: Path) -> None:
     assert "| examples | 1 |" in told
     assert "| ganzoo | 1 |" in told
     assert {p.name for p in (made.parent / "pictures").iterdir()} == {
-        "emoji64.png", "emoji64-examples.png", "emoji64-ganzoo.png"}  # fmt: skip
+        "emoji64.png", "emoji64-curves.png"}  # fmt: skip
