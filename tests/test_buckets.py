@@ -15,7 +15,7 @@ from ganzoo.distributed import buckets
 from ganzoo.distributed.buckets import Buckets, leaves
 
 SCRIPT = str(Path(__file__).parent / "makers" / "bucket_worlds.py")
-SCENARIOS = ("accumulated", "growing", "translating")
+SCENARIOS = ("accumulated", "growing", "synced", "translating")
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +59,14 @@ def test_buckets_leave_in_the_last_backward_pass_only(result: Callable, scenario
         start = len(during) - during[::-1].index("backward")
         assert not any(isinstance(event, int) for event in during[:start])
         assert during.index("end", start) - start >= 2, "nothing left early"
+
+
+def test_synced_batchnorm_waits_between_buckets(result: Callable) -> None:
+    *during, _ = updates(result("synced")["events"])[0]
+    inside = during[during.index("backward") : during.index("end")]
+    waits = [i for i, event in enumerate(inside) if str(event).startswith("waits")]
+    sent = [i for i, event in enumerate(inside) if isinstance(event, int)]
+    assert sent[0] < waits[-1]
 
 
 def test_growing_networks_have_parameters_without_gradients(result: Callable) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from makers.worlds import RANK, cyclegan, fit, pairs, pggan, plain
+from makers.worlds import RANK, cyclegan, fit, normalized, pairs, pggan, plain
 
 from ganzoo.distributed import buckets
 from ganzoo.engine.gan import GAN
@@ -23,12 +23,16 @@ SMALL = 256  # bytes of a bucket: several for each of these networks
 
 @contextmanager
 def watched(gan: GAN) -> Iterator[list[str | int]]:
-    """What happens in a run: updates, backward passes, and the size of each collective."""
+    """What happens in a run: updates, backward passes, and numbers of elements that are averaged.
+
+    Sums that SyncBatchNorm waits for are not averages.
+    """
     events: list[str | int] = []
     send, backward, updating = dist.all_reduce, gan.manual_backward, gan.turns.updating
 
     def all_reduce(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        events.append(tensor.numel())
+        number = tensor.numel()
+        events.append(number if kwargs.get("async_op") else f"waits for {number}")
         return send(tensor, *args, **kwargs)
 
     def manual_backward(loss: torch.Tensor) -> None:
@@ -69,12 +73,17 @@ def compared(folder: Path, make: Callable[[], GAN], *options: str, data: Any = N
 
 def accumulated(folder: Path) -> Any:
     """Two micro-batches, with penalties, whose graphs contain a backward pass themselves."""
-    return compared(folder, lambda: plain(0.064, accumulate=2))
+    return compared(folder, lambda: plain(0.032, accumulate=2))
 
 
 def growing(folder: Path) -> Any:
     """Through a fade: which parameters have a gradient changes."""
     return compared(folder, lambda: pggan(0.144), "data.source.num=64")
+
+
+def synced(folder: Path) -> Any:
+    """BatchNorm makes collectives of its own in the backward pass, between those of gradients."""
+    return compared(folder, lambda: normalized(0.016), "sync_batchnorm=true")
 
 
 def translating(folder: Path) -> Any:
