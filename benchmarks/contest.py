@@ -332,9 +332,9 @@ def by_fidelity(fake: Path, real: Path, subset: int) -> dict[str, float]:
 
 
 def l1(fake: Path, real: Path) -> float:
-    """Mean absolute difference to the true drawings, of images in [-1, 1]."""
+    """Mean absolute difference to the true drawings, of images in [0, 1], as in our metrics."""
     pairs = zip(sorted(fake.iterdir()), sorted(real.iterdir()), strict=False)
-    return statistics.mean(float((read(a) - read(b)).abs().mean()) for a, b in pairs)
+    return statistics.mean(float((read(a) - read(b)).abs().mean() / 2) for a, b in pairs)
 
 
 def read(path: Path) -> Tensor:
