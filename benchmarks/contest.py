@@ -141,8 +141,11 @@ def tests_of(data: Any, domain: str) -> Tensor:
     return stored(data.tests()[0][domain].source)
 
 
-def prepare(arena: Arena, out: Path) -> None:
-    """Write the images of an arena as PNGs, for the scripts and for the scores."""
+def prepare(arena: Arena, out: Path, num: int) -> None:
+    """Write the images of an arena as PNGs, for the scripts and for the scores.
+
+    `real` are those that samples are compared with, and `floor` are up to `num` others.
+    """
     if (out / "real").is_dir():
         return
     data = make(config(arena.keys, out).data)
@@ -151,14 +154,21 @@ def prepare(arena: Arena, out: Path) -> None:
         for domain in "AB":
             write_pngs(stored(data.domains[domain].source), out / "images" / f"train{domain}")
             write_pngs(tests_of(data, domain), out / "images" / f"test{domain}")
-        write_pngs(tests_of(data, "B"), out / "real")
-        return
-    images = stored(data.source)
-    labels = data.source.labels() if arena.classes else torch.zeros(len(images))
-    for label in labels.unique().tolist():
-        write_pngs(images[labels == label], out / "images" / f"{int(label):02d}")
-    chosen = [i * len(images) // NUM_REAL for i in range(min(NUM_REAL, len(images)))]
-    write_pngs(images[chosen], out / "real")
+        real, others = tests_of(data, "B"), stored(data.domains["B"].source)
+    else:
+        images = stored(data.source)
+        labels = data.source.labels() if arena.classes else torch.zeros(len(images))
+        for label in labels.unique().tolist():
+            write_pngs(images[labels == label], out / "images" / f"{int(label):02d}")
+        chosen = evenly(len(images), NUM_REAL)
+        real, others = images[chosen], images[sorted({*range(len(images))} - {*chosen})]
+    write_pngs(others[evenly(len(others), num)], out / "floor")
+    write_pngs(real, out / "real")
+
+
+def evenly(n: int, num: int) -> list[int]:
+    """Up to `num` of n indices."""
+    return [i * n // num for i in range(num)] if num < n else [*range(n)]
 
 
 # -- training --------------------------------------------------------------------------------------
@@ -237,7 +247,7 @@ def train(arena: Arena, program: str, args: argparse.Namespace, out: Path, seed:
 def everyone(name: str, args: argparse.Namespace) -> None:
     """All programs of an arena from all seeds, in turns, each in a process of its own."""
     arena, out = ARENAS[name], args.out / name
-    prepare(arena, out)
+    prepare(arena, out, args.num)
     for seed in args.seeds:
         programs = [p for p in arena.programs if p in (args.programs or [p])]
         for program in programs if seed % 2 == 0 else programs[::-1]:
@@ -261,8 +271,6 @@ def everyone(name: str, args: argparse.Namespace) -> None:
 
 def score(name: str, args: argparse.Namespace) -> None:
     """Distances by ours at every mark and, at the last one, by torch-fidelity of the same PNGs."""
-    from ganzoo.evaluate import evaluate
-
     out = args.out / name
     real = out / "real"
     for record in sorted(out.glob("*/*/record.json")):
@@ -272,21 +280,29 @@ def score(name: str, args: argparse.Namespace) -> None:
         rows = json.loads(record.read_text())
         for mark, row in enumerate(rows):
             fake = record.parent / str(mark)
-            num, subset = len(list(fake.iterdir())), min(250, len(list(fake.iterdir())))
-            with initialize_config_dir(str(CONF), version_base="1.3"):
-                cfg = compose("evaluate", [f"fake={fake}", f"real={real}", "metrics=quick",
-                                           "metrics/network=effnet", f"metrics.num_fake={num}",
-                                           "device=cpu"])  # fmt: skip
-            scores = evaluate(cfg)
-            row.update(scores.values)  # type: ignore[union-attr]
+            row.update(by_ours(fake, real))
             if mark == len(rows) - 1:
-                row.update(by_fidelity(fake, real, subset))
+                row.update(by_fidelity(fake, real))
             if ARENAS[name].translates:
                 row["l1"] = l1(fake, real)
         file.write_text(json.dumps(rows, indent=1))
+    if not (floor := out / "floor.json").is_file():
+        distances = by_ours(out / "floor", real) | by_fidelity(out / "floor", real)
+        floor.write_text(json.dumps(distances, indent=1))
 
 
-def by_fidelity(fake: Path, real: Path, subset: int) -> dict[str, float]:
+def by_ours(fake: Path, real: Path) -> dict[str, float]:
+    """Scores by `ganzoo.evaluate`."""
+    from ganzoo.evaluate import evaluate
+
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("evaluate", [f"fake={fake}", f"real={real}", "metrics=quick", "device=cpu",
+                                   "metrics/network=effnet",
+                                   f"metrics.num_fake={len(list(fake.iterdir()))}"])  # fmt: skip
+    return dict(evaluate(cfg).values)  # type: ignore[union-attr]
+
+
+def by_fidelity(fake: Path, real: Path) -> dict[str, float]:
     """Distance and KID by torch-fidelity's code, with the features of the same network."""
     import torch_fidelity
     from torch_fidelity.feature_extractor_base import FeatureExtractorBase
@@ -324,7 +340,8 @@ def by_fidelity(fake: Path, real: Path, subset: int) -> dict[str, float]:
             raise
     told = torch_fidelity.calculate_metrics(
         input1=str(fake), input2=str(real), cuda=False, fid=True, kid=True, kid_subsets=100,
-        kid_subset_size=subset, feature_extractor="effnet", verbose=False, save_cpu_ram=True,
+        kid_subset_size=min(250, len(list(fake.iterdir()))), feature_extractor="effnet",
+        verbose=False, save_cpu_ram=True,
         cache_root=str(real.parent / "features"), input2_cache_name="real",
     )  # fmt: skip
     return {"fidelity_fd": told["frechet_inception_distance"],
@@ -374,6 +391,9 @@ def table(name: str, args: argparse.Namespace) -> None:
         ends = [*map(min, distances)], [*map(max, distances)]
         axes.fill_between(minutes, *ends, color=line.get_color(), alpha=0.2)
         rows[program] = first(files[0].parent / str(len(MARKS) - 1))
+    floor = json.loads((out / "floor.json").read_text())
+    cells = [spread([floor[column]]) if column in floor else "" for column in columns]
+    print("| other real images | | " + " | ".join(cells) + " |")
     if arena.translates:
         rows["the artists'"] = first(out / "real")
     named_rows(rows).save(args.table / f"{name}.png")

@@ -64,7 +64,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     script = folder / "peers" / "examples" / "dcgan" / "main.py"
     script.parent.mkdir(parents=True)
     script.write_text(SCRIPT)
-    for kind in ("images/00", "real"):
+    for kind in ("images/00", "real", "floor"):
         (folder / "emoji64" / kind).mkdir(parents=True)
         for value in range(8):
             path = folder / "emoji64" / kind / f"{value}.png"
@@ -108,5 +108,9 @@ def test_scores_by_two_programs_agree(made: Path) -> None:
     told = contest(made.parent, "--table", str(made.parent / "pictures"))
     assert "| examples | 1 |" in told
     assert "| ganzoo | 1 |" in told
+    floor = json.loads((made / "floor.json").read_text())  # the same images
+    assert floor["fd_effnet"] == pytest.approx(0, abs=0.01)
+    assert floor["fidelity_fd"] == pytest.approx(0, abs=0.01)
+    assert "| other real images |" in told
     assert {p.name for p in (made.parent / "pictures").iterdir()} == {
         "emoji64.png", "emoji64-curves.png"}  # fmt: skip
