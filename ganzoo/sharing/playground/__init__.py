@@ -14,14 +14,8 @@ import jinja2
 from markupsafe import Markup
 
 HERE = Path(__file__).parent
-SCRIPTS = (
-    "random.js",
-    "files.js",
-    "page.js",
-    "seeds.js",
-    "translation.js",
-    "main.js",
-)  # APP
+# In the order in which they become APP.
+SCRIPTS = ("random.js", "files.js", "page.js", "seeds.js", "translation.js", "main.js")
 APP, WORKER, STYLE, FACTS, INDEX = (
     "app.js",
     "worker.js",
