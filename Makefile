@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-all train test test-slow test-data test-browser-tools lint docs bench results dist
+.PHONY: help setup setup-all train test test-slow test-data test-browser-tools browser lint docs bench results dist
 
 help:
 	@echo "make train      set up, train a DCGAN on the embedded emoji, leave pictures in runs/"
@@ -54,16 +54,18 @@ test-slow: setup
 	$(PYTEST) -m "slow or not slow"
 
 # Tests that need these packages are skipped if they are not installed.
-test-data: setup
+test-data:
 	apt-get update -qq
 	apt-get install -qq --no-install-recommends dataset-fashion-mnist lomiri-wallpapers-16.04
 
 # Tests that open pages in a browser are skipped without.
-test-browser-tools: setup
+test-browser-tools: browser setup
+	$(BIN)/python -m ganzoo.prepare playground
+
+browser:
 	apt-get update -qq
 	apt-get install -qq --no-install-recommends chromium nodejs npm
 	npm install --silent --prefix tests/browser --no-package-lock --no-audit --no-fund
-	$(BIN)/python -m ganzoo.prepare playground
 
 lint: setup
 	$(BIN)/ruff format --check
