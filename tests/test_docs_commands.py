@@ -97,7 +97,7 @@ FAILING = {
     "python -m ganzoo.train model=biggan_deep data=cifar10 image_size=32": r"source\.download=true",
     "python -m ganzoo.evaluate ckpt=RUN data=cifar10 data.source.split=test": r"download=true",
     "python -m ganzoo.doctor celeba root=FOLDER crop=center160": "only 8 of CelebA's 202,599",
-    # Of other projects: tests/test_*_import.py make such files.
+    # Of other projects: tests/test_*_import*.py make such files.
     "python -m ganzoo.prepare import weights/BigGAN_I128 biggan.ckpt": "no file weights",
     "python -m ganzoo.prepare import weights/BigGAN_I128/G_best0.pth biggan.ckpt": "G_best0",
     "python -m ganzoo.prepare import biggan-deep-256/pytorch_model.bin deep.ckpt": "pytorch_model",
