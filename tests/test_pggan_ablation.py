@@ -10,9 +10,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import assert_same_tensors, run
+from makers.files import write_fashion
 from makers.tiny import TINY, config
 from makers.worlds import discriminated, fit, pggan
-from test_data_sources import write_fashion
 from torch import Tensor, nn
 
 from ganzoo.config import make
