@@ -1,7 +1,5 @@
-"""CycleGAN's iteration against its formulae; the pool; real runs, resume and several processes."""
+"""CycleGAN's iteration against its formulae; growing images; translation and options."""
 
-import sys
-from collections.abc import Callable
 from functools import partial
 from math import exp, log
 from pathlib import Path
@@ -10,22 +8,18 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import assert_same_tensors, run
 from makers.tiny import config
 from makers.worlds import cyclegan, fit, pairs
 from torch import Tensor, nn
 
 from ganzoo.config import make
-from ganzoo.draws import Draws, integers, unit
 from ganzoo.engine.kinds import only_from_seeds
 from ganzoo.errors import UserError
-from ganzoo.models.cyclegan import CycleGAN, ImagePool, PatchDiscriminator, ResNetGenerator
+from ganzoo.models.cyclegan import CycleGAN, PatchDiscriminator, ResNetGenerator
 from ganzoo.nn.losses import NonSaturating, Relativistic, Wasserstein
 from ganzoo.schedules.growth import Growth
 from ganzoo.schedules.images import EpochDecay
-from ganzoo.train import make_trainer
 
-SCRIPT = str(Path(__file__).parent / "makers" / "worlds.py")
 IN_TURN = ["generator.AtoB", "discriminator.B", "generator.BtoA", "discriminator.A"]
 D_FIRST = ["discriminator.A", "discriminator.B", "generator"]
 
@@ -236,155 +230,6 @@ def test_a_gradient_penalty_is_halved_like_the_loss(tmp_path: Path) -> None:
     seen = noted(gan, tmp_path)
     assert seen["discriminator_loss"] == pytest.approx(0.5 * 10 + 0.5 * 10)
     assert seen["A_loss"] == seen["B_loss"] == 0
-
-
-# -- the pool -------------------------------------------------------------------------------------
-
-
-def numbered(start: int, n: int) -> Tensor:
-    return torch.arange(start, start + n).float().view(-1, 1, 1, 1).expand(n, 1, 2, 2)
-
-
-def test_the_pool_shows_the_first_fakes_and_then_old_ones_half_of_the_time() -> None:
-    pool, draws, shown = ImagePool(50, 1, 2, 2), Draws("pool"), []
-    for i in range(4050):
-        shown.append(float(pool.exchange(numbered(i, 1), i, draws)[0, 0, 0, 0]))
-    assert shown[:50] == list(range(50))
-    old = [s != i for i, s in enumerate(shown)][50:]
-    assert sum(old) / len(old) == pytest.approx(0.5, abs=4 * 0.5 / 4000**0.5)
-    # Nothing is lost and nothing doubled: what was not shown at once is kept or shown once later.
-    later = [s for i, s in enumerate(shown) if s != i]
-    waiting = [i for i, s in enumerate(shown) if s != i] + list(range(50))
-    assert sorted(later + pool.images[:, 0, 0, 0].tolist()) == sorted(waiting)
-    # A kept one goes with a chance of 1 in 100 an image.
-    ages = torch.tensor([i - s for i, s in enumerate(shown) if s != i])
-    assert ages.mean().item() == pytest.approx(100, rel=0.1)
-
-
-def test_a_batch_goes_through_the_pool_image_by_image() -> None:
-    together, alone = ImagePool(5, 1, 2, 2), ImagePool(5, 1, 2, 2)
-    rows: list[Tensor] = []
-
-    class Kept(Draws):
-        """Draws of one image each that continue those of a batch."""
-
-        def rows(self, n: int, *shape: int, **options: Any) -> Tensor:
-            return rows.pop(0)
-
-    for start in range(0, 40, 4):
-        key = ("batch", start)
-        first = Draws(*key)
-        p, place = first.rows(4, 1, 1, 1, of=unit), first.rows(4, of=integers(5))
-        batch = together.exchange(numbered(start, 4), start, Draws(*key))
-        for i in range(4):
-            rows[:] = [p[i : i + 1], place[i : i + 1]]
-            one = alone.exchange(numbered(start + i, 1), start + i, Kept())
-            assert torch.equal(one, batch[i : i + 1])
-    assert torch.equal(together.images, alone.images)
-
-
-def test_fakes_in_the_pool_have_no_history_and_are_not_changed_by_what_is_shown() -> None:
-    pool = ImagePool(2, 1, 2, 2)
-    fake = numbered(1, 1).clone().requires_grad_() * 2
-    shown = pool.exchange(fake, 0, Draws(0))
-    assert not shown.requires_grad
-    assert not pool.images.requires_grad
-    shown.zero_()
-    assert pool.images[0, 0, 0, 0] == 2
-
-
-def test_only_discriminators_see_the_pool(tmp_path: Path) -> None:
-    """The generators of a first update are the same whatever the pool."""
-    ends = {}
-    for pool in (0, 1, 20):
-        gan = cyclegan(0.004, pool=pool, lr=0.01)
-        fit(tmp_path / str(pool), gan, data=pairs())
-        ends[pool] = gan.state_dict()
-    changed = {
-        pool: [name for name, v in ends[0].items() if not torch.equal(v, end[name])]
-        for pool, end in ends.items()
-    }
-    assert not changed[20]  # it is not yet full
-    assert changed[1]
-    assert all(name.startswith("discriminator") for name in changed[1])
-
-
-# -- whole runs -----------------------------------------------------------------------------------
-
-
-def test_the_preflight_leaves_the_pool_as_it_was(tmp_path: Path) -> None:
-    gan = cyclegan()
-    fit_dry(tmp_path, gan)
-    assert all(torch.equal(p.images, torch.zeros_like(p.images)) for p in gan.pools.values())
-
-
-def fit_dry(folder: Path, gan: CycleGAN) -> None:
-    cfg = config("~callbacks.ticks", "~callbacks.grid", "~callbacks.bar", "~callbacks.save")
-    gan.control.dry = True
-    make_trainer(cfg, folder, 0).fit(gan, datamodule=pairs())
-
-
-@pytest.fixture(scope="module")
-def result(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], Any]:
-    names = ["translating", "translated_straight", "translated_resumed"]
-    folders = {world: tmp_path_factory.mktemp(f"translated{world}") for world in (1, 2)}
-    one = run([sys.executable, SCRIPT, str(folders[1]), *names])
-    assert one.returncode == 0, one.stderr[-3000:]
-    two = run([sys.executable, SCRIPT, str(folders[2]), *names], processes=2)
-    assert two.returncode == 0, two.stderr[-3000:]
-
-    def load(scenario: str, world: int) -> Any:
-        return torch.load(folders[world] / f"{scenario}-0.pt", weights_only=True)
-
-    return load
-
-
-@pytest.mark.parametrize("world", [1, 2])
-def test_resume_is_exact_with_the_pool_half_full(result, world: int) -> None:
-    straight, resumed = result("translated_straight", world), result("translated_resumed", world)
-    assert_same_tensors(straight, resumed)
-    assert straight["state_dict"]["pools.A.images"].abs().sum() > 0
-
-
-def test_two_processes_equal_one_pool_included(result) -> None:
-    assert_same_tensors(result("translating", 1), result("translating", 2), atol=1e-10)
-
-
-def test_an_average_is_kept_where_it_is_asked_for(result) -> None:
-    end = result("translating", 1)["state_dict"]
-    for direction in ("AtoB", "BtoA"):
-        name = f"{direction}.layers.0.weight"
-        assert not torch.equal(end[f"average.{name}"], end[f"generator.{name}"])
-    gan = cyclegan(ema_kimg=1)
-    with torch.no_grad():
-        for p in gan.generator.parameters():
-            p.add_(1)
-    images = torch.rand(2, 3, 16, 16)
-    assert not torch.equal(gan.translate(images), gan.translate(images, raw=True))
-
-
-def test_half_precision_leaves_losses_in_float32(tmp_path: Path) -> None:
-    gan = cyclegan(0.012, pool=4, loss=Wasserstein(), gradient_penalty=10.0)
-    seen = {}
-    note = gan.note
-
-    def watched(**values: Tensor) -> None:
-        seen.update(values)
-        note(**values)
-
-    gan.note = watched  # type: ignore[method-assign]
-    fit(tmp_path, gan, "precision=bf16-mixed", data=pairs())
-    assert {value.dtype for value in seen.values()} == {torch.float32}
-    assert gan.pools["A"].images.dtype == torch.float32
-    assert all(value.isfinite() for value in seen.values())
-
-
-def test_compiling_the_generators_compiles_each(tmp_path: Path, monkeypatch) -> None:
-    compiled = []
-    monkeypatch.setattr(nn.Module, "compile", lambda module: compiled.append(module))
-    gan = cyclegan(0.004, compile=["generator", "discriminator.A"])
-    fit(tmp_path, gan, data=pairs())
-    assert compiled == [*gan.generator.values(), gan.discriminator["A"]]
 
 
 # -- growing images -------------------------------------------------------------------------------
