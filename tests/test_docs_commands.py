@@ -65,7 +65,7 @@ ELSEWHERE = {
         "python -m ganzoo.train -m seed=0,1,2,3 hydra/launcher=joblib hydra.launcher.n_jobs=2",
         "python -m ganzoo.train -m seed=0,1 hydra/launcher=submitit_local",
     ],
-    "a process without end; tests/test_runs.py ends it": ["python -m ganzoo.runs --watch"],
+    "a process without end; tests/test_runs_command.py ends it": ["python -m ganzoo.runs --watch"],
     "a program that npm downloads; tests/test_playground.py makes pages without it": [
         "python -m ganzoo.prepare playground",
         "python -m ganzoo.prepare playground --from FOLDER",
