@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import checkpoint, run, tensors, train_command
-from makers.tiny import TINY, config
+from makers.tiny import QUIET, TINY, config
 from omegaconf import DictConfig
 from PIL import Image
 
@@ -25,8 +25,6 @@ from ganzoo.engine.saving import check_room
 from ganzoo.errors import UserError
 from ganzoo.models.dcgan import DCGAN
 from ganzoo.train import train_config as train
-
-QUIET = ("~callbacks.ticks", "~callbacks.grid", "~callbacks.bar")
 
 
 def is_a_sentence(message: str) -> bool:

@@ -43,6 +43,7 @@ TINY = (
 )
 
 PAGE = "callbacks.page={_target_: ganzoo.callbacks.page.Page, every_kimg: 0.04}"  # not in TINY
+QUIET = ("~callbacks.ticks", "~callbacks.grid", "~callbacks.bar")  # overrides TINY
 
 # Metrics that take no time; a module of its own, since configs name it.
 TINY_METRICS = (
