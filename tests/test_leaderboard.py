@@ -1,4 +1,4 @@
-"""Runs ranked side by side: what compares with what, what differs, and the picture of samples."""
+"""Runs ranked side by side: what compares with what, the order, groups of seeds."""
 
 import csv
 import json
@@ -11,18 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from makers.tiny import TINY_METRICS, config
 from omegaconf import OmegaConf
 from PIL import Image
 
 from ganzoo.errors import UserError
 from ganzoo.metrics.protocol import best_of, monitored
-from ganzoo.pictures.grids import grid
 from ganzoo.pictures.thumbnails import MARGIN, samples_of
 from ganzoo.runs.__main__ import main
-from ganzoo.runs.differences import differences, flatten, short_names
-from ganzoo.runs.folder import Run, runs_under
+from ganzoo.runs.folder import runs_under
 from ganzoo.runs.leaderboard import leaderboard
 from ganzoo.runs.ranking import tables_of
 from ganzoo.runs.record import recorded
@@ -397,55 +394,7 @@ def test_evaluations_of_a_run_that_measured_nothing_and_damaged_ones(tmp_path) -
     assert row["sentence"].startswith("last.metrics.json cannot be read (JSONDecodeError: ")
 
 
-# -- what differs ----------------------------------------------------------------------------------
-
-
-def differing(*configs: dict[str, Any], keys: Any = None, **about: list[Any]) -> list[dict]:
-    """Of runs with such configs; `about` and `keys` are lists of what each run tells."""
-    if keys is not None:
-        about["keys"] = keys
-    told = [{name: some[i] for name, some in about.items()} for i in range(len(configs))]
-    runs = [Run(Path(str(i)), about=some) for i, some in enumerate(told)]
-    return differences(runs, [flatten(c) for c in configs])
-
-
-def test_given_keys_that_differ_are_shown() -> None:
-    configs = [
-        {"seed": i, "model": {"lr": lr, "seed": i}} for i, lr in ((0, 0.1), (1, 0.1), (0, 1e-5))
-    ]
-    keys = [["seed=0"], ["seed=1"], ["model.lr=1e-5", "logger=csv", "data.workers=7"]]
-    assert differing(*configs, keys=keys) == [
-        {"seed": "0", "model.lr": "0.1"},
-        {"seed": "1", "model.lr": "0.1"},
-        {"seed": "0", "model.lr": "1e-05"},
-    ], "values that were not given are those of the config; model.seed follows from seed"
-
-
-def test_choices_are_shown_by_name() -> None:
-    keys = [["loss=hinge", "seed=1"], ["loss=wasserstein_gp", "seed=1"], ["seed=1"]]
-    models = ["dcgan", "biggan", "dcgan"]
-    assert differing({}, {}, {}, model=models, keys=keys) == [
-        {"model": "dcgan", "loss": "hinge"},
-        {"model": "biggan", "loss": "wasserstein_gp"},
-        {"model": "dcgan", "loss": "-"},
-    ]
-
-
-def test_runs_without_config_or_keys() -> None:
-    keys = [["a=1"], [], ["a=null"]]
-    assert differing({"a": 1}, {}, {"a": None}, keys=keys) == [
-        {"a": "1"},
-        {"a": "-"},
-        {"a": "null"},
-    ]
-    assert differing({}) == [{}]
-    assert differing({"a": 1}, {"a": 2}) == [{}, {}]
-    assert differing({"a": 1}, {"a": 1}, keys=[["a=1"], ["a=1"]]) == [{}, {}]
-
-
-def test_names_as_short_as_can_be() -> None:
-    keys = ["seed", "model.generator.ngf", "a.g.lr", "a.d.lr"]
-    assert list(short_names(keys).values()) == ["seed", "ngf", "g.lr", "d.lr"]
+# -- groups of seeds -------------------------------------------------------------------------------
 
 
 def test_groups_are_of_complete_runs_that_differ_in_the_seed_alone(tmp_path) -> None:
@@ -469,48 +418,3 @@ def test_without_seeds_there_are_no_groups(tmp_path) -> None:
 
 def test_tables_are_of_metric_and_protocol() -> None:
     assert tables_of([]) == ([], [])
-
-
-# -- samples ---------------------------------------------------------------------------------------
-
-
-def sheet_of(folder: Path, picture: Image.Image, name: str = "000010") -> Path:
-    (folder / "samples").mkdir(parents=True, exist_ok=True)
-    picture.save(folder / "samples" / f"{name}.png")
-    return folder
-
-
-def test_samples_are_small_and_in_their_proportions(tmp_path) -> None:
-    picture = Image.new("RGB", (4000, 2000), "white")
-    picture.paste("black", (0, 0, 2000, 2000))
-    strip, at = samples_of(sheet_of(tmp_path, picture))
-    assert (at, strip.size) == ("10", (384, 192))
-    assert np.asarray(strip)[5, 5].max() == 0
-    assert np.asarray(strip)[5, -5].min() == 255
-
-
-def test_what_is_transparent_is_on_white(tmp_path) -> None:
-    images = torch.zeros(4, 4, 16, 16)
-    images[:, 3] = -1
-    strip, _ = samples_of(sheet_of(tmp_path, grid(images)))
-    assert np.asarray(strip).min() == 255
-
-
-def test_the_newest_sheet_of_the_average_is_taken(tmp_path) -> None:
-    for shade, name in enumerate(("000002", "000010", "000009.500", "000011-raw", "notes")):
-        sheet_of(tmp_path, Image.new("RGB", (16, 16), (shade, shade, shade)), name)
-    strip, at = samples_of(tmp_path)
-    assert at == "10"
-    assert np.asarray(strip).max() == 1
-
-
-def test_no_samples_and_broken_ones(tmp_path) -> None:
-    assert samples_of(tmp_path) is None
-    (tmp_path / "samples").mkdir()
-    assert samples_of(tmp_path) is None
-    (tmp_path / "samples" / "000001.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
-    assert samples_of(tmp_path) is None
-    sheet_of(tmp_path, Image.effect_noise((66, 66), 100), "000002")
-    whole = (tmp_path / "samples" / "000002.png").read_bytes()
-    (tmp_path / "samples" / "000002.png").write_bytes(whole[: len(whole) // 2])
-    assert samples_of(tmp_path) is None
