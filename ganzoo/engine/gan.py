@@ -44,6 +44,7 @@ from ganzoo.engine.saving import FORMAT, check_fits
 from ganzoo.engine.turns import Turns, check_names
 from ganzoo.errors import UserError
 from ganzoo.nn.losses import Loss
+from ganzoo.nn.objective import Objective
 
 Batch = dict[str, Tensor]
 
@@ -77,6 +78,7 @@ class GAN(L.LightningModule):
 
     domains: tuple[str, ...] = ("",)  # that images come from; one without a name if there is one
     loss: Loss  # of both networks, as functions of logits
+    objective: Objective  # that loss, penalties and augmentation; see `minimize`
 
     def __init__(
         self,
@@ -181,6 +183,15 @@ class GAN(L.LightningModule):
         """What changes once the clock has advanced, before anything is saved."""
 
     # -- what a model uses ------------------------------------------------------------------------
+
+    def minimize(self, objective: Objective) -> None:
+        """Train on an objective: sets `objective`, `loss`, and what callbacks ask about the loss.
+
+        Raises `UserError` if a network cannot be compiled with it.
+        """
+        objective.check_compiled(self.compiled)
+        self.objective, self.loss = objective, objective.loss
+        self.boundary, self.loss_at_chance = objective.loss.boundary, objective.at_chance
 
     @contextmanager
     def updating(self, name: str) -> Iterator[None]:

@@ -91,10 +91,7 @@ class BigGAN(FromSeeds):
         **shared: Any,
     ) -> None:
         super().__init__(generator, discriminator, generator.nz, prior, **shared)
-        self.loss = loss or Hinge()
-        self.objective = Objective(self.loss, gradient_penalty, r1, r2, augment=augment)
-        self.objective.check_compiled(self.compiled)
-        self.boundary, self.loss_at_chance = self.loss.boundary, self.objective.at_chance
+        self.minimize(Objective(loss or Hinge(), gradient_penalty, r1, r2, augment=augment))
         self.truncate, self.fake_labels = TRUNCATIONS[truncate], labels
         self.orthogonal = dict(orthogonal or {})
         check_names(self, "orthogonal", self.orthogonal)

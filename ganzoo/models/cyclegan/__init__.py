@@ -133,11 +133,9 @@ class CycleGAN(Translating):
             **shared,
         )
         self.directions, self.order, self.channels = tuple(directions), tuple(order), channels
-        self.loss = loss or LeastSquares()
-        self.objective = Objective(self.loss, gradient_penalty, r1, r2, scale=discriminator_scale)
+        loss = loss or LeastSquares()
+        self.minimize(Objective(loss, gradient_penalty, r1, r2, scale=discriminator_scale))
         self.objective.check_batchnorm(self.discriminator)
-        self.objective.check_compiled(self.compiled)
-        self.boundary, self.loss_at_chance = self.loss.boundary, self.objective.at_chance
         self.lambdas, self.lambda_identity = {"A": lambda_a, "B": lambda_b}, lambda_identity
         self.discriminator_reports = {
             domain: (f"losses/{domain}_loss", f"logits/real_{domain}", f"logits/fake_{domain}")

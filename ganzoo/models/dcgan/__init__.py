@@ -63,11 +63,9 @@ class DCGAN(FromSeeds):
         **shared: Any,
     ) -> None:
         super().__init__(generator, discriminator, nz, prior, **shared)
-        self.loss = loss or NonSaturating()
-        self.objective = Objective(self.loss, gradient_penalty, r1, r2, augment=augment)
+        loss = loss or NonSaturating()
+        self.minimize(Objective(loss, gradient_penalty, r1, r2, augment=augment))
         self.objective.check_batchnorm(discriminator)
-        self.objective.check_compiled(self.compiled)
-        self.boundary, self.loss_at_chance = self.loss.boundary, self.objective.at_chance
 
     # -- one iteration ----------------------------------------------------------------------------
 

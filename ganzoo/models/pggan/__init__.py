@@ -93,11 +93,9 @@ class PGGAN(FromSeeds):
     ) -> None:
         super().__init__(generator, discriminator, generator.nz, prior, **shared)
         self.open_schedule = growth.train_kimg is None or growth.fade_kimg is None
-        self.growth, self.loss = growth.within(self.total_images / 1000), loss or Wasserstein()
-        self.objective = Objective(self.loss, gradient_penalty, r1, r2, target, augment)
+        self.growth = growth.within(self.total_images / 1000)
         # BatchNorm is not checked: the paper's mode test penalizes a discriminator that has it.
-        self.objective.check_compiled(self.compiled)
-        self.boundary, self.loss_at_chance = self.loss.boundary, self.objective.at_chance
+        self.minimize(Objective(loss or Wasserstein(), gradient_penalty, r1, r2, target, augment))
         check_choice("model.penalty_size", penalty_size, ["full", "grown"])
         self.drift, self.label_weight, self.penalty_size = drift, label_weight, penalty_size
         self.reset_optimizers = reset_optimizers
