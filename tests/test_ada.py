@@ -225,9 +225,11 @@ def test_gray_images_stay_gray():
 
 def test_opacity_has_no_colors():
     u = ADA().draw(Draws("test"), 4)
-    with pytest.raises(UserError, match=r"4 channels: set model\.augment\.color=false"):
+    with pytest.raises(UserError, match=r"4 channels: set model\.augment\.color=null"):
         ADA()(images(c=4), u)
-    assert ADA(p=0.5, color=False)(images(c=4), u).shape == (4, 4, 16, 16)
+    without = ADA(p=0.5, color=False)(images(c=4), u)
+    assert torch.equal(ADA(p=0.5, color=None)(images(c=4), u), without)
+    assert torch.equal(ADA(p=0.5, color=None)(images(), u), ADA(p=0.5)(images(), u))
 
 
 # -- probabilities and magnitudes -----------------------------------------------------------------

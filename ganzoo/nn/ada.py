@@ -50,8 +50,8 @@ class ADA(nn.Module):
         p: probability at the start.
         blit: whether to mirror, turn by quarters, and move by whole pixels.
         geometry: whether to scale, turn, stretch, and move by fractions of pixels.
-        color: whether to change brightness, contrast, luma, hue and saturation. Images of one
-            channel are gray, which hue and saturation do not change.
+        color: whether to change brightness, contrast, luma, hue and saturation; None: if images
+            have 1 or 3 channels. Hue and saturation do not change those of one channel.
     """
 
     level: Tensor
@@ -67,7 +67,7 @@ class ADA(nn.Module):
         p: Share = 0.0,
         blit: bool = True,
         geometry: bool = True,
-        color: bool = True,
+        color: bool | None = True,
     ) -> None:
         super().__init__()
         self.target, self.interval, self.images = target, interval, round(kimg * 1000)
@@ -116,7 +116,7 @@ class ADA(nn.Module):
         with torch.autocast(images.device.type, enabled=False):
             found = images.to(dtype)
             found = moved(found, columns, p * self.blit, p * self.geometry)
-            if self.color:
+            if self.color or (self.color is None and images.shape[1] in COLORED):
                 found = recolored(found, columns, p)
         layout = torch.channels_last if last else torch.contiguous_format
         return found.to(images.dtype).contiguous(memory_format=layout)
@@ -260,6 +260,8 @@ def taps(index: Tensor) -> Tensor:
 
 # -- color ----------------------------------------------------------------------------------------
 
+COLORED = (1, 3)  # channels of images whose colors can be changed: gray and RGB
+
 
 def recolored(images: Tensor, columns: Iterator[Tensor], p: Tensor) -> Tensor:
     """Change brightness, contrast, luma, hue and saturation, in this order.
@@ -268,10 +270,10 @@ def recolored(images: Tensor, columns: Iterator[Tensor], p: Tensor) -> Tensor:
     mirrors the axis; hue turns around it; saturation scales the distance from it. Raises
     `UserError` if images have neither 1 nor 3 channels.
     """
-    if images.shape[1] not in (1, 3):
+    if images.shape[1] not in COLORED:
         raise UserError(
             f"ADA can change the colors of gray and of RGB images, but these have "
-            f"{images.shape[1]} channels: set model.augment.color=false or channels=3."
+            f"{images.shape[1]} channels: set model.augment.color=null or channels=3."
         )
     u = columns
     added = chosen(u, p, 0.2 * normal(next(u)))
