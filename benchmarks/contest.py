@@ -38,7 +38,6 @@ from ganzoo.train import make_trainer
 
 MARKS = (0.25, 0.5, 1.0)  # shares of the time
 NUM_FAKE, NUM_REAL = 500, 1000
-DCGAN = "model=dcgan_small", "augment=diffaugment"
 FASHION = "data.root=/usr/share/datasets/fashion-mnist"
 
 
@@ -70,7 +69,7 @@ ARENAS = {
     "emoji64": Arena(
         "3,421 emoji, 64 px",
         {
-            "ganzoo": [*DCGAN, "data=emoji", "image_size=64"],
+            "ganzoo": ["model=dcgan_small", "data=emoji", "image_size=64"],
             "ganzoo_pggan": ["experiment=pggan_emoji", "image_size=64"],
         },
         {"examples": "examples", "zoo_dcgan": "pytorch_GAN_zoo", "lightweight": "lightweight-gan"},
@@ -79,7 +78,7 @@ ARENAS = {
         "3,421 emoji, 32 px",
         {
             "ganzoo_pggan": ["experiment=pggan_emoji"],
-            "ganzoo_dcgan": [*DCGAN, "data=emoji"],
+            "ganzoo_dcgan": ["model=dcgan_small", "data=emoji"],
             "ganzoo_biggan": ["experiment=biggan_emoji"],
         },
         {"zoo_pgan": "pytorch_GAN_zoo"},
@@ -88,7 +87,7 @@ ARENAS = {
         "Fashion-MNIST, 60,000 images, 32 px, ten classes",
         {
             "ganzoo_biggan": ["experiment=biggan_fashion"],
-            "ganzoo_dcgan": [*DCGAN, "data=fashion_mnist", "channels=1", FASHION],
+            "ganzoo_dcgan": ["model=dcgan_small", "data=fashion_mnist", "channels=1", FASHION],
         },
         {"ajbrock": "BigGAN-PyTorch"},
         classes=True,
@@ -106,10 +105,10 @@ ARENAS = {
                 "model=dcgan_small",
                 "data=emoji",
                 f"data.subset={n}",
-                f"augment={'ada_short' if augment == 'ada' else augment}",
+                f"augment={augment}",
             ]
             for n in (3421, 500, 152)
-            for augment in ("none", "diffaugment", "ada")
+            for augment in ("none", "diffaugment", "ada_short")
         },
         {},
     ),

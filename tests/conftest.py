@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -51,6 +52,18 @@ def run(
         return warm.run(list(command), timeout=240, **options)
     done = warm.world(list(command), processes, timeout=240, **options)
     return next((one for one in done if one.returncode > 0), done[0])
+
+
+def group_is_gone(number: int, patience: float = 5.0) -> bool:
+    """Whether no process of a group is left, some seconds after its first one ended."""
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(number, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
+    return False
 
 
 def tensors(node: object, path: str = "") -> dict[str, torch.Tensor]:

@@ -10,9 +10,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import assert_same_tensors, run
-from makers.tiny import TINY, adam, config
+from makers.tiny import TINY, adam, attached, config
 from makers.worlds import biggan
-from test_gan import attached
 from torch import Tensor, nn
 
 import ganzoo

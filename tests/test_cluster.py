@@ -14,16 +14,15 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from conftest import assert_same_tensors, checkpoint, train_command
+from conftest import assert_same_tensors, checkpoint, group_is_gone, train_command
 from lightning.fabric.plugins.environments.lightning import find_free_network_port
 from makers import warm
+from makers.slurm import KNOWN, job, scontrol
 from makers.tiny import TINY, TINY_METRICS, config
-from test_resume import group_is_gone
 
 from ganzoo.runs.names import run_name
 from ganzoo.train import train_config as train
 
-KNOWN = ("SLURM_", "MASTER_", "TORCHELASTIC_", "LOCAL_", "GROUP_", "WORLD_SIZE", "RANK", "NODE_")
 # A trainer of its own, since that of `TINY` has no strategy.
 TASK = tuple(key for key in TINY if not key.startswith("trainer"))
 SLURM = ("trainer=slurm", "trainer.accelerator=cpu")
@@ -38,22 +37,6 @@ FOLDER = Path("runs", "dcgan_small", "synthetic", f"slurm-4711_{run_name(GIVEN)}
 HERE = Path(__file__).resolve().parent
 PATHS = os.pathsep.join([str(HERE), str(HERE.parent)])
 WHOLE = ("state_dict", "optimizer_states")
-
-
-def job(nodes: int = 1, here: int = 1, task: int = 0, number: str = "4711") -> dict[str, str]:
-    """The environment of a task, as srun would have it."""
-    return {
-        "SLURM_JOB_ID": number,
-        "SLURM_JOB_NAME": "gan",
-        "SLURM_NNODES": str(nodes),
-        "SLURM_NTASKS": str(nodes * here),
-        "SLURM_NTASKS_PER_NODE": str(here),
-        "SLURM_NODELIST": "node[1-9]",
-        "SLURM_STEP_ID": "0",
-        "SLURM_PROCID": str(task),
-        "SLURM_LOCALID": str(task % here),
-        "SLURM_NODEID": str(task // here),
-    }
 
 
 def outside() -> dict[str, str]:
@@ -103,15 +86,6 @@ def wait_for(path: Path, text: str, processes: Sequence[subprocess.Popen[str]]) 
         if any(p.poll() is not None for p in processes) or time.monotonic() > deadline:
             pytest.fail(f"no {text!r} in {path}: {ended(processes)}")
         time.sleep(0.01)
-
-
-def scontrol(folder: Path, then: str = "kill -TERM $PPID") -> str:
-    """A PATH with a scontrol that notes what it is asked for, and then does as the real one."""
-    (folder / "bin").mkdir()
-    script = folder / "bin" / "scontrol"
-    script.write_text(f'#!/bin/sh\necho "$@" >> {folder}/asked\n{then}\n')
-    script.chmod(0o755)
-    return f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
 
 
 def torchrun(

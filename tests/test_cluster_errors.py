@@ -13,8 +13,8 @@ import torch.distributed as dist
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from lightning_utilities.core.rank_zero import rank_zero_only as utils_rank_zero_only
+from makers.slurm import KNOWN, job, scontrol
 from makers.tiny import config
-from test_cluster import KNOWN, job, scontrol
 
 from ganzoo.distributed import cluster
 from ganzoo.distributed.strategy import Replicated

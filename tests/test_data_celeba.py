@@ -9,14 +9,12 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from makers.photos import crops
+from makers.celeba import NAMES, NUM, write_images, zip_of
 from PIL import Image
 
 from ganzoo.data.sources.celeba import CelebA
 from ganzoo.errors import UserError
 
-NUM = 12
-NAMES = [f"{i + 1:06d}.jpg" for i in range(NUM)]
 ATTRIBUTES = ["5_o_Clock_Shadow", "Male", "Smiling"]
 VALUES = np.where(np.random.default_rng(3).random((NUM, 3)) < 0.5, 1, -1)
 PARTITION = [0] * 7 + [1] * 2 + [2] * 3
@@ -29,22 +27,6 @@ def attribute_list() -> str:
 
 def partition_list() -> str:
     return "".join(f"{name} {part}\n" for name, part in zip(NAMES, PARTITION, strict=True))
-
-
-def write_images(folder: Path) -> Path:
-    folder.mkdir(parents=True)
-    for name, photo in zip(NAMES, crops(NUM), strict=True):
-        photo.save(folder / name)
-    return folder
-
-
-def zip_of(folder: Path, out: Path) -> Path:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr("img_align_celeba/", "")
-        for name in NAMES:
-            archive.write(folder / name, f"img_align_celeba/{name}")
-    return out
 
 
 def csv_of(text: str, first: str) -> str:

@@ -5,11 +5,11 @@ from shutil import _ntuple_diskusage as Usage
 
 import numpy as np
 import pytest
+from makers.celeba import write_images, zip_of
 from makers.files import DEBIAN, write_cifar10, write_fashion
 from makers.photos import crops
 from makers.tiny import TINY, config
 from PIL import Image
-from test_data_celeba import write_images, zip_of
 
 from ganzoo.data.packing import write_pack
 from ganzoo.data.sources.folder import Folder

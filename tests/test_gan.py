@@ -4,11 +4,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import pytest
 import torch
 from conftest import assert_same_tensors, checkpoint
-from makers.tiny import QUIET, PlainDiscriminator, PlainGenerator, adam, config
+from makers.tiny import QUIET, PlainDiscriminator, PlainGenerator, adam, attached, config
 from torch import Tensor, nn
 
 from ganzoo.config import make
@@ -22,15 +21,6 @@ from ganzoo.train import make_trainer
 
 def sgd(lr: float = 1.0) -> Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]:
     return lambda parameters: torch.optim.SGD(parameters, lr=lr)
-
-
-def attached(gan: GAN) -> GAN:
-    """A GAN in a Trainer that does nothing by itself, for calling `training_step` by hand."""
-    trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
-    trainer.strategy.connect(gan)
-    gan.trainer = trainer
-    trainer.strategy.optimizers = gan.configure_optimizers()
-    return gan
 
 
 def plain(kind: type[DCGAN] = DCGAN, **options: Any) -> DCGAN:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_pggan_import import tf_arrays, tf_images, zoo_checkpoint, zoo_images
+from makers.pggan_files import tf_arrays, tf_images, zoo_checkpoint, zoo_images
 
 import ganzoo
 from ganzoo import prepare

@@ -1,7 +1,6 @@
 """Runs that are stopped, killed and started again end exactly where a straight run does."""
 
 import csv
-import os
 import random
 import signal
 import subprocess
@@ -11,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import assert_same_tensors, checkpoint, run, train_command
+from conftest import assert_same_tensors, checkpoint, group_is_gone, run, train_command
 from makers import warm
 from makers.tiny import config
 
@@ -61,18 +60,6 @@ def interrupt(
         process.send_signal(number)
         output, _ = process.communicate(timeout=60)
     return subprocess.CompletedProcess(process.pid, process.returncode, output)
-
-
-def group_is_gone(number: int, patience: float = 5.0) -> bool:
-    """Whether no process of a group is left, some seconds after its first one ended."""
-    deadline = time.monotonic() + patience
-    while time.monotonic() < deadline:
-        try:
-            os.killpg(number, 0)
-        except ProcessLookupError:
-            return True
-        time.sleep(0.05)
-    return False
 
 
 @pytest.fixture(scope="module")

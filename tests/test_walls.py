@@ -1,6 +1,7 @@
 """The rooms of `ganzoo/` stay apart, and small enough to read."""
 
 import ast
+import re
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -181,3 +182,10 @@ def test_files_stay_small() -> None:
 def test_engine_and_package_stay_small() -> None:
     assert LINES["ganzoo.engine.gan"] <= GAN_LINES
     assert sum(LINES.values()) <= PACKAGE_LINES
+
+
+def test_tests_share_helpers_by_makers() -> None:
+    tests = Path(__file__).parent
+    borrowed = [path.name for path in tests.rglob("*.py")
+                if re.search(r"^(from|import) test_", path.read_text(), re.MULTILINE)]  # fmt: skip
+    assert borrowed == []

@@ -6,6 +6,7 @@ from pathlib import Path
 from time import sleep
 from typing import Any
 
+import lightning as L
 import torch
 from hydra import compose, initialize_config_dir
 from lightning.pytorch.callbacks import Callback
@@ -16,6 +17,7 @@ from ganzoo import evaluate
 from ganzoo.config import CONF
 from ganzoo.data import choosing  # noqa: F401  defines ${classes:...}
 from ganzoo.data.sources.synthetic import Synthetic
+from ganzoo.engine.gan import GAN
 from ganzoo.metrics.extractors import Extractor
 from ganzoo.metrics.protocol import Scores
 
@@ -78,6 +80,15 @@ def evaluated(*keys: str, tiny: bool = True) -> Scores:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("evaluate", [*(("metrics=quick", *TINY_METRICS) if tiny else ()), *keys])
     return evaluate.evaluate(cfg)
+
+
+def attached(gan: GAN) -> GAN:
+    """A GAN in a Trainer that does nothing by itself, for calling `training_step` by hand."""
+    trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    trainer.strategy.connect(gan)
+    gan.trainer = trainer
+    trainer.strategy.optimizers = gan.configure_optimizers()
+    return gan
 
 
 class PlainGenerator(nn.Module):
