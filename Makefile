@@ -62,9 +62,12 @@ test-data:
 test-browser-tools: browser setup
 	$(BIN)/python -m ganzoo.prepare playground
 
+# Debian's npm does not go with a Node.js from elsewhere, which brings its own.
+NODE = $(if $(shell command -v npm),,nodejs npm)
+
 browser:
 	apt-get update -qq
-	apt-get install -qq --no-install-recommends chromium nodejs npm
+	apt-get install -qq --no-install-recommends chromium $(NODE)
 	npm install --silent --prefix tests/browser --no-package-lock --no-audit --no-fund
 
 lint: setup
