@@ -142,16 +142,22 @@ class Counter(Callback):
 
 def ours(*keys: str, data: L.LightningDataModule | None = None) -> tuple[int, Any]:
     """Operations of one iteration of a recipe, and its model."""
+    counter = Counter()
+    gan = begin(counter, *keys, data=data)
+    return counter.counting.total, gan
+
+
+def begin(watcher: Callback, *keys: str, data: L.LightningDataModule | None = None) -> GAN:
+    """Train a recipe until its only callback ends it; returns the model."""
     with initialize_config_dir(str(CONF), version_base="1.3"), TemporaryDirectory() as folder:
         cfg = compose("train", [*keys, "logger=none", "trainer=cpu", "precision=32-true",
                                 "total_kimg=1e6", "run_dir=unused"])  # fmt: skip
         torch.manual_seed(0)
         gan: GAN = make(cfg.model)
         trainer = make_trainer(cfg, Path(folder), 0)
-        counter = Counter()
-        trainer.callbacks, trainer.loggers = [counter], []  # type: ignore[attr-defined]
+        trainer.callbacks, trainer.loggers = [watcher], []  # type: ignore[attr-defined]
         trainer.fit(gan, datamodule=data or make(cfg.data))
-    return counter.counting.total, gan
+    return gan
 
 
 # -- the models: ours, the least, and another project's step ---------------------------------------

@@ -20,22 +20,17 @@ import subprocess
 import sys
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import lightning as L
 import torch
-from hydra import compose, initialize_config_dir
 from lightning.pytorch.callbacks import Callback
+from limit import begin
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from ganzoo.config import CONF, make
-from ganzoo.data import choosing  # noqa: F401  defines ${classes:...}
 from ganzoo.engine.gan import GAN
-from ganzoo.train import make_trainer
 
 
 def storages(tensors: Iterable[Any]) -> dict[int, torch.UntypedStorage]:
@@ -115,15 +110,8 @@ def activations(gan: GAN, *passes: Callable[[], Any]) -> int:
 
 def run(*keys: str) -> tuple[int, Any]:
     """The peak of a recipe's second iteration, and its model."""
-    with initialize_config_dir(str(CONF), version_base="1.3"), TemporaryDirectory() as folder:
-        cfg = compose("train", [*keys, "logger=none", "trainer=cpu", "precision=32-true",
-                                "total_kimg=1e6", "run_dir=unused"])  # fmt: skip
-        torch.manual_seed(0)
-        gan: GAN = make(cfg.model)
-        trainer = make_trainer(cfg, Path(folder), 0)
-        watcher = Watcher()
-        trainer.callbacks, trainer.loggers = [watcher], []  # type: ignore[attr-defined]
-        trainer.fit(gan, datamodule=make(cfg.data))
+    watcher = Watcher()
+    gan = begin(watcher, *keys)
     return watcher.peak, gan
 
 

@@ -50,10 +50,12 @@ class Positions(Numbered):
         return {"image": image.repeat(len(indices), 1, 1, 1)}
 
 
-def attach(data: ImageData, rank=0, world=1, seen=0, steps=1, dtype=torch.float32) -> ImageData:
+def attach(
+    data, rank=0, world=1, seen=0, steps=1, dtype=torch.float32, domains: tuple[str, ...] = ("",)
+):
     module = SimpleNamespace(
         images_seen=seen,
-        domains=("",),
+        domains=domains,
         discriminator_steps=steps,
         batch_size=None,
         shown_size=None,
@@ -82,10 +84,10 @@ def make(source=None, image_size=4, channels=1, batch_size=4, **options) -> Imag
     )
 
 
-def batches(data: ImageData, count: int) -> list[dict[str, Tensor]]:
+def batches(data, count: int) -> list[dict[str, Tensor]]:
     """As the Trainer would hand them to the module that counts its images."""
     module, got = data.trainer.lightning_module, []
     for batch in islice(data.train_dataloader(), count):
         got.append(data.on_after_batch_transfer(batch, 0))
-        module.images_seen += len(got[-1]["image"]) * data.trainer.world_size
+        module.images_seen += len(next(iter(got[-1].values()))) * data.trainer.world_size
     return got
