@@ -54,6 +54,19 @@ def run(
     return next((one for one in done if one.returncode > 0), done[0])
 
 
+def in_worlds(folder: Path, script: str, *scenarios: str) -> Callable[..., Any]:
+    """Run scenarios of a script in one process and in two; their results by world size and rank."""
+    for size in (1, 2):
+        (folder / str(size)).mkdir(parents=True)
+        done = run([sys.executable, script, str(folder / str(size)), *scenarios], processes=size)
+        assert done.returncode == 0, done.stderr[-3000:]
+
+    def load(scenario: str, world: int, rank: int = 0) -> Any:
+        return torch.load(folder / str(world) / f"{scenario}-{rank}.pt", weights_only=True)
+
+    return load
+
+
 def group_is_gone(number: int, patience: float = 5.0) -> bool:
     """Whether no process of a group is left, some seconds after its first one ended."""
     deadline = time.monotonic() + patience

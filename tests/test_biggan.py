@@ -1,7 +1,6 @@
 """BigGAN's iteration against its formulae; sampling; several processes; what data it takes."""
 
 import copy
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import assert_same_tensors, run
+from conftest import assert_same_tensors, in_worlds
 from makers.tiny import TINY, adam, attached, config
 from makers.worlds import biggan
 from torch import Tensor, nn
@@ -391,15 +390,7 @@ WORLDS = ("biggan_float64", "biggan_vectors", "biggan_straight", "biggan_resumed
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
     """Results of BigGAN's scenarios in `worlds.py`, by world size and rank."""
-    folders = {world: tmp_path_factory.mktemp(f"world{world}") for world in (1, 2)}
-    for world, folder in folders.items():
-        done = run([sys.executable, SCRIPT, str(folder), *WORLDS], processes=world)
-        assert done.returncode == 0, done.stderr[-3000:]
-
-    def load(scenario: str, world: int, rank: int = 0) -> Any:
-        return torch.load(folders[world] / f"{scenario}-{rank}.pt", weights_only=True)
-
-    return load
+    return in_worlds(tmp_path_factory.mktemp("worlds"), SCRIPT, *WORLDS)
 
 
 def test_two_processes_equal_one(result) -> None:

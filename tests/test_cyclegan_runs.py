@@ -1,13 +1,12 @@
 """CycleGAN trained: resume and several processes, pool included; precision, compiling."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import assert_same_tensors, run
+from conftest import assert_same_tensors, in_worlds
 from makers.tiny import config
 from makers.worlds import cyclegan, fit, pairs
 from torch import Tensor, nn
@@ -33,17 +32,8 @@ def fit_dry(folder: Path, gan: CycleGAN) -> None:
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], Any]:
-    names = ["translating", "translated_straight", "translated_resumed"]
-    folders = {world: tmp_path_factory.mktemp(f"translated{world}") for world in (1, 2)}
-    one = run([sys.executable, SCRIPT, str(folders[1]), *names])
-    assert one.returncode == 0, one.stderr[-3000:]
-    two = run([sys.executable, SCRIPT, str(folders[2]), *names], processes=2)
-    assert two.returncode == 0, two.stderr[-3000:]
-
-    def load(scenario: str, world: int) -> Any:
-        return torch.load(folders[world] / f"{scenario}-0.pt", weights_only=True)
-
-    return load
+    names = "translating", "translated_straight", "translated_resumed"
+    return in_worlds(tmp_path_factory.mktemp("translated"), SCRIPT, *names)
 
 
 @pytest.mark.parametrize("world", [1, 2])

@@ -1,6 +1,5 @@
 """PGGAN's iteration against its formulae; growth in real runs; resume and several processes."""
 
-import sys
 from collections.abc import Callable
 from math import ceil, floor
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import assert_same_tensors, run
+from conftest import assert_same_tensors, in_worlds
 from makers.tiny import TINY, adam, config
 from makers.worlds import fit, pggan
 from PIL import Image
@@ -414,17 +413,8 @@ def test_a_pack_with_levels_is_read_at_the_level_that_is_shown(tmp_path: Path) -
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], Any]:
-    names = ["growing", "grown_straight", "grown_resumed"]
-    folders = {world: tmp_path_factory.mktemp(f"grown{world}") for world in (1, 2)}
-    one = run([sys.executable, SCRIPT, str(folders[1]), *names])
-    assert one.returncode == 0, one.stderr[-3000:]
-    two = run([sys.executable, SCRIPT, str(folders[2]), *names], processes=2)
-    assert two.returncode == 0, two.stderr[-3000:]
-
-    def load(scenario: str, world: int) -> Any:
-        return torch.load(folders[world] / f"{scenario}-0.pt", weights_only=True)
-
-    return load
+    names = "growing", "grown_straight", "grown_resumed"
+    return in_worlds(tmp_path_factory.mktemp("grown"), SCRIPT, *names)
 
 
 @pytest.mark.parametrize("world", [1, 2])

@@ -1,13 +1,12 @@
 """One process equals two; what travels; what is drawn; who may train."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import assert_same_tensors, run
+from conftest import assert_same_tensors, in_worlds
 from lightning.pytorch import Trainer
 from makers.tiny import PlainDiscriminator, PlainGenerator, adam
 
@@ -20,16 +19,7 @@ SCRIPT = str(Path(__file__).parent / "makers" / "worlds.py")
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int, int], Any]:
     """Result of a scenario of `worlds.py`, by world size and rank."""
-    folders = {world: tmp_path_factory.mktemp(f"world{world}") for world in (1, 2)}
-    one = run([sys.executable, SCRIPT, str(folders[1])])
-    assert one.returncode == 0, one.stderr[-3000:]
-    two = run([sys.executable, SCRIPT, str(folders[2])], processes=2)
-    assert two.returncode == 0, two.stderr[-3000:]
-
-    def load(scenario: str, world: int, rank: int = 0) -> Any:
-        return torch.load(folders[world] / f"{scenario}-{rank}.pt", weights_only=True)
-
-    return load
+    return in_worlds(tmp_path_factory.mktemp("worlds"), SCRIPT)
 
 
 def test_two_processes_equal_one_in_float64(result: Callable) -> None:
