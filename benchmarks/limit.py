@@ -28,6 +28,9 @@ see the reals and fakes of the loss, and can share its forward pass:
     WGAN-GP   4F - Z, and T - F of the layers before the standard deviation, if there is one
     R1, R2    3F - Z each
 
+A relativistic loss compares fakes with reals in the generator's step, too: F(D) more, because the
+discriminator has changed since it saw the reals.
+
 See `benchmarks/README.md`.
 """
 
@@ -170,7 +173,9 @@ def dcgan(examples: Path | None, *keys: str, penalties: str = "") -> tuple[int, 
     images = torch.zeros(batch, 3, 64, 64)
     d = cost(gan.discriminator, images, first=["stages.0.0"], last="score")
     least = g.trained + 2 * d.trained + d.passed
-    least += {"": 0, "wgan-gp": d.mixed_penalty, "r1, r2": 2 * d.shared_penalty}[penalties]
+    least += {"": 0, "wgan-gp": d.mixed_penalty, "r1, r2": 2 * d.shared_penalty + d.forward}[
+        penalties
+    ]
     options = argparse.Namespace(
         examples=examples, batch=batch, image_size=64, width=64, device="cpu"
     )

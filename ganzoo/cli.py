@@ -236,43 +236,27 @@ def parser(name: str, description: str | None) -> argparse.ArgumentParser:
 
 def add_checkpoint(parser: argparse.ArgumentParser, device: bool = True) -> None:
     """The arguments of commands that load a trained model: which one, and where it runs."""
-    parser.add_argument(
-        "checkpoint",
-        type=text,
-        help="a .ckpt file, a run folder, a folder of ganzoo.export, or hf:USER/NAME[@REVISION]",
-    )
-    parser.add_argument("--raw", action="store_true", help="use the raw weights, not the average")
+    add = parser.add_argument
+    what = "a .ckpt file, a run folder, a folder of ganzoo.export, or hf:USER/NAME[@REVISION]"
+    add("checkpoint", type=text, help=what)
+    add("--raw", action="store_true", help="use the raw weights, not the average")
     if device:
-        parser.add_argument(
-            "--device",
-            type=text,
-            default="auto",
-            help="cpu, cuda, or auto: a GPU if available (%(default)s)",
-        )
-    parser.add_argument(
-        "--trust", action="append", default=[], metavar="PACKAGE",
-        help="a package of your own that the checkpoint may be made of; may be repeated",
-    )  # fmt: skip
+        where = "cpu, cuda, or auto: a GPU if available (%(default)s)"
+        add("--device", type=text, default="auto", help=where)
+    mine = "a package of your own that the checkpoint may be made of; may be repeated"
+    add("--trust", action="append", default=[], metavar="PACKAGE", help=mine)
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
     """The arguments of commands that read images before there is a model, but for their name."""
-    parser.add_argument(
-        "keys", nargs="*", metavar="KEY=VALUE", type=key_value,
-        help="keys of data.source, such as root=PHOTOS crop=center160 (see conf/data)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--workers", type=at_least(0, 256), help="number of processes (one per core)"
-    )
-    parser.add_argument(
-        "--size", type=size, default=(64, 64), help="64, or height and width such as 48x80"
-    )
-    parser.add_argument("--channels", type=at_least(1), default=3, help="channels (%(default)s)")
-    parser.add_argument(
-        "--config-dir",
-        metavar="FOLDER",
-        help="a folder with data/NAME.yaml of data sets of your own",
-    )
+    add = parser.add_argument
+    what = "keys of data.source, such as root=PHOTOS crop=center160 (see conf/data)"
+    add("keys", nargs="*", metavar="KEY=VALUE", type=key_value, help=what)
+    add("--workers", type=at_least(0, 256), help="number of processes (one per core)")
+    add("--size", type=size, default=(64, 64), help="64, or height and width such as 48x80")
+    add("--channels", type=at_least(1), default=3, help="channels (%(default)s)")
+    where = "a folder with data/NAME.yaml of data sets of your own"
+    add("--config-dir", metavar="FOLDER", help=where)
 
 
 def device(name: str) -> "torch.device":

@@ -22,11 +22,10 @@ def main(argv: list[str] | None = None) -> None:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = cli.parser("doctor", __doc__)
-    parser.add_argument(
-        "data", help="a folder, zip, tar or pack, or the name of a data set: celeba"
-    )
+    add = parser.add_argument
+    add("data", help="a folder, zip, tar or pack, or the name of a data set: celeba")
     cli.add_data(parser)
-    parser.add_argument(
+    add(
         "--sheet", type=sheet_path, default=Path("doctor.png"), metavar="FILE.png",
         help="file that shows some of the images; none for no file (%(default)s)",
     )  # fmt: skip

@@ -21,27 +21,24 @@ def main(argv: list[str] | None = None) -> None:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = cli.parser("export", __doc__)
+    add = parser.add_argument
     cli.add_checkpoint(parser, device=False)
-    parser.add_argument(
-        "out", type=cli.path, nargs="?", help="the new folder; optional with --push"
-    )
-    parser.add_argument("--onnx", action="store_true", help="add graphs for ONNX")
-    parser.add_argument("--pt2", action="store_true", help="add graphs for torch.export.load")
-    parser.add_argument("--directions", nargs="+", help="of a model that translates: AtoB, BtoA")
-    parser.add_argument(
+    add("out", type=cli.path, nargs="?", help="the new folder; optional with --push")
+    add("--onnx", action="store_true", help="add graphs for ONNX")
+    add("--pt2", action="store_true", help="add graphs for torch.export.load")
+    add("--directions", nargs="+", help="of a model that translates: AtoB, BtoA")
+    add(
         "--size", nargs=2, type=cli.at_least(8), metavar=("H", "W"),
         help="largest size to compare translations at (that of the training images)",
     )  # fmt: skip
-    parser.add_argument(
+    add(
         "--samples", nargs="+", metavar="PHOTOS",
         help="images to translate for the card: a file or folder for each direction; by default, "
         "test images of a data set that anybody can have",
     )  # fmt: skip
-    parser.add_argument("--half", action="store_true", help="round weights to float16")
-    parser.add_argument(
-        "--push", type=cli.text, metavar="USER/NAME", help="push the folder to the Hub"
-    )
-    parser.add_argument("--private", action="store_true", help="make a new repository private")
+    add("--half", action="store_true", help="round weights to float16")
+    add("--push", type=cli.text, metavar="USER/NAME", help="push the folder to the Hub")
+    add("--private", action="store_true", help="make a new repository private")
     args = parser.parse_args(argv)
     if args.out is None and args.push is None:
         parser.error("give OUT, --push USER/NAME, or both")

@@ -31,25 +31,22 @@ def main(argv: list[str] | None = None) -> None:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = cli.parser("neighbors", __doc__)
+    add = parser.add_argument
     cli.add_checkpoint(parser)
-    parser.add_argument(
+    add(
         "--out", type=cli.path, required=True,
         help="the picture NAME.png; NAME.csv next to it names the images",
     )  # fmt: skip
     which = parser.add_mutually_exclusive_group()
-    which.add_argument(
-        "--num", type=cli.at_least(1), default=8, help="use seeds 0 to NUM - 1 (%(default)s)"
-    )
+    which.add_argument("--num", type=cli.at_least(1), default=8, help="seeds 0 to NUM - 1 (8)")
     which.add_argument("--seeds", type=cli.numbers, help="seeds such as 0-7 or 1,5,8-11")
-    parser.add_argument(
-        "--class", type=cli.classes, dest="label", help="class of the samples, by number or name"
-    )
-    parser.add_argument("--truncation", type=float, help="limit of the latents")
-    parser.add_argument(
+    add("--class", type=cli.classes, dest="label", help="class of the samples, by number or name")
+    add("--truncation", type=float, help="limit of the latents")
+    add(
         "--neighbors", type=cli.at_least(1), default=4,
         help="training images to show for each sample, by each way (%(default)s)",
     )  # fmt: skip
-    parser.add_argument("--data", type=cli.text, help="the training images, if they have moved")
+    add("--data", type=cli.text, help="the training images, if they have moved")
     return parser.parse_args(argv)
 
 

@@ -21,27 +21,21 @@ def main(argv: list[str] | None = None) -> None:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = cli.parser("playground", __doc__)
+    add = parser.add_argument
     cli.add_checkpoint(parser, device=False)
-    parser.add_argument(
-        "out", type=cli.path, nargs="?", help="a new folder, or NAME.html (one file)"
-    )
-    parser.add_argument("--single-file", action="store_true", help="write OUT as one HTML file")
-    parser.add_argument("--title", help="title of the page")
-    parser.add_argument("--license", help="license of the model, such as 'CC BY 4.0'")
-    parser.add_argument(
-        "--truncations", type=thresholds,
-        help="steps of the slider of variety, such as 0.5,1,none",
-    )  # fmt: skip
-    parser.add_argument("--directions", nargs="+", help="of a model that translates: AtoB, BtoA")
-    parser.add_argument(
+    add("out", type=cli.path, nargs="?", help="a new folder, or NAME.html (one file)")
+    add("--single-file", action="store_true", help="write OUT as one HTML file")
+    add("--title", help="title of the page")
+    add("--license", help="license of the model, such as 'CC BY 4.0'")
+    add("--truncations", type=thresholds, help="steps of the slider of variety, such as 0.5,1,none")
+    add("--directions", nargs="+", help="of a model that translates: AtoB, BtoA")
+    add(
         "--domains", nargs=2, default=("A", "B"), metavar=("A", "B"),
         help="what to call the two domains, such as horses zebras",
     )  # fmt: skip
-    parser.add_argument(
-        "--examples", type=cli.path, metavar="FOLDER", help="photos for visitors to start with"
-    )
-    parser.add_argument("--port", type=cli.at_least(0), default=0, help="without OUT (any)")
-    parser.add_argument("--no-browser", action="store_true", help="without OUT: open no browser")
+    add("--examples", type=cli.path, metavar="FOLDER", help="photos for visitors to start with")
+    add("--port", type=cli.at_least(0), default=0, help="without OUT (any)")
+    add("--no-browser", action="store_true", help="without OUT: open no browser")
     args = parser.parse_args(argv)
     args.single_file |= args.out is not None and args.out.suffix.lower() == ".html"
     if args.single_file and args.out is None:

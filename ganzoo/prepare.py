@@ -27,9 +27,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     pack.add_argument("src", help="a folder, zip, tar or pack, or the name of a data set: celeba")
     pack.add_argument("out", type=cli.path, help="folder of the new pack; train with data=pack")
     cli.add_data(pack)
-    pack.add_argument(
-        "--levels", action="store_true", help="add all smaller sizes, by 2x2 box means"
-    )
+    pack.add_argument("--levels", action="store_true", help="add all smaller sizes, by box means")
     pack.add_argument("--skip-bad", action="store_true", help="leave out unreadable images")
 
     networks = commands.add_parser("weights", help="download a network that metrics use")
@@ -45,9 +43,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
     foreign = commands.add_parser("import", help="convert a checkpoint of another project")
     foreign.set_defaults(run=run_import)
-    foreign.add_argument(
-        "src", type=cli.path, help="file or folder of the other project; see docs/"
-    )
+    foreign.add_argument("src", type=cli.path, help="file or folder of the other project")
     foreign.add_argument("out", type=cli.path, help="the new .ckpt file")
 
     args, behind = parser.parse_known_args(argv)

@@ -29,41 +29,37 @@ def main(argv: list[str] | None = None) -> None:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = cli.parser("sample", __doc__)
+    add = parser.add_argument
     cli.add_checkpoint(parser)
-    parser.add_argument(
+    add(
         "--out", type=cli.path, required=True,
         help="NAME.png: one picture; NAME.gif: an animation; else a folder: a PNG per image",
     )  # fmt: skip
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--num", type=cli.at_least(1), help="use seeds 0 to NUM - 1")
     which.add_argument("--seeds", type=cli.numbers, help="seeds such as 0-63 or 1,5,8-11")
-    which.add_argument(
-        "--walk", type=cli.numbers, help="walk from seed to seed and back to the first (a GIF)"
-    )
-    parser.add_argument(
-        "--classes",
-        type=cli.classes,
+    which.add_argument("--walk", type=cli.numbers, help="walk from seed to seed and back (a GIF)")
+    add(
+        "--classes", type=cli.classes,
         help="classes by number or name, such as 3, 0-9 or cat,dog; several make a row each",
-    )
-    parser.add_argument(
+    )  # fmt: skip
+    add(
         "--morph", type=cli.classes,
         help="from class to class with fixed seeds: NAME.png has a row per seed; or NAME.gif",
     )  # fmt: skip
-    parser.add_argument(
-        "--frames", type=cli.at_least(1), help="frames from one seed or class to the next"
-    )
-    parser.add_argument(
+    add("--frames", type=cli.at_least(1), help="frames from one seed or class to the next")
+    add(
         "--scale", type=cli.at_least(1, 64),
         help="enlarge pictures by this whole factor (small images until they are "
         f"{TILE} pixels wide in a grid, and {ALONE} alone in a GIF; 1 for files of single images)",
     )  # fmt: skip
-    parser.add_argument("--columns", type=cli.at_least(1), help="columns of the grid")
-    parser.add_argument(
+    add("--columns", type=cli.at_least(1), help="columns of the grid")
+    add(
         "--truncation", type=thresholds,
         help="limit of the latents: values beyond it are drawn again; several, such as "
         "0.2,0.5,1,none, make a row each",
     )  # fmt: skip
-    parser.add_argument(
+    add(
         "--standing", type=cli.at_least(0),
         help="batches to re-estimate BatchNorm statistics from, if the generator has any (16 with "
         "--truncation, unless the checkpoint includes statistics, else 0)",

@@ -66,15 +66,10 @@ def main(argv: list[str] | None = None) -> None:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = cli.parser("workspace", __doc__)
-    parser.add_argument(
-        "project", metavar="ENTITY/PROJECT", help="the user or team, and the project"
-    )
-    parser.add_argument(
-        "--group", type=cli.text, help="show only the runs of this group, such as a sweep"
-    )
-    parser.add_argument(
-        "--name", type=cli.text, help="name of the view (default: ganzoo and the group)"
-    )
+    add = parser.add_argument
+    add("project", metavar="ENTITY/PROJECT", help="the user or team, and the project")
+    add("--group", type=cli.text, help="show only the runs of this group, such as a sweep")
+    add("--name", type=cli.text, help="name of the view (default: ganzoo and the group)")
     return parser.parse_args(argv)
 
 

@@ -6,7 +6,7 @@ from ganzoo.errors import UserError
 from ganzoo.models.dcgan.capacity import CapacityDiscriminator, CapacityGenerator
 from ganzoo.models.dcgan.deep import DeepDiscriminator, DeepGenerator
 from ganzoo.models.dcgan.networks import Discriminator, Generator, base_grid
-from ganzoo.nn.losses import zero_centered_penalty
+from ganzoo.nn.losses import differentiable, zero_centered_penalty
 
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 
@@ -263,7 +263,8 @@ def test_convolutions_have_biases_exactly_where_nothing_normalizes():
 @pytest.mark.parametrize("norm", ["layer", "none"])
 def test_penalty_can_be_differentiated_twice(norm):
     discriminator = Discriminator(16, ndf=2, norm=norm)
-    zero_centered_penalty(discriminator, torch.randn(2, 3, 16, 16)).backward()
+    images = torch.randn(2, 3, 16, 16)
+    zero_centered_penalty(*differentiable(discriminator, images)).backward()
     assert all(m.weight.grad.any() for m in discriminator.modules() if isinstance(m, nn.Conv2d))
 
 

@@ -13,6 +13,7 @@ from ganzoo.nn.losses import (
     NonSaturating,
     Relativistic,
     Wasserstein,
+    differentiable,
     gradient_penalty,
     zero_centered_penalty,
 )
@@ -155,7 +156,7 @@ def test_penalties_agree_with_finite_differences():
     expected = (norms - 2).square().mean() / 4
     torch.testing.assert_close(gradient_penalty(net, real, fake, mix, target=2.0), expected)
     expected = input_gradients(net, real).square().sum(1).mean()
-    torch.testing.assert_close(zero_centered_penalty(net, real), expected)
+    torch.testing.assert_close(zero_centered_penalty(*differentiable(net, real)), expected)
 
 
 def test_penalties_can_be_differentiated_by_the_weights():
@@ -172,19 +173,22 @@ def test_penalties_can_be_differentiated_by_the_weights():
         lambda *w: gradient_penalty(discriminator((*w, weights[-1])), real, fake, mix), weights[:-1]
     )
     assert gradcheck(
-        lambda *w: zero_centered_penalty(discriminator((*w, weights[-1])), real), weights[:-1]
+        lambda *w: zero_centered_penalty(*differentiable(discriminator((*w, weights[-1])), real)),
+        weights[:-1],
     )
 
 
 def test_zero_centered_penalty_of_a_quadratic():
     images = double(5, 2, 3, 3)
-    penalty = zero_centered_penalty(lambda x: 3 * x.square().sum((1, 2, 3)), images)
+    penalty = zero_centered_penalty(
+        *differentiable(lambda x: 3 * x.square().sum((1, 2, 3)), images)
+    )
     torch.testing.assert_close(penalty, 36 * images.square().sum((1, 2, 3)).mean())
 
 
 def test_penalties_sum_over_maps_of_patches():
     images = double(5, 1, 4, 4)
-    penalty = zero_centered_penalty(lambda x: x.square() / 2, images)
+    penalty = zero_centered_penalty(*differentiable(lambda x: x.square() / 2, images))
     torch.testing.assert_close(penalty, images.square().sum((1, 2, 3)).mean())
 
 
@@ -206,7 +210,7 @@ def test_penalties_leave_images_without_gradient_and_ignore_autocast():
     real, fake = torch.randn(2, 1, 4, 4), torch.randn(2, 1, 4, 4, requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16):
         low = gradient_penalty(net, real, fake, torch.tensor([0.5, 0.5]))
-        low = low + zero_centered_penalty(net, fake.bfloat16())
+        low = low + zero_centered_penalty(*differentiable(net, fake.bfloat16()))
         low.backward()
     assert dtypes == [torch.float32, torch.float32]
     assert low.dtype == torch.float32

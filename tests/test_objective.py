@@ -1,6 +1,7 @@
 """The objective against its formula: penalties, their scale, augmentation, and its checks."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from ganzoo.draws import Draws
 from ganzoo.errors import UserError
 from ganzoo.nn.augment import DiffAugment
 from ganzoo.nn.losses import Hinge, LeastSquares, Relativistic, Wasserstein
-from ganzoo.nn.objective import Objective
+from ganzoo.nn.objective import Judged, Objective
 
 MORE = {
     "dcgan": ["model.discriminator.norm=none"],
@@ -23,9 +24,18 @@ MORE = {
 }
 
 
-def scores(weight: float):
+def scores(weight: float) -> Callable[[Tensor], Tensor]:
     """A discriminator w/2 |x|^2 of each image, whose gradient is w x."""
     return lambda images: weight / 2 * images.square().sum((1, 2, 3))
+
+
+def penalized(objective: Objective, real: Tensor, fake: Tensor, *given: object) -> Tensor:
+    """7 and penalties of a discriminator, which is 2/2 |x|^2 of reals and -3/2 |x|^2 of fakes."""
+    strength = given[1] if len(given) > 1 else 1.0
+    reals = objective.reals(scores(2.0), real, strength)
+    fakes = objective.fakes(scores(-3.0), fake, strength)
+    loss = torch.tensor(7.0, dtype=torch.float64)
+    return objective.penalized(loss, reals, fakes, *given)
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.5])
@@ -35,8 +45,7 @@ def test_penalties_are_added_with_their_weights(scale: float) -> None:
     objective = Objective(
         Wasserstein(), gradient_penalty=10.0, r1=3.0, r2=5.0, target=2.0, scale=scale
     )
-    loss = torch.tensor(7.0, dtype=torch.float64)
-    found = objective.penalized(loss, scores(2.0), scores(-3.0), real, fake, mix)
+    found = penalized(objective, real, fake, mix)
 
     between = real + mix[:, None, None, None] * (fake - real)
     norms = 2 * between.flatten(1).norm(dim=1)
@@ -51,7 +60,40 @@ def test_without_penalties_no_gradient_is_taken() -> None:
         raise AssertionError
 
     loss, images = torch.tensor(1.0), torch.zeros(2, 3, 2, 2)
-    assert Objective(Hinge()).penalized(loss, never, never, images, images, loss) is loss
+    judged = Judged(images, loss, never)
+    assert Objective(Hinge()).penalized(loss, judged, judged, loss) is loss
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_zero_centered_penalties_share_the_pass_of_the_loss(autocast: bool) -> None:
+    """In float32; the gradients of all weights are those of passes of their own."""
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.LeakyReLU(0.2), nn.Conv2d(4, 4, 3), nn.GroupNorm(1, 4), nn.ReLU(),
+        nn.Flatten(), nn.Linear(64, 1),
+    )  # fmt: skip
+    real, fake, mix = torch.randn(4, 3, 8, 8), torch.randn(4, 3, 8, 8), torch.rand(4)
+    objective = Objective(Relativistic(), r1=3.0, r2=5.0)
+    passes = []
+    counting = network.register_forward_hook(lambda *_: passes.append(1))
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        reals, fakes = objective.reals(network, real), objective.fakes(network, fake)
+        loss = objective.loss.discriminator(reals.logits, fakes.logits)
+        objective.penalized(loss, reals, fakes, mix).backward()
+    counting.remove()
+    assert len(passes) == (4 if autocast else 2)
+    if autocast:
+        return  # gradients of bf16 are rounded differently each time
+    found = [p.grad.clone() for p in network.parameters()]
+
+    network.zero_grad()
+    torch.nn.functional.softplus(network(fake) - network(real)).mean().backward()
+    for images, gamma in ((real, 3.0), (fake, 5.0)):
+        images = images.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(network(images).sum(), images, create_graph=True)
+        (gamma / 2 * slope.square().sum() / len(images)).backward()
+    for ours, plain in zip(found, network.parameters(), strict=True):
+        torch.testing.assert_close(ours, plain.grad)
 
 
 def test_reals_are_asked_for_by_relative_losses_only() -> None:
@@ -94,13 +136,12 @@ def test_penalties_refuse_batchnorm_and_compilation(penalty: str) -> None:
 
 def test_a_penalty_has_the_strength_of_the_moment() -> None:
     real, fake = torch.randn(2, 4, 3, 2, 2, dtype=torch.float64)
-    mix, loss = torch.rand(4, dtype=torch.float64), torch.tensor(7.0, dtype=torch.float64)
+    mix = torch.rand(4, dtype=torch.float64)
     weights = {"gradient_penalty": 10.0, "r1": 3.0, "r2": 5.0, "scale": 0.5}
-    given = (loss, scores(2.0), scores(-3.0), real, fake, mix)
     objective = Objective(Wasserstein(), **weights)
-    always, thrice, never = (objective.penalized(*given, strength) for strength in (1, 3, 0))
-    torch.testing.assert_close(thrice - loss, 3 * (always - loss))
-    assert never is loss
+    always, thrice, never = (penalized(objective, real, fake, mix, s) for s in (1, 3, 0))
+    torch.testing.assert_close(thrice - 7, 3 * (always - 7))
+    assert never == 7
 
 
 @pytest.mark.parametrize("model", ["dcgan", "pggan", "biggan", "cyclegan"])
@@ -112,7 +153,7 @@ def test_penalties_come_every_third_iteration_by_the_clock(
 
     def penalized(self: Objective, *given: object) -> object:
         gan = sys._getframe(1).f_locals["self"]
-        strengths[gan.images_seen] = given[6]
+        strengths[gan.images_seen] = given[4]
         return given[0]
 
     monkeypatch.setattr(Objective, "penalized", penalized)

@@ -55,7 +55,7 @@ NETWORKS = {
 
 
 def gradients(network, images):
-    losses.zero_centered_penalty(network, images).backward()
+    losses.zero_centered_penalty(*losses.differentiable(network, images)).backward()
     found = [p.grad for p in network.parameters() if p.grad is not None and p.grad.any()]
     network.zero_grad()
     return found
@@ -80,7 +80,7 @@ def test_a_penalty_takes_four_forward_passes():
     with Flops() as forward, torch.no_grad():
         network(images)
     with Flops() as penalty:
-        losses.zero_centered_penalty(network, images).backward()
+        losses.zero_centered_penalty(*losses.differentiable(network, images)).backward()
     # Logits, the gradient by images, and the gradients of that by each layer's input and weights.
     assert penalty.total == 4 * forward.total
 

@@ -18,15 +18,6 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from ganzoo.callbacks import alarms
-from ganzoo.callbacks.alarms import (
-    ADVICE,
-    COLLAPSE,
-    DIVERSITY,
-    MEMORIZATION,
-    NOT_FINITE,
-    SPECTRUM,
-    WINS,
-)
 from ganzoo.callbacks.signs import Diversity, Growth
 from ganzoo.callbacks.trainer import data_of, declare_numbers, log_numbers, maintenance
 from ganzoo.config.values import Count, Natural, NotNegative, Range
@@ -40,7 +31,7 @@ from ganzoo.schedules.images import crossed
 
 log = logging.getLogger(__name__)
 
-AT_ONCE = (SPECTRUM, MEMORIZATION)  # one measurement is reliable enough
+AT_ONCE = (alarms.SPECTRUM, alarms.MEMORIZATION)  # one measurement is reliable enough
 
 
 @dataclass
@@ -139,7 +130,7 @@ class Sentinel(Callback):
 
     def on_exception(self, trainer: L.Trainer, gan: GAN, exception: BaseException) -> None:
         if isinstance(exception, NotFinite) and self._path is not None:
-            self._alarm(trainer, gan, {NOT_FINITE: str(exception).partition(":")[0]})
+            self._alarm(trainer, gan, {alarms.NOT_FINITE: str(exception).partition(":")[0]})
 
     def _hear(self, gan: GAN, name: str, number: float) -> None:
         history = self.history
@@ -202,7 +193,9 @@ class Sentinel(Callback):
         found: dict[str, str] = {}
         history = self.history
         for accuracy in self._accuracies():
-            found[MEMORIZATION] = found.get(MEMORIZATION) or alarms.memorization(accuracy)
+            found[alarms.MEMORIZATION] = found.get(alarms.MEMORIZATION) or alarms.memorization(
+                accuracy
+            )
         reports = gan.discriminator_reports
         for name, reported in reports.items():
             who = f"discriminator {name}" if len(reports) > 1 else "the discriminator"
@@ -210,20 +203,22 @@ class Sentinel(Callback):
             share = loss / gan.loss_at_chance if gan.loss_at_chance else math.nan
             least, widest = history.least_shares.get(name, 1.0), history.widest_gaps.get(name, 0.0)
             saw = {
-                COLLAPSE: alarms.collapse(share, least, real, fake, widest),
-                WINS: alarms.discriminator_wins(self._usual(name, share), real, fake),
+                alarms.COLLAPSE: alarms.collapse(share, least, real, fake, widest),
+                alarms.WINS: alarms.discriminator_wins(self._usual(name, share), real, fake),
             }
-            if found.get(MEMORIZATION, history.signs.get(MEMORIZATION)):
-                saw[WINS] = ""  # the cause is known, and it fails on images that it has not seen
+            if found.get(alarms.MEMORIZATION, history.signs.get(alarms.MEMORIZATION)):
+                saw[alarms.WINS] = (
+                    ""  # the cause is known, and it fails on images that it has not seen
+                )
             for alarm, said in saw.items():
                 found[alarm] = found.get(alarm) or (f"{who} {said}" if said else "")
             history.least_shares[name] = min(share, history.least_shares.get(name, math.inf))
             history.widest_gaps[name] = max(widest, abs(real - fake))
         if not math.isnan(growth := numbers["growth"]):
-            found[SPECTRUM] = alarms.spectrum_explodes(growth, weight)
+            found[alarms.SPECTRUM] = alarms.spectrum_explodes(growth, weight)
         if not math.isnan(diversity := numbers["diversity"]):
             history.most_diverse = max(history.most_diverse, diversity)
-            found[DIVERSITY] = alarms.diversity_gone(diversity, history.most_diverse)
+            found[alarms.DIVERSITY] = alarms.diversity_gone(diversity, history.most_diverse)
         return found
 
     def _usual(self, name: str, share: float) -> float:
@@ -261,7 +256,7 @@ class Sentinel(Callback):
     def _alarm(self, trainer: L.Trainer, gan: GAN, saw: Mapping[str, str]) -> None:
         """Report new alarms and act on them."""
         run_dir = Path(trainer.default_root_dir)
-        action: str = self.action if set(saw) != {MEMORIZATION} else "warn"
+        action: str = self.action if set(saw) != {alarms.MEMORIZATION} else "warn"
         good = good_checkpoint(run_dir)
         if action == "rollback" and (gan.rollbacks >= self.rollbacks or good is None):
             action = "stop"
@@ -269,7 +264,9 @@ class Sentinel(Callback):
             trainer.should_stop = True
         if action == "rollback":
             gan.control.go_back_to = good
-        sentences = [f"{name}: {sentence}. Try {ADVICE[name]}." for name, sentence in saw.items()]
+        sentences = [
+            f"{name}: {sentence}. Try {alarms.ADVICE[name]}." for name, sentence in saw.items()
+        ]
         if action == "stop":
             kept = f" {good} was written before that." if good else ""
             gan.control.given_up = (
@@ -280,7 +277,7 @@ class Sentinel(Callback):
         if trainer.is_global_zero:
             now = {"images_seen": gan.images_seen, "action": action, "rollbacks": gan.rollbacks}
             self.warnings += [
-                {**now, "alarm": name, "saw": sentence, "try": ADVICE[name]}
+                {**now, "alarm": name, "saw": sentence, "try": alarms.ADVICE[name]}
                 for name, sentence in saw.items()
             ]
             assert self._path is not None

@@ -258,7 +258,8 @@ class GAN(L.LightningModule):
         self.penalty_strength = self.penalty_every if now else 0
         losses = self.step(batch)
         self.note(**{f"losses/{name}": loss for name, loss in losses.items()})
-        average_over_processes(self._synced_buffers())
+        # Statistics of batches, which differ between processes.
+        average_over_processes([*self.generator.buffers(), *self.discriminator.buffers()])
         # The clock first: how far the average follows depends on the images seen by now.
         self.images_before, self.images_seen = self.images_seen, self.images_seen + images
         if self.average is not None:
@@ -291,10 +292,6 @@ class GAN(L.LightningModule):
         self.draws = Draws(
             *key, rank=rank, world=world_size(), device=self.device, dtype=self.number_type
         )
-
-    def _synced_buffers(self) -> list[Tensor]:
-        """Buffers that differ between processes, because their batches do, unless averaged."""
-        return [b for net in (self.generator, self.discriminator) for b in net.buffers()]
 
     # -- Lightning's hooks ------------------------------------------------------------------------
 

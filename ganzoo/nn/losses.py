@@ -159,30 +159,39 @@ def gradient_penalty(
     """
     check_shapes("reals and fakes", real, fake)
     mix = mix.reshape(len(real), *(1,) * (real.dim() - 1))
-    gradient = _gradient(discriminator, real + mix * (fake - real))
+    gradient = _gradient(*differentiable(discriminator, real + mix * (fake - real)))
     return (torch.linalg.vector_norm(gradient, dim=1) - target).square().mean() / target**2
 
 
-def zero_centered_penalty(discriminator: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+def zero_centered_penalty(logits: Tensor, images: Tensor) -> Tensor:
     """mean(|grad D(x)|²), a scalar: R1 for real images, R2 for fakes.
 
     Mescheder et al. 2018, equations 9 and 10, without the factor gamma / 2. The logits of an image
-    must not depend on other images (no BatchNorm); gradients do not flow into `images`,
-    [N, C, H, W].
+    must not depend on other images (no BatchNorm).
+
+    Args:
+        logits, images: from `differentiable`; images are [N, C, H, W].
     """
-    return _gradient(discriminator, images).square().sum(1).mean()
+    return _gradient(logits, images).square().sum(1).mean()
 
 
-def _gradient(discriminator: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """The gradient of each image's logits with respect to that image, [N, C*H*W], differentiable.
+def differentiable(
+    discriminator: Callable[[Tensor], Tensor], images: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Logits of images for a penalty on their gradient, and the images that it is taken by.
 
-    In float32 at least: half precision loses the small gradients that are squared here.
+    In float32 at least: half precision loses the small gradients that a penalty squares. Gradients
+    do not flow into the `images` given, [N, C, H, W].
     """
     dtype = torch.promote_types(images.dtype, torch.float32)
     images = images.detach().to(dtype).requires_grad_()
+    with torch.autocast(images.device.type, enabled=False), Piecewise():
+        return discriminator(images), images
+
+
+def _gradient(logits: Tensor, images: Tensor) -> Tensor:
+    """Gradients of images' own logits with respect to them, [N, C*H*W], differentiable."""
     with torch.autocast(images.device.type, enabled=False):
-        with Piecewise():
-            logits = discriminator(images)
         # The sum's gradient is that of each image's own logits, as they depend on no other image.
         (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
     return gradient.flatten(1)

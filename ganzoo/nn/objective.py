@@ -1,6 +1,7 @@
 """What the two networks minimize: a loss, penalties on the discriminator, and augmentation."""
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,9 +11,39 @@ from ganzoo.draws import Draws
 from ganzoo.errors import UserError
 from ganzoo.nn.ada import ADA
 from ganzoo.nn.augment import DiffAugment
-from ganzoo.nn.losses import Loss, gradient_penalty, loss_at_chance, zero_centered_penalty
+from ganzoo.nn.losses import (
+    Loss,
+    differentiable,
+    gradient_penalty,
+    loss_at_chance,
+    zero_centered_penalty,
+)
 
 Logits = Callable[[Tensor], Tensor]  # images -> logits, by the discriminator
+
+
+class Judged(NamedTuple):
+    """Reals or fakes in a step of the discriminator."""
+
+    images: Tensor  # [N, C, H, W], not augmented
+    logits: Tensor
+    of: Logits  # the discriminator with the augmentation and labels of these images
+
+    def differentiable(self) -> tuple[Tensor, Tensor]:
+        """Logits, and the images that they can be differentiated by: by a new pass if need be."""
+        shared = self.images.requires_grad
+        return (self.logits, self.images) if shared else differentiable(self.of, self.images)
+
+
+def judged(of: Logits, images: Tensor, penalty: float) -> Judged:
+    """Images, judged in a pass that a zero-centered penalty of this weight can share.
+
+    A loss of half precision has its own, because a penalty needs float32 at least.
+    """
+    half = torch.is_autocast_enabled(images.device.type) or images.dtype.itemsize < 4
+    shared = penalty and not half
+    logits, images = differentiable(of, images) if shared else (of(images), images)
+    return Judged(images, logits, of)
 
 
 class Objective(nn.Module):  # one with state, if the augmentation has
@@ -51,13 +82,19 @@ class Objective(nn.Module):  # one with state, if the augmentation has
 
     # -- the two losses ---------------------------------------------------------------------------
 
+    def reals(self, of: Logits, images: Tensor, strength: float = 1.0) -> Judged:
+        """The discriminator's judgment of reals for its loss, in a pass that R1 can share."""
+        return judged(of, images, self.r1 * strength)
+
+    def fakes(self, of: Logits, images: Tensor, strength: float = 1.0) -> Judged:
+        """The discriminator's judgment of fakes for its loss, in a pass that R2 can share."""
+        return judged(of, images, self.r2 * strength)
+
     def penalized(
         self,
         loss: Tensor,
-        of_reals: Logits,
-        of_fakes: Logits,
-        real: Tensor,
-        fake: Tensor,
+        reals: Judged,
+        fakes: Judged,
         mix: Tensor,
         strength: float = 1.0,
         times: int = 1,
@@ -65,9 +102,8 @@ class Objective(nn.Module):  # one with state, if the augmentation has
         """A discriminator's loss with the penalties on its gradients added.
 
         Args:
-            of_reals, of_fakes: the discriminator with the augmentation and labels of reals and of
-                fakes. Images between them get those of the reals.
-            real, fake: images [N, C, H, W], not augmented: the gradients are with respect to them.
+            reals, fakes: equally many. The gradients are with respect to the images before
+                augmentation. Images between them get the augmentation and labels of the reals.
             mix: positions between real and fake, [N], drawn from U[0, 1).
             strength: factor of the penalties, `GAN.penalty_strength`; 0 for no penalties now.
             times: enlargement of images whose means over boxes of `times` x `times` these are:
@@ -79,13 +115,15 @@ class Objective(nn.Module):  # one with state, if the augmentation has
         scale = self.scale * strength
         if self.gradient_penalty:
             # (norm / times - target)^2 / target^2 is the penalty with a target times as large.
-            penalty = gradient_penalty(of_reals, real, fake, mix, self.target * times)
+            penalty = gradient_penalty(
+                reals.of, reals.images, fakes.images, mix, self.target * times
+            )
             loss = loss + scale * self.gradient_penalty * penalty
         squared = scale / 2 / times**2
-        if self.r1:
-            loss = loss + squared * self.r1 * zero_centered_penalty(of_reals, real)
-        if self.r2:
-            loss = loss + squared * self.r2 * zero_centered_penalty(of_fakes, fake)
+        for gamma, judged in ((self.r1, reals), (self.r2, fakes)):
+            if gamma:
+                penalty = zero_centered_penalty(*judged.differentiable())
+                loss = loss + squared * gamma * penalty
         return loss
 
     def real_logits(self, logits: Callable[[], Tensor]) -> Tensor | None:

@@ -193,14 +193,12 @@ def write_done(run_dir: Path, images: int) -> None:
 
 def check_kinds(run_dir: Path) -> None:
     """Raise `UserError` if a name that a run uses is taken by something of another kind."""
-    for name in FILES:
-        if (path := run_dir / name).exists() and not path.is_file():
-            raise UserError(f"{path} is not a file: move it elsewhere, or choose another run_dir.")
-    for name in FOLDERS:
-        if (path := run_dir / name).exists() and not path.is_dir():
-            raise UserError(
-                f"{path} is not a folder: move it elsewhere, or choose another run_dir."
-            )
+    for names, right, kind in ((FILES, Path.is_file, "file"), (FOLDERS, Path.is_dir, "folder")):
+        for path in (run_dir / name for name in names):
+            if path.exists() and not right(path):
+                raise UserError(
+                    f"{path} is not a {kind}: move it elsewhere, or choose another run_dir."
+                )
 
 
 def make_folder(folder: Path) -> None:

@@ -38,7 +38,7 @@ from ganzoo.models.biggan.networks import (
 from ganzoo.nn.ada import ADA
 from ganzoo.nn.augment import DiffAugment
 from ganzoo.nn.losses import Hinge, Loss
-from ganzoo.nn.objective import Objective
+from ganzoo.nn.objective import Judged, Objective
 
 __all__ = ["BigGAN", "DeepDiscriminator", "DeepGenerator", "Discriminator", "Generator"]
 
@@ -179,7 +179,11 @@ class BigGAN(FromSeeds):
         of_reals = partial(self._logits, y=y_real, u=u_real)
         of_fakes = partial(self._logits, y=y_fake, u=u_fake)
         return self.objective.penalized(
-            loss, of_reals, of_fakes, reals, images, mix, self.penalty_strength
+            loss,
+            Judged(reals, real_logits, of_reals),  # penalties have passes of their own
+            Judged(images, fake_logits, of_fakes),
+            mix,
+            self.penalty_strength,
         )
 
     def _generator_loss(self, real: Part, fake: Part, u_real: Tensor, u_fake: Tensor) -> Tensor:

@@ -275,12 +275,12 @@ class CycleGAN(Translating):
     ) -> Tensor:
         total = torch.zeros((), device=self.device)
         for i, domain in enumerate(domains):
-            logits, real, fake = partial(self._logits, domain), reals[domain], fakes[domain]
-            loss = self.discriminator_loss(logits(real), logits(fake), domain, self.objective.scale)
+            of, strength = partial(self._logits, domain), self.penalty_strength
+            real = self.objective.reals(of, reals[domain], strength)
+            fake = self.objective.fakes(of, fakes[domain], strength)
+            loss = self.discriminator_loss(real.logits, fake.logits, domain, self.objective.scale)
             times = 2 ** int(self.lod)  # penalties are those of full-size images, as in PGGAN
-            total = total + self.objective.penalized(
-                loss, logits, logits, real, fake, mix[:, i], self.penalty_strength, times
-            )
+            total = total + self.objective.penalized(loss, real, fake, mix[:, i], strength, times)
         return total
 
     def _logits(self, domain: str, images: Tensor) -> Tensor:

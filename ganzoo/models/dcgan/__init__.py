@@ -99,13 +99,12 @@ class DCGAN(FromSeeds):
     def _discriminator_loss(
         self, real: Tensor, fake: Tensor, u_real: Tensor, u_fake: Tensor, mix: Tensor
     ) -> Tensor:
-        of_reals, of_fakes = partial(self._logits, u=u_real), partial(self._logits, u=u_fake)
-        real_logits, fake_logits = of_reals(real), of_fakes(fake)
-        self.objective.watch(real_logits, fake_logits)
-        loss = self.discriminator_loss(real_logits, fake_logits)
-        return self.objective.penalized(
-            loss, of_reals, of_fakes, real, fake, mix, self.penalty_strength
-        )
+        strength = self.penalty_strength
+        reals = self.objective.reals(partial(self._logits, u=u_real), real, strength)
+        fakes = self.objective.fakes(partial(self._logits, u=u_fake), fake, strength)
+        self.objective.watch(reals.logits, fakes.logits)
+        loss = self.discriminator_loss(reals.logits, fakes.logits)
+        return self.objective.penalized(loss, reals, fakes, mix, strength)
 
     def _generator_loss(self, fake: Tensor, real: Tensor, u_fake: Tensor, u_real: Tensor) -> Tensor:
         real_logits = self.objective.real_logits(lambda: self._logits(real, u_real))

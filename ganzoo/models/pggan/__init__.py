@@ -268,8 +268,10 @@ class PGGAN(FromSeeds):
         mix: Tensor,
         lod: float,
     ) -> Tensor:
-        real_outputs = self._outputs(real, u_real, lod)
-        fake_outputs = self._outputs(fake, u_fake, lod)
+        strength = self.penalty_strength
+        reals = self.objective.reals(partial(self._outputs, u=u_real, lod=lod), real, strength)
+        fakes = self.objective.fakes(partial(self._outputs, u=u_fake, lod=lod), fake, strength)
+        real_outputs, fake_outputs = reals.logits, fakes.logits
         real_scores, fake_scores = self._scores(real_outputs), self._scores(fake_outputs)
         self.objective.watch(real_scores, fake_scores)
         loss = self.discriminator_loss(real_scores, fake_scores)
@@ -279,12 +281,10 @@ class PGGAN(FromSeeds):
             loss = loss + self.label_weight * (
                 F.cross_entropy(real_outputs[:, 1:], y) + F.cross_entropy(fake_outputs[:, 1:], y)
             )
-        of_reals = partial(self._score, u=u_real, lod=lod)
-        of_fakes = partial(self._score, u=u_fake, lod=lod)
         times = 2 ** int(lod) if self.penalty_size == "full" else 1
-        return self.objective.penalized(
-            loss, of_reals, of_fakes, real, fake, mix, self.penalty_strength, times
-        )
+        reals = reals._replace(logits=real_scores, of=partial(self._score, u=u_real, lod=lod))
+        fakes = fakes._replace(logits=fake_scores, of=partial(self._score, u=u_fake, lod=lod))
+        return self.objective.penalized(loss, reals, fakes, mix, strength, times)
 
     def _generator_loss(
         self,
