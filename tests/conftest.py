@@ -1,5 +1,6 @@
 """What tests share: tiny configs, tiny networks, commands in processes of their own."""
 
+import gc
 import logging
 import os
 import signal
@@ -45,8 +46,7 @@ def run(
     Returns:
         The first process's exit code and output; if a process fails, that one's.
     """
-    # wandb and limits need a process from its start; with them, Lightning starts the others.
-    if "preexec_fn" in options or any("wandb" in part for part in command):
+    if "preexec_fn" in options:  # limits need a process from its start
         return subprocess.run(command, capture_output=True, text=True, timeout=240, **options)
     if processes == 1:
         return warm.run(list(command), timeout=240, **options)
@@ -109,6 +109,12 @@ def checkpoint(run_dir: Path) -> dict:
     return torch.load(run_dir / "last.ckpt", weights_only=True)
 
 
+def pytest_collection_finish() -> None:
+    """Leave what has been imported out of garbage collections, which then take no time."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def graphs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """The export of a tiny run of a kind, with its graphs; the run is two folders above it.
@@ -129,8 +135,9 @@ def _no_key_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
 def _no_package_of_another_test() -> Iterator[None]:
     """Several tests write a package `mypackage`, as the pages call it, each its own."""
     yield
-    for name in [name for name in sys.modules if name.partition(".")[0] == "mypackage"]:
-        del sys.modules[name]
+    if "mypackage" in sys.modules:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "mypackage"]:
+            del sys.modules[name]
 
 
 @pytest.fixture(autouse=True)

@@ -3,10 +3,9 @@
 import base64
 import hashlib
 import json
-import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +53,24 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+def online(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[str], None]]:
+    """Sets the address of a server; wandb reads the environment as a new process would."""
+
+    def begin(address: str) -> None:
+        wandb.teardown()
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("WANDB_MODE", "online")
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+        monkeypatch.setenv("WANDB_BASE_URL", address)
+
+    yield begin
+    wandb.teardown()
+
+
+@pytest.fixture
+def server(online: Callable[[str], None]) -> Iterator[Server]:
     server = Server()
-    monkeypatch.delenv("WANDB_SERVICE", raising=False)  # of this process
-    monkeypatch.setenv("WANDB_MODE", "online")
-    monkeypatch.setenv("WANDB_API_KEY", KEY)
-    monkeypatch.setenv("WANDB_BASE_URL", server.url)
+    online(server.url)
     yield server
     server.shutdown()
 
@@ -335,15 +346,12 @@ def test_a_view_needs_its_library(monkeypatch) -> None:
 # -- on the wire -----------------------------------------------------------------------------------
 
 
-def test_a_server_that_is_not_there_costs_seconds_and_no_data(tmp_path: Path) -> None:
-    environment = {
-        **os.environ,
-        **{"WANDB_MODE": "online", "WANDB_API_KEY": KEY, "WANDB_BASE_URL": NOWHERE},
-    }
-    command = train_command(tmp_path / "run", *SHORT, "logger=wandb", "logger.patience=2")
-    result = run(command, env=environment, cwd=tmp_path)
-    said = result.stdout + result.stderr
-    assert result.returncode == 0, said
+def test_a_server_that_is_not_there_costs_seconds_and_no_data(
+    online: Callable, train_main: Callable, tmp_path: Path
+) -> None:
+    online(NOWHERE)
+    code, said = train_main(tmp_path / "run", *SHORT, "logger=wandb", "logger.patience=2")
+    assert not code, said
     assert (tmp_path / "run" / "done").exists()
     assert 2 <= seconds_lost(said) <= 20
     assert "Traceback" not in said
@@ -359,14 +367,15 @@ def test_a_server_that_is_not_there_costs_seconds_and_no_data(tmp_path: Path) ->
     assert [path for path in written if KEY.encode() in path.read_bytes()] == []
 
 
-def test_a_run_that_is_resumed_online_goes_on_where_it_was(server, tmp_path: Path) -> None:
+def test_a_run_that_is_resumed_online_goes_on_where_it_was(
+    server: Server, train_main: Callable, tmp_path: Path
+) -> None:
     for total in (0.016, 0.032):
-        command = train_command(tmp_path / "run", *SHORT, "logger=wandb", f"total_kimg={total}")
-        result = run(command, cwd=tmp_path)
-        assert result.returncode == 0, result.stderr
-        assert f"wandb: online, {server.url}" in result.stdout
-        assert "Traceback" not in result.stdout + result.stderr
-        assert KEY not in result.stdout + result.stderr
+        code, said = train_main(tmp_path / "run", *SHORT, "logger=wandb", f"total_kimg={total}")
+        assert not code, said
+        assert f"wandb: online, {server.url}" in said
+        assert "Traceback" not in said
+        assert KEY not in said
     ((identity, lines),) = server.lines.items()
     assert identity == (tmp_path / "run" / "wandb" / "id.txt").read_text()
     ticks = [line for line in lines if "losses/d_loss" in line]
@@ -381,12 +390,13 @@ def test_a_run_that_is_resumed_online_goes_on_where_it_was(server, tmp_path: Pat
     assert [path for path in written if KEY.encode() in path.read_bytes()] == []
 
 
-def test_a_server_that_dies_on_the_way_does_not_hold_up_the_end(server, tmp_path: Path) -> None:
+def test_a_server_that_dies_on_the_way_does_not_hold_up_the_end(
+    server: Server, train_main: Callable, tmp_path: Path
+) -> None:
     server.dies_when_started = True
     folder = tmp_path / "run"
-    result = run(train_command(folder, *SHORT, "logger=wandb", "logger.patience=2"), cwd=tmp_path)
-    said = result.stdout + result.stderr
-    assert result.returncode == 0, said
+    code, said = train_main(folder, *SHORT, "logger=wandb", "logger.patience=2")
+    assert not code, said
     assert (folder / "done").exists()
     assert "Traceback" not in said
     (told,) = kept(folder)
@@ -407,12 +417,14 @@ def test_what_wandb_raises_later_does_not_fail_the_run(tmp_path: Path, monkeypat
     assert caplog.text.count("the service is gone") == 1
 
 
-def test_settings_that_wandb_refuses_do_not_fail_the_run(tmp_path: Path) -> None:
-    environment = {**os.environ, "WANDB_MODE": "online", "WANDB_BASE_URL": "no address"}
-    result = run(train_command(tmp_path / "run", *SHORT, "logger=wandb"), env=environment)
-    assert result.returncode == 0, result.stderr
+def test_settings_that_wandb_refuses_do_not_fail_the_run(
+    online: Callable, train_main: Callable, tmp_path: Path
+) -> None:
+    online("no address")
+    code, said = train_main(tmp_path / "run", *SHORT, "logger=wandb")
+    assert not code, said
     assert (tmp_path / "run" / "done").exists()
-    assert "wandb logs nothing" in result.stdout
+    assert "wandb logs nothing" in said
 
 
 def test_two_loggers_of_a_folder_have_one_id_and_two_folders_two(tmp_path: Path) -> None:

@@ -186,6 +186,9 @@ def become(request: dict[str, Any]) -> None:
         os.setsid()
     os.environ.clear()
     os.environ.update(request["environment"])
+    os.environ.pop("WANDB_SERVICE", None)  # that of the test's process
+    if wandb := sys.modules.get("wandb.sdk.data_types._private"):  # imported by timm
+        wandb.MEDIA_TMP.name = tempfile.mkdtemp("wandb-media")  # deleted when this process ends
     os.chdir(request["folder"])
     rank_zero.rank_zero_only.rank = rank_zero._get_rank() or 0  # which Lightning does at import
     # The streams of the server may be of another kind: a file instead of a pipe.
