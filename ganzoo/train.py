@@ -30,7 +30,7 @@ from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
 from lightning.pytorch.callbacks import ProgressBar as LightningsBar
 from lightning.pytorch.profilers import AdvancedProfiler, SimpleProfiler
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
 from ganzoo import cli
 from ganzoo.callbacks.saving import SaveLast
@@ -283,11 +283,9 @@ def make_loggers(node: Any) -> list[Any]:
     if not node:
         return []
     several = {k: v for k, v in node.items() if isinstance(v, DictConfig) and "_target_" in v}
-    one = node.copy()
-    with open_dict(one):
-        for key in several:
-            del one[key]
-    return [make(logger) for logger in (one, *several.values()) if "_target_" in logger]
+    one = {k: v for k, v in resolved(node).items() if k not in several}
+    only = [make(one, "logger")] if "_target_" in one else []
+    return [*only, *map(make, several.values())]
 
 
 def profiler_of(profiler: Any, run_dir: Path) -> Any:

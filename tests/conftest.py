@@ -27,7 +27,7 @@ TESTS = str(Path(__file__).parent)  # holds `makers`, which also the started pro
 sys.path.insert(0, TESTS)
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [TESTS, os.environ.get("PYTHONPATH")]))
 
-from makers import warm  # noqa: E402
+from makers import quick, warm  # noqa: E402, F401
 from makers.tiny import TINY  # noqa: E402
 
 from ganzoo.train import main as train_main_  # noqa: E402

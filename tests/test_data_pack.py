@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import run
+from makers import warm
 from makers.photos import crops
 from torch import Tensor
 
@@ -171,7 +172,7 @@ def test_nothing_is_overwritten(tmp_path) -> None:
 def test_killed_and_run_again(number, tmp_path) -> None:
     out, partial = tmp_path / "pack", tmp_path / "pack.partial"
     command = [*COMMAND, "synthetic", str(out), "num=4000", "--size", "64", "--workers", "1"]
-    started = subprocess.Popen(
+    started = warm.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
     )
     deadline = time.monotonic() + 60

@@ -9,6 +9,7 @@ from shutil import copytree
 
 import pytest
 import torch
+from conftest import run
 from makers.pages import PAGES, ROOT, blocks
 from makers.tiny import TINY, config
 
@@ -110,9 +111,7 @@ def test_new_model_outside_of_the_repository(
     text = YAML.replace("ganzoo.models.mine.Mine", "mypackage.mine.Mine")
     (tmp_path / "myconf" / "model" / "mine.yaml").write_text(text)
     command = next(b for b in blocks("sh", SECTION) if "--config-dir" in b).split()
-    done = subprocess.run(
-        [sys.executable, *command[1:], *TINY], cwd=tmp_path, capture_output=True, text=True
-    )
+    done = run([sys.executable, *command[1:], *TINY], cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     with pytest.raises(UserError, match=r"mypackage\.mine"):
         ganzoo.load(tmp_path / "myrun")

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from makers import shared
+from makers import shared, warm
 from makers.browser import TOOLS
 from makers.tiny import config
 from PIL import Image
@@ -222,7 +222,7 @@ def test_a_page_is_served_until_it_is_interrupted(tmp_path: Path) -> None:
         "from pathlib import Path; from ganzoo import playground; "
         f"playground.serve(Path({str(tmp_path)!r}), 0, False)"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    process = warm.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     port = int(re.findall(r"http://127.0.0.1:(\d+)/", process.stdout.readline())[0])
     connection = http.client.HTTPConnection("127.0.0.1", port)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from makers import warm
 from makers.run_folders import make
 from makers.tiny import TINY_METRICS, config
 from rich.console import Console
@@ -129,7 +130,7 @@ def test_a_process_that_is_killed_and_one_that_goes_on(tmp_path) -> None:
         "    print('in', flush=True)\n    time.sleep(60)"
     )
     (tmp_path / "run").mkdir()
-    process = subprocess.Popen(
+    process = warm.Popen(
         [sys.executable, "-c", code, str(tmp_path / "run")], stdout=subprocess.PIPE
     )
     try:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from makers import warm
 
 from ganzoo.errors import UserError
 from ganzoo.runs import record
@@ -40,7 +41,7 @@ def running(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     started = []
 
     def start(**env: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
+        process = warm.Popen(
             [sys.executable, "-c", RUN, str(tmp_path)],
             stdout=subprocess.PIPE,
             text=True,

@@ -37,14 +37,14 @@ def composed(name: str, overrides: Sequence[str], **options: bool) -> DictConfig
     instance.clear()
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            return compose(name, [*_search_path(), *overrides], **options)
+            return compose(name, [*search_path(), *overrides], **options)
     except (HydraException, ValueError) as error:  # ValueError: data=0, which is not a name
         raise UserError(" ".join(str(error).split())) from error
     finally:
         instance.hydra = before
 
 
-def _search_path() -> list[str]:
+def search_path() -> list[str]:
     """The override that adds the folders of `--config-dir` and `hydra.searchpath`, if any."""
     sources = HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else []
     given = [source for source in sources if source.provider.endswith("command-line")]

@@ -9,15 +9,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ganzoo.draws import Draws
 from ganzoo.errors import UserError
+from ganzoo.nn import losses
 from ganzoo.nn.ada import ADA
 from ganzoo.nn.augment import DiffAugment
-from ganzoo.nn.losses import (
-    Loss,
-    differentiable,
-    gradient_penalty,
-    loss_at_chance,
-    zero_centered_penalty,
-)
+from ganzoo.nn.losses import Loss
 
 Logits = Callable[[Tensor], Tensor]  # images -> logits, by the discriminator
 
@@ -32,7 +27,7 @@ class Judged(NamedTuple):
     def differentiable(self) -> tuple[Tensor, Tensor]:
         """Logits, and the images that they can be differentiated by: by a new pass if need be."""
         shared = self.images.requires_grad
-        return (self.logits, self.images) if shared else differentiable(self.of, self.images)
+        return (self.logits, self.images) if shared else losses.differentiable(self.of, self.images)
 
 
 def judged(of: Logits, images: Tensor, penalty: float) -> Judged:
@@ -42,7 +37,7 @@ def judged(of: Logits, images: Tensor, penalty: float) -> Judged:
     """
     half = torch.is_autocast_enabled(images.device.type) or images.dtype.itemsize < 4
     shared = penalty and not half
-    logits, images = differentiable(of, images) if shared else (of(images), images)
+    logits, images = losses.differentiable(of, images) if shared else (of(images), images)
     return Judged(images, logits, of)
 
 
@@ -77,7 +72,7 @@ class Objective(nn.Module):  # one with state, if the augmentation has
     @property
     def at_chance(self) -> float | None:
         """The discriminator's loss, without penalties, when it cannot tell reals from fakes."""
-        at_chance = loss_at_chance(self.loss)
+        at_chance = losses.loss_at_chance(self.loss)
         return None if at_chance is None else self.scale * at_chance
 
     # -- the two losses ---------------------------------------------------------------------------
@@ -115,15 +110,13 @@ class Objective(nn.Module):  # one with state, if the augmentation has
         scale = self.scale * strength
         if self.gradient_penalty:
             # (norm / times - target)^2 / target^2 is the penalty with a target times as large.
-            penalty = gradient_penalty(
-                reals.of, reals.images, fakes.images, mix, self.target * times
-            )
+            images = reals.images, fakes.images
+            penalty = losses.gradient_penalty(reals.of, *images, mix, self.target * times)
             loss = loss + scale * self.gradient_penalty * penalty
         squared = scale / 2 / times**2
-        for gamma, judged in ((self.r1, reals), (self.r2, fakes)):
+        for gamma, seen in ((self.r1, reals), (self.r2, fakes)):
             if gamma:
-                penalty = zero_centered_penalty(*judged.differentiable())
-                loss = loss + squared * gamma * penalty
+                loss = loss + squared * gamma * losses.zero_centered_penalty(*seen.differentiable())
         return loss
 
     def real_logits(self, logits: Callable[[], Tensor]) -> Tensor | None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryFile
 from threading import Event, Thread
@@ -22,7 +23,7 @@ from hydra.errors import ConfigCompositionException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
-from ganzoo.config import composed
+from ganzoo.config import composed, search_path
 from ganzoo.disk import reason, write_whole
 from ganzoo.errors import AnotherRun, UserError
 from ganzoo.runs.differences import NONE, as_text, flatten, ignored
@@ -66,9 +67,11 @@ def recording(run_dir: Path, cfg: DictConfig) -> Iterator[None]:
 
 def forget(run_dir: Path) -> None:
     """Delete the folder of a run that has trained nothing, unless its name was given."""
-    if not HydraConfig.initialized() or in_sweep():
-        return
-    if any(key.startswith("run_dir=") for key in given()):
+    if (
+        not HydraConfig.initialized()
+        or in_sweep()
+        or any(k.startswith("run_dir=") for k in given())
+    ):
         return
     with suppress(OSError):
         written = list(run_dir.iterdir())
@@ -141,7 +144,7 @@ def differing(config: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str
     """
     names = [f"{key}={choices[key]}" for key in ("model", "data") if choices.get(key)]
     try:
-        default = flatten(OmegaConf.to_container(composed("train", names)))  # type: ignore[arg-type]
+        default = _defaults(tuple(names), tuple(search_path()))
     except ConfigCompositionException:
         return None
     here = flatten(OmegaConf.to_container(config))  # type: ignore[arg-type]
@@ -150,6 +153,11 @@ def differing(config: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str
         for key in sorted({*here, *default})
         if here.get(key) != default.get(key) and not ignored(key)
     }
+
+
+@cache  # the runs of a sweep share it
+def _defaults(names: tuple[str, ...], searched: tuple[str, ...]) -> dict[str, Any]:
+    return flatten(OmegaConf.to_container(composed("train", names)))  # type: ignore[arg-type]
 
 
 def _class(node: Mapping[str, Any]) -> str:

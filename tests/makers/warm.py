@@ -1,9 +1,9 @@
 """Processes that start at once: forks of a process that has imported everything.
 
 `python -m ganzoo.NAME` imports torch and Lightning for seconds, and the tests start it a hundred
-times. `Popen` replaces that of `subprocess` for `python -m MODULE` and `python SCRIPT`: a real
-process with its own memory, signals, and exit code, but without the imports. Executed as a script,
-this file is the server that forks.
+times. `Popen` replaces that of `subprocess` for `python -m MODULE`, `python -c CODE` and `python
+SCRIPT`: a real process with its own memory, signals, and exit code, but without the imports. So it
+can tell nothing about imports. Executed as a script, this file is the server that forks.
 """
 
 import array
@@ -51,7 +51,7 @@ def server() -> socket.socket:
 
 
 class Popen(subprocess.Popen):
-    """`subprocess.Popen` of `[sys.executable, "-m", MODULE, ...]` or `[.., SCRIPT, ...]`."""
+    """`subprocess.Popen` of `[sys.executable, "-m", MODULE, ...]`, with "-c", or of a script."""
 
     def _execute_child(self, *args: Any) -> None:
         given = inspect.signature(subprocess.Popen._execute_child).bind(self, *args).arguments
@@ -196,15 +196,17 @@ def become(request: dict[str, Any]) -> None:
     sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", 1, errors="backslashreplace", closefd=False)  # noqa: SIM115
     first, *rest = request["command"]
-    module = first == "-m"
-    sys.path[0] = os.getcwd() if module else os.path.dirname(os.path.abspath(first))
+    option = first in ("-m", "-c")
+    sys.path[0] = os.getcwd() if option else os.path.dirname(os.path.abspath(first))
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     sys.path[1:1] = [path for path in paths if path and path not in sys.path]
-    sys.argv = rest if module else [first, *rest]
+    sys.argv = {"-m": rest, "-c": ["-c", *rest[1:]]}.get(first, [first, *rest])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*found in sys.modules")
         warnings.filterwarnings("default", category=UserWarning)
-        if module:
+        if first == "-c":
+            exec(rest[0], {"__name__": "__main__"})
+        elif first == "-m":
             runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
         else:
             runpy.run_path(first, run_name="__main__")
@@ -212,6 +214,7 @@ def become(request: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     from lightning.fabric.utilities import rank_zero
+    from makers import quick  # noqa: F401
 
     for name in IMPORTS:
         importlib.import_module(name)

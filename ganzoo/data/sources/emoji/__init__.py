@@ -106,11 +106,12 @@ def _array(name: str) -> np.ndarray:
 
 
 def box_mean(images: np.ndarray, factor: int) -> np.ndarray:
-    """Means over factor x factor pixels, rounded half up: uint8 NHWC to uint8 NHWC."""
-    n, height, width, channels = images.shape
-    boxes = images.reshape(n, height // factor, factor, width // factor, factor, channels)
-    area = factor**2
-    return ((boxes.sum((2, 4), dtype=np.uint32) + area // 2) // area).astype(np.uint8)
+    """Means over factor x factor pixels, rounded half up: uint8 NHWC. The factor is 2, 4, 8..."""
+    sums = images
+    for _ in range(factor.bit_length() - 1):  # much faster than a sum over boxes
+        sums = np.add(sums[:, ::2], sums[:, 1::2], dtype=np.uint32)
+        sums = np.add(sums[:, :, ::2], sums[:, :, 1::2], dtype=np.uint32)
+    return ((sums + factor**2 // 2) // factor**2).astype(np.uint8)
 
 
 def luminance(images: np.ndarray) -> np.ndarray:
