@@ -149,6 +149,13 @@ def _hydra_as_before() -> Iterator[None]:
 
 
 @pytest.fixture
+def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out `curves.png` and `spectra.png`, each of which takes up to a second."""
+    monkeypatch.setattr("ganzoo.callbacks.page.plot_curves", lambda *_: None)
+    monkeypatch.setattr("ganzoo.callbacks.spectra.plot_spectra", lambda *_: None)
+
+
+@pytest.fixture
 def train_main(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[object, str]]:

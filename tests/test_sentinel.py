@@ -31,6 +31,7 @@ from ganzoo.nn.losses import (
 from ganzoo.train import make_trainer
 from ganzoo.train import train_config as train
 
+pytestmark = pytest.mark.usefixtures("no_curves")
 LRS = tuple(f"model.optimizers.{name}.lr" for name in ("generator", "discriminator"))
 HEALTHY = (0.0005, 0.0005)
 SPECTRA = "_target_:ganzoo.callbacks.spectra.Spectra,every_kimg:0.04"

@@ -40,6 +40,7 @@ from ganzoo.metrics.translation import Cycle, Identity, Pair, l1, psnr
 from ganzoo.pictures.grids import GAP
 from ganzoo.train import train_config as train
 
+pytestmark = pytest.mark.usefixtures("no_curves")
 SCRIPT = str(Path(__file__).parent / "makers" / "worlds.py")
 CPU = torch.device("cpu")
 

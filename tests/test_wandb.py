@@ -25,6 +25,7 @@ from ganzoo.train import train_config as train
 from ganzoo.workspace import CURVES, SYSTEM, workspace
 from ganzoo.workspace import main as save_view
 
+pytestmark = pytest.mark.usefixtures("no_curves")
 EVERYTHING = (
     *(key for key in TINY if not (key.startswith("callbacks.") and key.endswith("=null"))),
     *TINY_METRICS,
