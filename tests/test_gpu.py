@@ -78,6 +78,7 @@ def on_device(monkeypatch: pytest.MonkeyPatch) -> Callable[[DictConfig], GAN]:
         return gan
 
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # it has none
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda *_: False)
     return build
 
 
@@ -92,9 +93,10 @@ def batch_of(gan: GAN, cfg: DictConfig) -> Batch:
 
 
 STEERED = ("biggan_emoji augment=ada", "dcgan_64 augment=ada", "pggan_emoji augment=ada")
+R1_R2 = "dcgan_64 loss=relativistic model.discriminator.norm=none model.r1=1 model.r2=1"
 
 
-@pytest.mark.parametrize("experiment", [*EXPERIMENTS, *STEERED])
+@pytest.mark.parametrize("experiment", [*EXPERIMENTS, *STEERED, R1_R2])
 def test_an_iteration_never_waits_for_the_device(experiment: str, on_device: Any) -> None:
     cfg = config(*f"experiment={experiment}".split(), tiny=False)
     if isinstance(cfg.model.accumulate, int):

@@ -35,9 +35,9 @@ def judged(of: Logits, images: Tensor, penalty: float) -> Judged:
 
     A loss of half precision has its own, because a penalty needs float32 at least.
     """
-    half = torch.is_autocast_enabled(images.device.type) or images.dtype.itemsize < 4
-    shared = penalty and not half
-    logits, images = losses.differentiable(of, images) if shared else (of(images), images)
+    if not penalty or images.dtype.itemsize < 4 or torch.is_autocast_enabled(images.device.type):
+        return Judged(images, of(images), of)
+    logits, images = losses.differentiable(of, images)
     return Judged(images, logits, of)
 
 
