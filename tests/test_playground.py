@@ -238,7 +238,7 @@ def test_a_page_is_served_until_it_is_interrupted(tmp_path: Path) -> None:
 
 def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
     with server.server(tmp_path) as first:
-        Thread(target=first.serve_forever, daemon=True).start()
+        Thread(target=first.serve_forever, args=[0.01], daemon=True).start()
         port = first.server_address[1]
         with pytest.raises(UserError, match=f"Port {port} cannot be used"):
             server.server(tmp_path, port)

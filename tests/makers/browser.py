@@ -105,7 +105,7 @@ def chromium() -> Iterator[Any]:
 def serving(folder: Path) -> Iterator[str]:
     """The address of a folder that is served."""
     with server.server(folder) as found:
-        Thread(target=found.serve_forever, daemon=True).start()
+        Thread(target=found.serve_forever, args=[0.01], daemon=True).start()
         yield server.address(found)
         found.shutdown()
 

@@ -115,7 +115,7 @@ class Server(ThreadingHTTPServer):
         self.lines: dict[str, list[dict[str, Any]]] = {}
         self.uploaded: list[str] = []
         self.dead = self.dies_when_started = False
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=[0.01], daemon=True).start()
 
     def handle_error(self, *_: Any) -> None:
         """Clients hang up when they have what they want."""
