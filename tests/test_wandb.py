@@ -40,6 +40,7 @@ SHORT = ("total_kimg=0.016", "callbacks.ticks.every_kimg=0.008", "callbacks.grid
 @pytest.fixture(scope="module")
 def offline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with all callbacks."""
+    wandb.teardown()  # it remembers that another test was online
     folder = tmp_path_factory.mktemp("runs") / "one"
     train(config(*EVERYTHING, f"run_dir={folder}", "logger=wandb", tiny=False))
     return folder
