@@ -67,11 +67,9 @@ def recording(run_dir: Path, cfg: DictConfig) -> Iterator[None]:
 
 def forget(run_dir: Path) -> None:
     """Delete the folder of a run that has trained nothing, unless its name was given."""
-    if (
-        not HydraConfig.initialized()
-        or in_sweep()
-        or any(k.startswith("run_dir=") for k in given())
-    ):
+    if not HydraConfig.initialized() or in_sweep():
+        return
+    if any(key.startswith("run_dir=") for key in given()):
         return
     with suppress(OSError):
         written = list(run_dir.iterdir())
