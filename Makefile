@@ -44,9 +44,8 @@ setup-all: setup
 train: setup
 	$(BIN)/python -m ganzoo.train
 
-# One test file at a time on each core, in the order of tests/conftest.py.
-PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile \
-	--no-loadscope-reorder --durations 20
+# One test file at a time on each core.
+PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile --durations 20
 
 test: setup
 	$(PYTEST)

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -108,21 +107,6 @@ def assert_same_tensors(a: object, b: object, atol: float = 0.0) -> None:
 
 def checkpoint(run_dir: Path) -> dict:
     return torch.load(run_dir / "last.ckpt", weights_only=True)
-
-
-# Files of few tests that take long: of two processes, of networks of full size, of many runs.
-LONG = ("processes", "fidelity", "export_fidelity", "contest", "golden", "train", "resume",
-        "cluster", "biggan", "sweeps", "playground_browser", "docs", "cyclegan_runs",
-        "pggan")  # fmt: skip
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long files come first, the others by the number of tests, so that all cores end together."""
-    files = Counter(item.path for item in items)
-    place = {f"test_{name}": number for number, name in enumerate(LONG)}
-    items.sort(
-        key=lambda item: (place.get(item.path.stem, len(LONG)), -files[item.path], item.path)
-    )
 
 
 def pytest_collection_finish() -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-from makers import warm
 
 from ganzoo.errors import UserError
 from ganzoo.runs import record
@@ -41,7 +40,7 @@ def running(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     started = []
 
     def start(**env: str) -> subprocess.Popen[str]:
-        process = warm.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-c", RUN, str(tmp_path)],
             stdout=subprocess.PIPE,
             text=True,
