@@ -38,7 +38,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="the picture NAME.png; NAME.csv next to it names the images",
     )  # fmt: skip
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--num", type=cli.at_least(1), default=8, help="seeds 0 to NUM - 1 (8)")
+    which.add_argument(
+        "--num", type=cli.at_least(1), default=8, help="use seeds 0 to NUM - 1 (%(default)s)"
+    )
     which.add_argument("--seeds", type=cli.numbers, help="seeds such as 0-7 or 1,5,8-11")
     add("--class", type=cli.classes, dest="label", help="class of the samples, by number or name")
     add("--truncation", type=float, help="limit of the latents")

@@ -193,9 +193,8 @@ class Sentinel(Callback):
         found: dict[str, str] = {}
         history = self.history
         for accuracy in self._accuracies():
-            found[alarms.MEMORIZATION] = found.get(alarms.MEMORIZATION) or alarms.memorization(
-                accuracy
-            )
+            said = alarms.memorization(accuracy)
+            found[alarms.MEMORIZATION] = found.get(alarms.MEMORIZATION) or said
         reports = gan.discriminator_reports
         for name, reported in reports.items():
             who = f"discriminator {name}" if len(reports) > 1 else "the discriminator"
@@ -207,9 +206,8 @@ class Sentinel(Callback):
                 alarms.WINS: alarms.discriminator_wins(self._usual(name, share), real, fake),
             }
             if found.get(alarms.MEMORIZATION, history.signs.get(alarms.MEMORIZATION)):
-                saw[alarms.WINS] = (
-                    ""  # the cause is known, and it fails on images that it has not seen
-                )
+                # The cause is known, and it fails on images that it has not seen.
+                saw[alarms.WINS] = ""
             for alarm, said in saw.items():
                 found[alarm] = found.get(alarm) or (f"{who} {said}" if said else "")
             history.least_shares[name] = min(share, history.least_shares.get(name, math.inf))
